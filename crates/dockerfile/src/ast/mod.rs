@@ -1,0 +1,243 @@
+//! The syntax tree of a Dockerfile.
+//!
+//! ```text
+//! Dockerfile
+//! ├── directives      # syntax=, escape=, check=
+//! ├── global_args     ARG before the first FROM
+//! └── stages
+//!     └── Stage       FROM base AS name
+//!         └── instructions: Instruction { keyword, code, span, comments, command: Command }
+//! ```
+//!
+//! Text in the tree is as written: variables are not expanded and quotes are kept, until the converter clones a
+//! [`Command`] and calls [`Command::expand`] with its scope. What doesn't expand (the command of RUN, a
+//! HEALTHCHECK, the name of a stage) is final.
+
+mod expand;
+mod files;
+mod mount;
+mod run;
+
+pub use expand::Expander;
+pub use files::{Add, Copy, InlineFile, Sources};
+pub use run::{Device, Mount, MountFlag, MountType, NetworkMode, Run, SecurityMode, Sharing};
+
+use crate::directives::Directives;
+use crate::span::Span;
+use crate::word::Word;
+
+/// A parsed Dockerfile.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Dockerfile {
+    /// The parser directives at the top.
+    pub directives: Directives,
+    /// Instructions before the first FROM, all of them `Command::Arg`.
+    pub global_args: Vec<Instruction>,
+    /// The stages in the order of the file.
+    pub stages: Vec<Stage>,
+}
+
+impl Dockerfile {
+    /// Index of the stage with this name; names are compared without case.
+    #[must_use]
+    pub fn stage_index(&self, name: &str) -> Option<usize> {
+        self.stages.iter().position(|s| s.name().is_some_and(|n| n.eq_ignore_ascii_case(name)))
+    }
+}
+
+/// `FROM [--platform=…] base [AS name]` and what follows it up to the next FROM.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Stage {
+    /// The keyword as it was spelled (`FROM`, `from`).
+    pub keyword: String,
+    /// The FROM instruction as written, continuations joined, trimmed.
+    pub code: String,
+    /// Where the FROM instruction stands.
+    pub span: Span,
+    /// Comment lines directly above, without `#` and surrounding blanks.
+    pub comments: Vec<String>,
+    /// `scratch`, an image, or an earlier stage's name; may hold variables.
+    pub base: Word,
+    /// The name in lower case.
+    pub name: Option<Word>,
+    /// The name as it was spelled.
+    pub spelled_name: Option<String>,
+    /// The word between base and name as it was spelled (`AS`, `as`).
+    pub spelled_as: Option<String>,
+    /// Value of `--platform`; may hold variables.
+    pub platform: Option<Word>,
+    /// The description: a comment above which starts with the stage's name.
+    pub description: Option<String>,
+    /// What follows, in order.
+    pub instructions: Vec<Instruction>,
+}
+
+impl Stage {
+    /// The stage's name in lower case, if it has one.
+    #[must_use]
+    pub fn name(&self) -> Option<&str> {
+        self.name.as_deref()
+    }
+}
+
+/// One instruction other than FROM.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Instruction {
+    /// The keyword as it was spelled (`RUN`, `run`).
+    pub keyword: String,
+    /// The instruction as written, continuations joined, comments in between dropped, heredoc bodies left out,
+    /// trimmed. History entries and step names are made of it.
+    pub code: String,
+    /// Where it stands, heredoc bodies included.
+    pub span: Span,
+    /// Comment lines directly above, without `#` and surrounding blanks.
+    pub comments: Vec<String>,
+    /// What it says.
+    pub command: Command,
+}
+
+/// What an instruction says.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Command {
+    /// `ADD`
+    Add(Add),
+    /// `ARG`
+    Arg(Arg),
+    /// `CMD`
+    Cmd(CommandLine),
+    /// `COPY`
+    Copy(Copy),
+    /// `ENTRYPOINT`
+    Entrypoint(CommandLine),
+    /// `ENV`
+    Env(Vec<KeyValue>),
+    /// `EXPOSE`: words in byte order, not yet expanded nor parsed
+    Expose(Vec<Word>),
+    /// `HEALTHCHECK`
+    Healthcheck(Healthcheck),
+    /// `LABEL`
+    Label(Vec<KeyValue>),
+    /// `MAINTAINER`
+    Maintainer(Word),
+    /// `ONBUILD`
+    Onbuild(Onbuild),
+    /// `RUN`
+    Run(Run),
+    /// `SHELL`
+    Shell(Vec<Word>),
+    /// `STOPSIGNAL`
+    Stopsignal(Word),
+    /// `USER`
+    User(Word),
+    /// `VOLUME`
+    Volume(Vec<Word>),
+    /// `WORKDIR`
+    Workdir(Word),
+}
+
+impl Command {
+    /// The instruction's name in upper case.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Add(_) => "ADD",
+            Self::Arg(_) => "ARG",
+            Self::Cmd(_) => "CMD",
+            Self::Copy(_) => "COPY",
+            Self::Entrypoint(_) => "ENTRYPOINT",
+            Self::Env(_) => "ENV",
+            Self::Expose(_) => "EXPOSE",
+            Self::Healthcheck(_) => "HEALTHCHECK",
+            Self::Label(_) => "LABEL",
+            Self::Maintainer(_) => "MAINTAINER",
+            Self::Onbuild(_) => "ONBUILD",
+            Self::Run(_) => "RUN",
+            Self::Shell(_) => "SHELL",
+            Self::Stopsignal(_) => "STOPSIGNAL",
+            Self::User(_) => "USER",
+            Self::Volume(_) => "VOLUME",
+            Self::Workdir(_) => "WORKDIR",
+        }
+    }
+}
+
+/// `key=value` of ENV and LABEL, quotes kept.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct KeyValue {
+    /// Name, may hold variables.
+    pub key: Word,
+    /// Value, may hold variables.
+    pub value: Word,
+    /// `false` for the legacy form `ENV key value`.
+    pub has_delimiter: bool,
+}
+
+/// `ARG name[=value] …`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Arg {
+    /// The variables it declares, in order.
+    pub args: Vec<ArgDecl>,
+}
+
+/// One variable of an ARG.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ArgDecl {
+    /// Name.
+    pub key: Word,
+    /// Default, quotes kept; `None` without `=`.
+    pub value: Option<Word>,
+    /// The description: a comment above which starts with the variable's name.
+    pub description: Option<String>,
+}
+
+/// The command of RUN, CMD and ENTRYPOINT.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct CommandLine {
+    /// Exec form: the arguments. Shell form: one string, or none at all if there was no text.
+    pub args: Vec<String>,
+    /// Heredocs in the order of their `<<` words.
+    pub files: Vec<Heredoc>,
+    /// Shell form: the stage's shell goes before `args`.
+    pub prepend_shell: bool,
+}
+
+/// A here-document: `<<EOF` in an instruction and the lines up to `EOF`.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Heredoc {
+    /// The word after `<<`, without quotes.
+    pub name: String,
+    /// The number before `<<`; 0 when there is none.
+    pub file_descriptor: u32,
+    /// Variables expand: the word was not quoted.
+    pub expand: bool,
+    /// `<<-`: leading tabs are dropped.
+    pub chomp: bool,
+    /// The lines, each with its newline, as in the file.
+    pub content: String,
+    /// Where the `<<` word stands.
+    pub span: Span,
+}
+
+/// `HEALTHCHECK`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Healthcheck {
+    /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`.
+    pub test: Vec<String>,
+    /// `--interval` in nanoseconds; 0 when not given.
+    pub interval: i64,
+    /// `--timeout` in nanoseconds; 0 when not given.
+    pub timeout: i64,
+    /// `--start-period` in nanoseconds; 0 when not given.
+    pub start_period: i64,
+    /// `--start-interval` in nanoseconds; 0 when not given.
+    pub start_interval: i64,
+    /// `--retries`; 0 when not given.
+    pub retries: i32,
+}
+
+/// `ONBUILD instruction`
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Onbuild {
+    /// The trigger's text, with the bodies of its heredocs, as the image config keeps it.
+    pub expression: String,
+}

@@ -1,0 +1,76 @@
+//! A piece of an instruction's text that knows where it was written.
+
+use std::fmt;
+use std::ops::Deref;
+
+use crate::span::Span;
+
+/// Text of an argument or a flag's value, with its place in the file.
+///
+/// Expansion replaces the text and leaves the span: errors and warnings after it still point to what the user wrote.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Word {
+    /// The text: as written, or after expansion.
+    pub text: String,
+    /// Where it was written.
+    pub span: Span,
+}
+
+impl Word {
+    /// A word at a place.
+    pub fn new(text: impl Into<String>, span: Span) -> Self {
+        Self { text: text.into(), span }
+    }
+
+    /// The text as a string slice.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+}
+
+impl Deref for Word {
+    type Target = str;
+
+    fn deref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl AsRef<str> for Word {
+    fn as_ref(&self) -> &str {
+        &self.text
+    }
+}
+
+impl fmt::Display for Word {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text)
+    }
+}
+
+/// A word that stands in no file.
+impl From<&str> for Word {
+    fn from(text: &str) -> Self {
+        Self::new(text, Span::default())
+    }
+}
+
+/// A word that stands in no file.
+impl From<String> for Word {
+    fn from(text: String) -> Self {
+        Self::new(text, Span::default())
+    }
+}
+
+impl PartialEq<str> for Word {
+    fn eq(&self, other: &str) -> bool {
+        self.text == other
+    }
+}
+
+impl PartialEq<&str> for Word {
+    fn eq(&self, other: &&str) -> bool {
+        self.text == *other
+    }
+}

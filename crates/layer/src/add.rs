@@ -102,3 +102,97 @@ mod imp {
         Err(Error::Unsupported("unpacking archives on this system".into()))
     }
 }
+
+#[cfg(all(test, unix))]
+mod tests {
+    use std::{fs, io::Cursor, os::unix::fs::MetadataExt};
+
+    use super::*;
+    use crate::{
+        apply::tests::{Entry, archive},
+        tar::{Header, Kind, TarWriter},
+    };
+
+    fn unpack_in(entries: &[Entry<'_>], prepare: impl Fn(&Path)) -> (tempfile::TempDir, Result<()>) {
+        let folder = tempfile::tempdir().expect("a folder");
+        fs::create_dir(folder.path().join("in")).expect("a folder");
+        prepare(folder.path());
+        let root = Root::open(folder.path()).expect("root");
+        let options = UnpackOptions::default();
+        let result = unpack(Cursor::new(archive(entries)), &root, Path::new("/in"), &options);
+        (folder, result)
+    }
+
+    #[test]
+    fn names_are_clamped_to_the_destination() {
+        let entries = [("../up", Kind::File, "1"), ("/abs", Kind::File, "2"), (".wh.plain", Kind::File, "")];
+        let (folder, result) = unpack_in(&entries, |_| {});
+        result.expect("unpack");
+        for name in ["up", "abs", ".wh.plain"] {
+            assert!(folder.path().join("in").join(name).is_file(), "{name}");
+        }
+    }
+
+    #[test]
+    fn links_out_of_the_destination_hold_nothing() {
+        let hostile: [&[Entry<'_>]; 4] = [
+            &[("l", Kind::Symlink, "/etc"), ("l/through", Kind::File, "1")],
+            &[("l", Kind::Symlink, "../etc"), ("l/through", Kind::File, "1")],
+            &[("h", Kind::HardLink, "/etc/passwd")],
+            &[("h", Kind::HardLink, "../etc/passwd")],
+        ];
+        for entries in hostile {
+            let (folder, result) = unpack_in(entries, |root| {
+                fs::create_dir(root.join("etc")).expect("a folder");
+                fs::write(root.join("etc/passwd"), "root").expect("a file");
+            });
+            let error = result.expect_err("refused").to_string();
+            assert!(
+                error.contains("l/through") || error.contains("etc/passwd") || error.contains("unpack l"),
+                "{error}"
+            );
+            assert_eq!(fs::read_dir(folder.path().join("etc")).expect("etc").count(), 1);
+        }
+    }
+
+    #[test]
+    fn owners_and_attributes_are_dropped() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        let mut header = Header::new(Kind::File, "sub/f");
+        (header.uid, header.gid, header.mode) = (u64::MAX >> 2, 55, 0o600);
+        header.set_xattr(b"user.a", b"b".to_vec());
+        // cap_net_raw, effective: version 2, 20 bytes.
+        let mut capability = vec![0; 20];
+        (capability[0], capability[3], capability[5]) = (1, 2, 0x20);
+        header.set_xattr(b"security.capability", capability.clone());
+        let mut tar = TarWriter::new(Vec::new());
+        tar.header(&header).expect("header");
+        let bytes = tar.finish().expect("finish");
+        assert!(is_archive(Cursor::new(bytes.clone())));
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("root");
+        let options = UnpackOptions { owner: (12, 13), max_size: None };
+        unpack(Cursor::new(bytes), &root, Path::new(""), &options).expect("unpack");
+        let file = folder.path().join("sub/f");
+        let stat = fs::metadata(&file).expect("stat");
+        assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (12, 13, 0o600));
+        let mut value = [0; 32];
+        assert!(rustix::fs::getxattr(&file, "user.a", &mut value).is_err());
+        let length = rustix::fs::getxattr(&file, "security.capability", &mut value).expect("capability");
+        assert_eq!(value[..length], capability);
+        assert_eq!(fs::metadata(folder.path().join("sub")).expect("stat").uid(), 0);
+    }
+
+    #[test]
+    fn what_is_an_archive() {
+        let tar = archive(&[("f", Kind::File, "x")]);
+        assert!(is_archive(Cursor::new(zstd::encode_all(tar.as_slice(), 1).expect("zstd"))));
+        assert!(is_archive(Cursor::new(tar)));
+        assert!(!is_archive(Cursor::new(archive(&[]))));
+        assert!(!is_archive(Cursor::new(zstd::encode_all(&b"text"[..], 1).expect("zstd"))));
+        assert!(!is_archive(Cursor::new(b"plain text".repeat(200))));
+        assert!(!is_archive(Cursor::new(Vec::new())));
+    }
+}

@@ -110,7 +110,7 @@ mod tests {
         wrap(&mut directory);
         assert_eq!(directory.mode, 0o40755);
         assert_eq!(directory.records[FILE_ATTRIBUTES], b"16");
-        assert_eq!(directory.records[SECURITY_DESCRIPTOR].len(), 272);
+        assert_eq!(directory.records[SECURITY_DESCRIPTOR].len(), 288);
         let [hives, files] = leading();
         assert_eq!((hives.mode, files.records.len()), (0o40000, 2));
     }

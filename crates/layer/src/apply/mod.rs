@@ -12,6 +12,8 @@
 
 #[cfg(not(unix))]
 mod other;
+#[cfg(all(test, unix))]
+pub(crate) mod tests;
 #[cfg(unix)]
 pub(crate) mod tree;
 #[cfg(unix)]

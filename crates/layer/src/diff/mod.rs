@@ -8,6 +8,8 @@
 
 #[cfg(not(unix))]
 mod other;
+#[cfg(all(test, unix))]
+mod tests;
 #[cfg(unix)]
 mod unix;
 

@@ -39,7 +39,7 @@ fn escape(json: Vec<u8>) -> Vec<u8> {
     }
     let mut out = Vec::with_capacity(json.len() + 64);
     let mut rest = json.as_slice();
-    while let Some(at) = rest.iter().position(|b| special(b)) {
+    while let Some(at) = rest.iter().position(special) {
         let (before, tail) = rest.split_at(at);
         out.extend_from_slice(before);
         let (text, len): (&[u8], usize) = match tail {

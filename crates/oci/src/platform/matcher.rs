@@ -196,7 +196,7 @@ mod tests {
     #[test]
     fn order_is_stable() {
         let m = PlatformMatcher::only(&p("linux/arm/v7"));
-        let mut c = vec![p("linux/arm/v5"), p("windows/amd64"), p("linux/arm/v6"), p("linux/arm/v7")];
+        let mut c = [p("linux/arm/v5"), p("windows/amd64"), p("linux/arm/v6"), p("linux/arm/v7")];
         c.sort_by(|a, b| m.compare(a, b));
         let names: Vec<_> = c.iter().map(Platform::format).collect();
         assert_eq!(names, ["linux/arm/v7", "linux/arm/v6", "linux/arm/v5", "windows/amd64"]);

@@ -1,0 +1,355 @@
+//! Copying, making and removing files.
+
+use bytes::Bytes;
+use kiln_proto::pb;
+
+use super::node::{Kind, Node, Output};
+use super::{Constraints, State};
+use crate::{EMPTY, SKIP_OUTPUT, caps};
+
+/// File operations, done one after the other as one op.
+#[derive(Debug, Clone, Default)]
+pub struct File {
+    actions: Vec<(pb::file_action::Action, Option<State>)>,
+}
+
+/// A user or group, by number or by name (looked up in the file system that is changed).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum User {
+    /// By number.
+    Id(u32),
+    /// By name.
+    Name(String),
+}
+
+/// Who a file belongs to.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Owner {
+    /// The user; 0 when `None`.
+    pub user: Option<User>,
+    /// The group; that of the user when `None`.
+    pub group: Option<User>,
+}
+
+impl Owner {
+    /// Reads `user[:group]`; numbers and `root` are ids.
+    pub fn parse(s: &str) -> Self {
+        let (user, group) = s.split_once(':').map_or((s, None), |(u, g)| (u, Some(g)));
+        let read = |s: &str| match s.parse::<i32>() {
+            _ if s == "root" => User::Id(0),
+            Ok(id) => User::Id(id as u32),
+            Err(_) => User::Name(s.to_owned()),
+        };
+        Self { user: Some(read(user)), group: group.map(read) }
+    }
+
+    /// `base` is the input where names are looked up.
+    fn to_pb(&self) -> pb::ChownOpt {
+        let user = |u: &User| pb::UserOpt {
+            user: Some(match u {
+                User::Name(name) if !name.is_empty() => {
+                    pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: 0 })
+                }
+                User::Name(_) => pb::user_opt::User::ById(0),
+                User::Id(id) => pb::user_opt::User::ById(*id),
+            }),
+        };
+        pb::ChownOpt { user: self.user.as_ref().map(user), group: self.group.as_ref().map(user) }
+    }
+}
+
+/// Options of [`File::copy`].
+#[derive(Debug, Clone, Default)]
+pub struct CopyOptions {
+    /// Who the copies belong to; as in the source when `None`.
+    pub owner: Option<Owner>,
+    /// Mode of the copies; as in the source when `None`.
+    pub mode: Option<u32>,
+    /// Mode in `chmod`'s symbols, in place of `mode`.
+    pub mode_str: Option<String>,
+    /// Copy what a link points to.
+    pub follow_symlinks: bool,
+    /// Copy what is in a folder rather than the folder.
+    pub dir_contents_only: bool,
+    /// Unpack archives.
+    pub attempt_unpack: bool,
+    /// Make missing folders above the destination.
+    pub create_dest_path: bool,
+    /// The source may hold wildcards.
+    pub allow_wildcard: bool,
+    /// A wildcard may match nothing.
+    pub allow_empty_wildcard: bool,
+    /// Copy only what matches.
+    pub include: Vec<String>,
+    /// Leave out what matches.
+    pub exclude: Vec<String>,
+    /// Patterns that must match something.
+    pub required_paths: Vec<String>,
+    /// Replace a folder by a file and the reverse.
+    pub always_replace: bool,
+    /// Modification time in nanoseconds since 1970; as in the source when `None`.
+    pub timestamp: Option<i64>,
+}
+
+impl File {
+    /// No actions yet.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Are there no actions?
+    pub fn is_empty(&self) -> bool {
+        self.actions.is_empty()
+    }
+
+    fn add(mut self, action: pb::file_action::Action, source: Option<State>) -> Self {
+        self.actions.push((action, source));
+        self
+    }
+
+    /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state.
+    #[must_use]
+    pub fn copy(self, source: &State, src: &str, dest: &str, options: CopyOptions) -> Self {
+        let cleaned = clean(src);
+        let src = if cleaned.starts_with('/') { cleaned } else { join(source.get_dir(), &cleaned) };
+        let (mode, mode_str) = match (options.mode_str, options.mode) {
+            (Some(text), _) if !text.is_empty() => (0, text),
+            (_, Some(mode)) => (mode as i32, String::new()),
+            (_, None) => (-1, String::new()),
+        };
+        let copy = pb::FileActionCopy {
+            src,
+            dest: dest.to_owned(),
+            owner: options.owner.map(|o| o.to_pb()),
+            mode,
+            follow_symlink: options.follow_symlinks,
+            dir_copy_contents: options.dir_contents_only,
+            attempt_unpack_docker_compatibility: options.attempt_unpack,
+            create_dest_path: options.create_dest_path,
+            allow_wildcard: options.allow_wildcard,
+            allow_empty_wildcard: options.allow_empty_wildcard,
+            timestamp: options.timestamp.unwrap_or(-1),
+            include_patterns: options.include,
+            exclude_patterns: options.exclude,
+            always_replace_existing_dest_paths: options.always_replace,
+            mode_str,
+            required_paths: options.required_paths,
+        };
+        self.add(pb::file_action::Action::Copy(copy), Some(source.clone()))
+    }
+
+    /// Makes a folder.
+    #[must_use]
+    pub fn mkdir(
+        self,
+        path: &str,
+        mode: u32,
+        parents: bool,
+        owner: Option<Owner>,
+        timestamp: Option<i64>,
+    ) -> Self {
+        let action = pb::FileActionMkDir {
+            path: path.to_owned(),
+            mode: (mode & 0o777) as i32,
+            make_parents: parents,
+            owner: owner.map(|o| o.to_pb()),
+            timestamp: timestamp.unwrap_or(-1),
+        };
+        self.add(pb::file_action::Action::Mkdir(action), None)
+    }
+
+    /// Makes a file.
+    #[must_use]
+    pub fn mkfile(
+        self,
+        path: &str,
+        mode: u32,
+        data: impl Into<Bytes>,
+        owner: Option<Owner>,
+        timestamp: Option<i64>,
+    ) -> Self {
+        let action = pb::FileActionMkFile {
+            path: path.to_owned(),
+            mode: (mode & 0o777) as i32,
+            data: data.into(),
+            owner: owner.map(|o| o.to_pb()),
+            timestamp: timestamp.unwrap_or(-1),
+        };
+        self.add(pb::file_action::Action::Mkfile(action), None)
+    }
+
+    /// Makes a symlink at `link` that points to `target`; both are taken as they are.
+    #[must_use]
+    pub fn symlink(self, target: &str, link: &str, owner: Option<Owner>, timestamp: Option<i64>) -> Self {
+        let action = pb::FileActionSymlink {
+            oldpath: target.to_owned(),
+            newpath: link.to_owned(),
+            owner: owner.map(|o| o.to_pb()),
+            timestamp: timestamp.unwrap_or(-1),
+        };
+        self.add(pb::file_action::Action::Symlink(action), None)
+    }
+
+    /// Removes a file or a folder with all that is in it.
+    #[must_use]
+    pub fn rm(self, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Self {
+        let action = pb::FileActionRm { path: path.to_owned(), allow_not_found, allow_wildcard };
+        self.add(pb::file_action::Action::Rm(action), None)
+    }
+}
+
+/// An action whose inputs are still positions among the node's inputs.
+#[derive(Debug)]
+pub(super) struct Action {
+    pub(super) action: pb::file_action::Action,
+    /// Position of a copy's source.
+    pub(super) source: Option<usize>,
+}
+
+impl State {
+    /// Changes files. Nothing happens when there are no actions.
+    #[must_use]
+    pub fn file(&self, file: File, mut constraints: Constraints) -> Self {
+        if file.is_empty() {
+            return self.clone();
+        }
+        let mut inputs: Vec<Output> = self.output.iter().cloned().collect();
+        let base = self.output.as_ref().map(|_| 0);
+        let mut actions = Vec::with_capacity(file.actions.len());
+        constraints.add_cap(caps::FILE_BASE);
+        for (mut action, source) in file.actions {
+            action_caps(&action, &mut constraints);
+            resolve_paths(&mut action, self.get_dir());
+            let source = source.and_then(|s| s.output).map(|output| {
+                inputs.push(output);
+                inputs.len() - 1
+            });
+            actions.push(Action { action, source });
+        }
+        self.with_output(Node::output(Kind::File { actions, base }, inputs, constraints))
+    }
+}
+
+fn action_caps(action: &pb::file_action::Action, constraints: &mut Constraints) {
+    use pb::file_action::Action;
+    match action {
+        Action::Copy(c) => {
+            for (needed, cap) in [
+                (
+                    !c.include_patterns.is_empty() || !c.exclude_patterns.is_empty(),
+                    caps::FILE_COPY_INCLUDE_EXCLUDE_PATTERNS,
+                ),
+                (!c.required_paths.is_empty(), caps::FILE_COPY_REQUIRED_PATHS),
+                (c.always_replace_existing_dest_paths, caps::FILE_COPY_ALWAYS_REPLACE),
+                (!c.mode_str.is_empty(), caps::FILE_COPY_MODE_STRING),
+            ] {
+                if needed {
+                    constraints.add_cap(cap);
+                }
+            }
+        }
+        Action::Symlink(_) => constraints.add_cap(caps::FILE_SYMLINK_CREATE),
+        Action::Rm(r) if r.allow_wildcard => constraints.add_cap(caps::FILE_RM_WILDCARD),
+        _ => {}
+    }
+}
+
+/// Relative paths continue the state's working directory.
+fn resolve_paths(action: &mut pb::file_action::Action, dir: &str) {
+    use pb::file_action::Action;
+    match action {
+        Action::Copy(c) => c.dest = normalize_path(dir, &c.dest, true),
+        Action::Mkdir(a) => a.path = normalize_path(dir, &a.path, false),
+        Action::Mkfile(a) => a.path = normalize_path(dir, &a.path, false),
+        Action::Rm(a) => a.path = normalize_path(dir, &a.path, false),
+        Action::Symlink(_) => {}
+    }
+}
+
+/// Actions with their final inputs: `position` maps the node's inputs to the op's, of which there are `count`.
+pub(super) fn actions_to_pb(
+    actions: &[Action],
+    base: Option<usize>,
+    count: usize,
+    position: impl Fn(usize) -> i64,
+) -> Vec<pb::FileAction> {
+    let base = base.map_or(EMPTY, &position);
+    let last = actions.len() - 1;
+    let convert = |(i, a): (usize, &Action)| {
+        let mut action = a.action.clone();
+        set_owner_input(&mut action, base);
+        pb::FileAction {
+            input: if i == 0 { base } else { (count + i - 1) as i64 },
+            secondary_input: a.source.map_or(EMPTY, &position),
+            output: if i == last { 0 } else { SKIP_OUTPUT },
+            action: Some(action),
+        }
+    };
+    actions.iter().enumerate().map(convert).collect()
+}
+
+fn set_owner_input(action: &mut pb::file_action::Action, base: i64) {
+    use pb::file_action::Action;
+    let owner = match action {
+        Action::Copy(a) => &mut a.owner,
+        Action::Mkdir(a) => &mut a.owner,
+        Action::Mkfile(a) => &mut a.owner,
+        Action::Symlink(a) => &mut a.owner,
+        Action::Rm(_) => return,
+    };
+    let users = owner.iter_mut().flat_map(|o| [&mut o.user, &mut o.group]).flatten();
+    for user in users {
+        if let Some(pb::user_opt::User::ByName(named)) = &mut user.user {
+            named.input = base;
+        }
+    }
+}
+
+/// Makes `path` absolute below `dir` and resolves `.` and `..` by name. `keep_slash` keeps what says "this is a folder":
+/// a slash or `/.` at the end.
+pub fn normalize_path(dir: &str, path: &str, keep_slash: bool) -> String {
+    let mut out = clean(path);
+    if !out.starts_with('/') {
+        out = join(&join("/", dir), &out);
+    }
+    if keep_slash {
+        if path.ends_with('/') && !out.ends_with('/') {
+            out.push('/');
+        } else if path.ends_with("/.") {
+            if out != "/" {
+                out.push('/');
+            }
+            out.push('.');
+        }
+    }
+    out
+}
+
+/// As Go's `path.Join` of two elements.
+pub(super) fn join(a: &str, b: &str) -> String {
+    match (a, b) {
+        ("", "") => String::new(),
+        ("", b) => clean(b),
+        (a, "") => clean(a),
+        (a, b) => clean(&format!("{a}/{b}")),
+    }
+}
+
+/// As Go's `path.Clean`: no empty elements, no `.`, `..` resolved by name, `.` for nothing.
+pub(super) fn clean(path: &str) -> String {
+    let rooted = path.starts_with('/');
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." if parts.last().is_some_and(|p| *p != "..") => drop(parts.pop()),
+            ".." if rooted => {}
+            part => parts.push(part),
+        }
+    }
+    match (rooted, parts.is_empty()) {
+        (true, _) => format!("/{}", parts.join("/")),
+        (false, true) => ".".to_owned(),
+        (false, false) => parts.join("/"),
+    }
+}

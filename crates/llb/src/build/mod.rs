@@ -1,0 +1,280 @@
+//! Building definitions.
+//!
+//! A [`State`] is a file system that will be, and the surroundings (variables, folder, user, platform) that steps on it
+//! run in. States are values: every method returns a new one, and cloning is cheap.
+//!
+//! ```
+//! use kiln_llb::build::{self, Constraints, File, Marshal, Mount, Run};
+//!
+//! # fn main() -> Result<(), kiln_llb::Error> {
+//! let source = build::local("context", build::LocalOptions::default(), Constraints::new());
+//! let built = build::image("golang:1.25", build::ImageOptions::default(), Constraints::new())?
+//!     .env("CGO_ENABLED", "0")
+//!     .dir("/src")
+//!     .run(
+//!         Run::new(["go", "build", "-o", "/out/app", "."])
+//!             .mount(Mount::bind("/src", &source).read_only())
+//!             .mount(Mount::cache("/root/.cache", "go-cache"))
+//!             .constraints(Constraints::new().custom_name("compile")),
+//!     )?;
+//! let image = build::State::scratch()
+//!     .file(File::new().copy(built.root(), "/out/app", "/app", Default::default()), Constraints::new());
+//! let definition = image.marshal(&Marshal::new("some-unique-id"))?;
+//! assert_eq!(definition.def.len(), 5);
+//! # Ok(())
+//! # }
+//! ```
+
+mod constraints;
+mod definition;
+mod exec;
+mod file;
+mod node;
+mod sources;
+
+use std::sync::Arc;
+
+use kiln_oci::{ImageConfig, Platform};
+use kiln_proto::pb;
+
+pub use constraints::{Constraints, Location, SourceMap};
+pub use definition::Marshal;
+pub use exec::{Exec, Mount, Run, Secret, Ssh};
+pub use file::{CopyOptions, File, Owner, User, normalize_path};
+pub use sources::{
+    GitOptions, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, git, http, image, local,
+    oci_layout,
+};
+
+use node::{Kind, Node, Output};
+
+/// A file system to be made, with the surroundings of steps on it.
+#[derive(Clone, Debug)]
+pub struct State {
+    output: Option<Output>,
+    meta: Arc<Meta>,
+}
+
+/// The surroundings of steps.
+#[derive(Clone, Debug)]
+struct Meta {
+    env: Vec<(String, String)>,
+    dir: String,
+    user: String,
+    hostname: String,
+    platform: Option<Platform>,
+    network: pb::NetMode,
+    security: pb::SecurityMode,
+    extra_hosts: Vec<pb::HostIp>,
+    ulimits: Vec<pb::Ulimit>,
+    cgroup_parent: String,
+}
+
+impl State {
+    /// The empty file system.
+    pub fn scratch() -> Self {
+        Self::start(None)
+    }
+
+    fn start(output: Option<Output>) -> Self {
+        let meta = Meta {
+            env: Vec::new(),
+            dir: "/".to_owned(),
+            user: String::new(),
+            hostname: String::new(),
+            platform: None,
+            network: pb::NetMode::Unset,
+            security: pb::SecurityMode::Sandbox,
+            extra_hosts: Vec::new(),
+            ulimits: Vec::new(),
+            cgroup_parent: String::new(),
+        };
+        let platform = output.as_ref().and_then(Output::platform);
+        let state = Self { output, meta: Arc::new(meta) };
+        match platform {
+            Some(platform) => state.platform(platform),
+            None => state,
+        }
+    }
+
+    /// The same surroundings on another file system.
+    #[must_use]
+    pub fn on(&self, other: &Self) -> Self {
+        Self { output: other.output.clone(), meta: Arc::clone(&self.meta) }
+    }
+
+    fn with_output(&self, output: Output) -> Self {
+        let platform = output.platform();
+        let state = Self { output: Some(output), meta: Arc::clone(&self.meta) };
+        match platform {
+            Some(platform) => state.platform(platform),
+            None => state,
+        }
+    }
+
+    /// Is this the empty file system?
+    pub fn is_scratch(&self) -> bool {
+        self.output.is_none()
+    }
+
+    fn edit(mut self, change: impl FnOnce(&mut Meta)) -> Self {
+        change(Arc::make_mut(&mut self.meta));
+        self
+    }
+
+    /// Sets a variable; one that is set already moves to the end.
+    #[must_use]
+    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
+        let (name, value) = (name.into(), value.into());
+        self.edit(|m| {
+            m.env.retain(|(n, _)| *n != name);
+            m.env.push((name, value));
+        })
+    }
+
+    /// Sets the working directory; a relative one continues the present one.
+    #[must_use]
+    pub fn dir(self, dir: impl AsRef<str>) -> Self {
+        let dir = dir.as_ref();
+        self.edit(|m| {
+            m.dir = if dir.starts_with('/') { dir.to_owned() } else { file::join(&m.dir, dir) };
+        })
+    }
+
+    /// Sets the user, `name[:group]` or numbers.
+    #[must_use]
+    pub fn user(self, user: impl Into<String>) -> Self {
+        let user = user.into();
+        self.edit(|m| m.user = user)
+    }
+
+    /// Sets the host name.
+    #[must_use]
+    pub fn hostname(self, name: impl Into<String>) -> Self {
+        let name = name.into();
+        self.edit(|m| m.hostname = name)
+    }
+
+    /// Sets the platform, normalised.
+    #[must_use]
+    pub fn platform(self, platform: Platform) -> Self {
+        self.edit(|m| m.platform = Some(platform.normalize()))
+    }
+
+    /// Sets the network mode.
+    #[must_use]
+    pub fn network(self, mode: pb::NetMode) -> Self {
+        self.edit(|m| m.network = mode)
+    }
+
+    /// Sets the security mode.
+    #[must_use]
+    pub fn security(self, mode: pb::SecurityMode) -> Self {
+        self.edit(|m| m.security = mode)
+    }
+
+    /// Adds a line to `/etc/hosts`.
+    #[must_use]
+    pub fn extra_host(self, host: impl Into<String>, ip: impl Into<String>) -> Self {
+        let entry = pb::HostIp { host: host.into(), ip: ip.into() };
+        self.edit(|m| m.extra_hosts.push(entry))
+    }
+
+    /// Adds a resource limit, such as `nofile`.
+    #[must_use]
+    pub fn ulimit(self, name: impl Into<String>, soft: i64, hard: i64) -> Self {
+        let limit = pb::Ulimit { name: name.into(), soft, hard };
+        self.edit(|m| m.ulimits.push(limit))
+    }
+
+    /// Sets the cgroup under which steps run.
+    #[must_use]
+    pub fn cgroup_parent(self, parent: impl Into<String>) -> Self {
+        let parent = parent.into();
+        self.edit(|m| m.cgroup_parent = parent)
+    }
+
+    /// Takes variables, working directory and platform from an image.
+    #[must_use]
+    pub fn image_config(mut self, image: &ImageConfig) -> Self {
+        for entry in &image.config.env {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            if !name.is_empty() {
+                self = self.env(name, value);
+            }
+        }
+        self = self.dir(&image.config.working_dir);
+        if image.architecture.is_empty() || image.os.is_empty() {
+            self
+        } else {
+            self.platform(image.platform())
+        }
+    }
+
+    /// The value of a variable.
+    pub fn get_env(&self, name: &str) -> Option<&str> {
+        self.meta.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+    }
+
+    /// All variables, in the order of their definition.
+    pub fn envs(&self) -> &[(String, String)] {
+        &self.meta.env
+    }
+
+    /// The working directory.
+    pub fn get_dir(&self) -> &str {
+        &self.meta.dir
+    }
+
+    /// The user; empty when none was set.
+    pub fn get_user(&self) -> &str {
+        &self.meta.user
+    }
+
+    /// The platform, if one was set.
+    pub fn get_platform(&self) -> Option<&Platform> {
+        self.meta.platform.as_ref()
+    }
+
+    /// Lays several file systems over each other, the last on top. Scratch adds nothing.
+    pub fn merge<'a>(inputs: impl IntoIterator<Item = &'a Self>, constraints: Constraints) -> Self {
+        let inputs: Vec<&Self> = inputs.into_iter().filter(|s| !s.is_scratch()).collect();
+        let (first, rest) = match inputs.split_first() {
+            None => return Self::scratch(),
+            Some((only, [])) => return (*only).clone(),
+            Some((first, _)) => (*first, &inputs),
+        };
+        let outputs = rest.iter().filter_map(|s| s.output.clone()).collect();
+        first.with_output(Node::output(Kind::Merge, outputs, constraints.cap(crate::caps::MERGE_OP)))
+    }
+
+    /// What changed from `lower` to `upper`, as a file system of its own.
+    pub fn diff(lower: &Self, upper: &Self, constraints: Constraints) -> Self {
+        if lower.is_scratch() {
+            return upper.clone();
+        }
+        let kind = Kind::Diff { lower: lower.output.is_some(), upper: upper.output.is_some() };
+        let outputs = lower.output.iter().chain(&upper.output).cloned().collect();
+        lower.with_output(Node::output(kind, outputs, constraints.cap(crate::caps::DIFF_OP)))
+    }
+
+    /// The same file system, but only once `dependencies` could be made too.
+    #[must_use]
+    pub fn requires<'a>(
+        &self,
+        id: impl Into<String>,
+        dependencies: impl IntoIterator<Item = &'a Self>,
+    ) -> Self {
+        let Some(own) = self.output.clone() else { return self.clone() };
+        let dependencies: Vec<Output> = dependencies.into_iter().filter_map(|s| s.output.clone()).collect();
+        if dependencies.is_empty() {
+            return self.clone();
+        }
+        let outputs = std::iter::once(own).chain(dependencies).collect();
+        let constraints = Constraints::new().cap(crate::caps::PASSTHROUGH_OP);
+        self.with_output(Node::output(Kind::Passthrough { id: id.into() }, outputs, constraints))
+    }
+}
+
+#[cfg(test)]
+mod tests;

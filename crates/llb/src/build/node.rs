@@ -1,0 +1,79 @@
+//! The graph under the states.
+
+use std::sync::Arc;
+
+use kiln_oci::Platform;
+use kiln_proto::pb;
+
+use super::Constraints;
+use super::exec::MountSpec;
+
+/// One output of a node.
+#[derive(Clone, Debug)]
+pub(super) struct Output {
+    pub(super) node: Arc<Node>,
+    pub(super) index: i64,
+}
+
+impl Output {
+    /// A source or exec that was asked for on a platform passes it on.
+    pub(super) fn platform(&self) -> Option<Platform> {
+        match self.node.kind {
+            Kind::Source { .. } | Kind::Exec { .. } => self.node.constraints.platform.clone(),
+            _ => None,
+        }
+    }
+}
+
+/// An op to be. What it takes is in `inputs`; the kinds refer to these by position.
+#[derive(Debug)]
+pub(super) struct Node {
+    pub(super) kind: Kind,
+    pub(super) inputs: Vec<Output>,
+    pub(super) constraints: Constraints,
+}
+
+#[derive(Debug)]
+pub(super) enum Kind {
+    Source {
+        identifier: String,
+        attrs: std::collections::BTreeMap<String, String>,
+    },
+    Exec {
+        op: Box<pb::ExecOp>,
+        mounts: Vec<MountSpec>,
+        platform: Option<Platform>,
+    },
+    /// `base` is the position of the base among the inputs; action inputs are positions too, shifted at the end.
+    File {
+        actions: Vec<super::file::Action>,
+        base: Option<usize>,
+    },
+    Merge,
+    Diff {
+        lower: bool,
+        upper: bool,
+    },
+    Passthrough {
+        id: String,
+    },
+}
+
+impl Node {
+    /// A new node's first output.
+    pub(super) fn output(kind: Kind, inputs: Vec<Output>, constraints: Constraints) -> Output {
+        Output { node: Arc::new(Self { kind, inputs, constraints }), index: 0 }
+    }
+}
+
+/// A chain of states is as long as its author likes: letting go of it must not use the stack.
+impl Drop for Node {
+    fn drop(&mut self) {
+        let mut todo = std::mem::take(&mut self.inputs);
+        while let Some(output) = todo.pop() {
+            if let Some(mut node) = Arc::into_inner(output.node) {
+                todo.append(&mut node.inputs);
+            }
+        }
+    }
+}

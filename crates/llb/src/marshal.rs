@@ -1,0 +1,129 @@
+//! Ops as bytes.
+//!
+//! Digests depend on every byte, so all encoders must agree. Go's puts fields in the order of their numbers but the
+//! members of a `oneof` last, maps sorted by key with key and value always present. prost sorts oneofs in by number and
+//! leaves default keys and values of maps out: [`op`] mends both.
+//!
+//! ```text
+//! inputs(1)* platform(10)? constraints(11)? exec(2)|source(3)|file(4)|build(5)|merge(6)|diff(7)|passthrough(8)
+//! ```
+
+use std::collections::BTreeMap;
+
+use bytes::{BufMut, Bytes, BytesMut};
+use kiln_proto::pb;
+use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
+
+/// Encodes an op; the digest of the bytes is the vertex' digest.
+pub fn op(op: &pb::Op) -> Bytes {
+    let mut head = pb::Op {
+        inputs: op.inputs.clone(),
+        platform: op.platform.clone(),
+        constraints: op.constraints.clone(),
+        op: None,
+    };
+    let mut out = BytesMut::new();
+    append(&mut out, &head);
+    match &op.op {
+        Some(pb::op::Op::Source(source)) => field(&mut out, 3, &source_op(source)),
+        Some(pb::op::Op::Build(build)) => field(&mut out, 5, &build_op(build)),
+        None => {}
+        Some(other) => {
+            head = pb::Op { op: Some(other.clone()), ..pb::Op::default() };
+            append(&mut out, &head);
+        }
+    }
+    out.freeze()
+}
+
+fn append(out: &mut BytesMut, message: &pb::Op) {
+    out.reserve(message.encoded_len());
+    message.encode_raw(out);
+}
+
+/// A length-delimited field.
+fn field(out: &mut BytesMut, number: u32, value: &[u8]) {
+    encode_key(number, WireType::LengthDelimited, out);
+    encode_varint(value.len() as u64, out);
+    out.put_slice(value);
+}
+
+/// A map entry: key is field 1, value field 2, both always written.
+fn entry(out: &mut BytesMut, number: u32, key: &str, value: &[u8]) {
+    let mut pair = BytesMut::with_capacity(key.len() + value.len() + 12);
+    field(&mut pair, 1, key.as_bytes());
+    field(&mut pair, 2, value);
+    field(out, number, &pair);
+}
+
+fn string_map(out: &mut BytesMut, number: u32, map: &BTreeMap<String, String>) {
+    for (key, value) in map {
+        entry(out, number, key, value.as_bytes());
+    }
+}
+
+fn source_op(source: &pb::SourceOp) -> BytesMut {
+    let mut out = BytesMut::new();
+    if !source.identifier.is_empty() {
+        field(&mut out, 1, source.identifier.as_bytes());
+    }
+    string_map(&mut out, 2, &source.attrs);
+    out
+}
+
+fn build_op(build: &pb::BuildOp) -> BytesMut {
+    let mut out = BytesMut::new();
+    if build.builder != 0 {
+        encode_key(1, WireType::Varint, &mut out);
+        encode_varint(build.builder as u64, &mut out);
+    }
+    for (key, input) in &build.inputs {
+        entry(&mut out, 2, key, &input.encode_to_vec());
+    }
+    if let Some(def) = &build.def {
+        field(&mut out, 3, &def.encode_to_vec());
+    }
+    string_map(&mut out, 4, &build.attrs);
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn oneof_is_last_and_map_entries_are_whole() {
+        let source = pb::SourceOp {
+            identifier: "x".into(),
+            attrs: [("b".to_owned(), String::new()), ("a".to_owned(), "1".to_owned())].into(),
+        };
+        let op = pb::Op {
+            inputs: vec![pb::Input { digest: "d".into(), index: 1 }],
+            platform: None,
+            constraints: Some(pb::WorkerConstraints::default()),
+            op: Some(pb::op::Op::Source(source)),
+        };
+        assert_eq!(super::op(&op).as_ref(), b"\x0a\x05\x0a\x01d\x10\x01\x5a\x00\x1a\x12\x0a\x01x\x12\x06\x0a\x01a\x12\x011\x12\x05\x0a\x01b\x12\x00");
+        let build = pb::BuildOp {
+            builder: -1,
+            inputs: [("k".to_owned(), pb::BuildInput { input: 0 })].into(),
+            ..pb::BuildOp::default()
+        };
+        let op = pb::Op { op: Some(pb::op::Op::Build(build)), ..pb::Op::default() };
+        assert_eq!(
+            super::op(&op).as_ref(),
+            b"\x2a\x12\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x05\x0a\x01k\x12\x00"
+        );
+    }
+
+    #[test]
+    fn decodes_to_the_same() {
+        let exec = pb::ExecOp {
+            meta: Some(pb::Meta { args: vec!["a".into()], ..pb::Meta::default() }),
+            ..pb::ExecOp::default()
+        };
+        let op = pb::Op { op: Some(pb::op::Op::Exec(exec)), ..pb::Op::default() };
+        assert_eq!(pb::Op::decode(super::op(&op)).unwrap(), op);
+    }
+}

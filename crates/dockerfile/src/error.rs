@@ -2,7 +2,8 @@
 
 use std::fmt;
 
-use crate::span::Span;
+use crate::span::{Position, Span};
+use crate::word::Word;
 
 /// Which part of the work refused the text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -37,6 +38,8 @@ struct Inner {
     instruction: Span,
     expected: Option<String>,
     suggestion: Option<String>,
+    offset: Option<usize>,
+    unblamed: bool,
 }
 
 impl Error {
@@ -49,6 +52,8 @@ impl Error {
             instruction: Span::default(),
             expected: None,
             suggestion: None,
+            offset: None,
+            unblamed: false,
         }))
     }
 
@@ -58,6 +63,34 @@ impl Error {
         if !self.0.span.is_known() {
             self.0.span = span;
         }
+        self
+    }
+
+    /// Remembers the byte of the word that is at fault, until [`Self::in_word`] knows where the word stands.
+    #[must_use]
+    pub(crate) fn at_offset(mut self, offset: usize) -> Self {
+        self.0.offset = Some(offset);
+        self
+    }
+
+    /// Sets the place to the word, or to the byte at fault when the word is as written and on one line.
+    #[must_use]
+    pub(crate) fn in_word(self, word: &Word) -> Self {
+        let Span { start, end } = word.span;
+        let as_written = start.line == end.line && end.column.checked_sub(start.column) == u32::try_from(word.text.len()).ok();
+        match self.0.offset {
+            Some(offset) if as_written && offset < word.text.len() => {
+                let column = start.column + u32::try_from(offset).unwrap_or(0);
+                self.at(Span::new(Position::new(start.line, column), end))
+            }
+            _ => self.at(word.span),
+        }
+    }
+
+    /// Marks no line of the file: BuildKit's clients show none for errors of directives.
+    #[must_use]
+    pub(crate) fn unblamed(mut self) -> Self {
+        self.0.unblamed = true;
         self
     }
 
@@ -105,7 +138,11 @@ impl Error {
     /// The lines of the instruction to blame, which clients mark with `>>>`.
     #[must_use]
     pub fn blamed(&self) -> Span {
-        if self.0.instruction.is_known() { self.0.instruction } else { self.0.span }
+        match self.0.instruction {
+            _ if self.0.unblamed => Span::default(),
+            instruction if instruction.is_known() => instruction,
+            _ => self.0.span,
+        }
     }
 
     /// What would have been right, as a phrase.

@@ -2,8 +2,8 @@
 
 /// The known word nearest to `word`, when it's near enough to be a slip of the fingers.
 ///
-/// Distance counts inserted, dropped, replaced and swapped characters, without regard to case: one for short words,
-/// two from five characters on, three from nine on.
+/// Distance counts inserted, dropped, replaced and swapped characters, without regard to case: two at most, three in
+/// words of nine characters and more.
 pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     if word.is_empty() || word.len() > 64 {
         return None;
@@ -11,8 +11,8 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
     let lower: Vec<char> = word.to_lowercase().chars().collect();
     let allowed = match lower.len() {
         0..=1 => return None,
-        2..=4 => 1,
-        5..=8 => 2,
+        2 => 1,
+        3..=8 => 2,
         _ => 3,
     };
     known
@@ -22,6 +22,42 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .filter(|(d, k)| *d <= allowed && *k != word)
         .min_by_key(|(d, _)| *d)
         .map(|(_, k)| k)
+}
+
+/// The known name nearest to a variable's name, at most two characters changed; `None` also when it is among them.
+///
+/// This is how the reference's warnings suggest, to the letter.
+pub(crate) fn nearest_variable<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let mut best = None;
+    for candidate in known {
+        if candidate == name {
+            return None;
+        }
+        let distance = edits(name, candidate);
+        if distance < best.map_or(3, |(least, _)| least) {
+            best = Some((distance, candidate));
+        }
+    }
+    best.map(|(_, candidate)| candidate)
+}
+
+/// Characters to insert, drop or replace.
+fn edits(a: &str, b: &str) -> usize {
+    if a.len().abs_diff(b.len()) > 64 {
+        return usize::MAX;
+    }
+    let b: Vec<char> = b.chars().collect();
+    let mut row: Vec<usize> = (0..=b.len()).collect();
+    for (i, x) in a.chars().enumerate() {
+        let mut diagonal = row[0];
+        row[0] = i + 1;
+        for (j, y) in b.iter().enumerate() {
+            let replaced = diagonal + usize::from(x != *y);
+            diagonal = row[j + 1];
+            row[j + 1] = replaced.min(diagonal + 1).min(row[j] + 1);
+        }
+    }
+    row[b.len()]
 }
 
 fn distance(a: &[char], b: &[char]) -> usize {
@@ -47,13 +83,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn variables_are_suggested_within_two_edits() {
+        assert_eq!(nearest_variable("FOOO", ["BAR", "FOO"]), Some("FOO"));
+        assert_eq!(nearest_variable("abc", ["abcdef", "ABC"]), None);
+        assert_eq!(nearest_variable("FOO", ["FO", "FOO"]), None);
+        assert_eq!(edits("kitten", "sitting"), 3);
+    }
+
+    #[test]
     fn finds_slips_and_nothing_else() {
         let known = ["RUN", "COPY", "WORKDIR", "ENTRYPOINT"];
         assert_eq!(nearest("RNU", known), Some("RUN"));
         assert_eq!(nearest("copi", known), Some("COPY"));
         assert_eq!(nearest("WROKDIR", known), Some("WORKDIR"));
         assert_eq!(nearest("ENTRPOIN", known), Some("ENTRYPOINT"));
-        assert_eq!(nearest("HELLO", known), None);
+        assert_eq!(nearest("BADCMD", known), None);
+        assert_eq!(nearest("tmp", ["bind", "tmpfs"]), Some("tmpfs"));
         assert_eq!(nearest("R", known), None);
     }
 }

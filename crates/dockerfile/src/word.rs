@@ -3,7 +3,7 @@
 use std::fmt;
 use std::ops::Deref;
 
-use crate::span::Span;
+use crate::span::{Position, Span};
 
 /// Text of an argument or a flag's value, with its place in the file.
 ///
@@ -72,5 +72,22 @@ impl PartialEq<str> for Word {
 impl PartialEq<&str> for Word {
     fn eq(&self, other: &&str) -> bool {
         self.text == *other
+    }
+}
+
+impl Word {
+    /// The places of what stands before and after the one-byte separator at `at`, when the word is as written and on
+    /// one line; else the whole word's place twice.
+    pub(crate) fn split_span(&self, at: usize) -> (Span, Span) {
+        let Span { start, end } = self.span;
+        let width = u32::try_from(self.text.len()).ok();
+        match u32::try_from(at) {
+            Ok(at) if start.line == end.line && end.column.checked_sub(start.column) == width => {
+                let middle = Position::new(start.line, start.column + at);
+                let after = Position::new(start.line, start.column + at + 1);
+                (Span::new(start, middle), Span::new(after, end))
+            }
+            _ => (self.span, self.span),
+        }
     }
 }

@@ -9,9 +9,9 @@ use crate::word::Word;
 pub type Expander<'a> = dyn FnMut(&str) -> Result<String, Error> + 'a;
 
 impl Command {
-    /// Expands what the instruction expands as a word (quotes are removed): ADD, ARG, COPY (not `--from`), ENV,
-    /// LABEL, the mounts of RUN, STOPSIGNAL, USER, VOLUME, WORKDIR. The others are left as they are; EXPOSE is
-    /// split into words by its converter.
+    /// Expands what the instruction expands as a word (quotes are removed): ADD, COPY (not `--from`), ENV, LABEL, the
+    /// mounts of RUN, STOPSIGNAL, USER, VOLUME, WORKDIR. The others are left as they are: EXPOSE is split into words
+    /// by its converter, and the default of an ARG expands only when no build argument takes its place.
     pub fn expand(&mut self, expander: &mut Expander<'_>) -> Result<(), Error> {
         match self {
             Self::Add(add) => {
@@ -25,15 +25,12 @@ impl Command {
                 expand_option(&mut copy.chmod, expander)?;
                 expand_sources(&mut copy.sources, expander)
             }
-            Self::Arg(arg) => arg.args.iter_mut().try_for_each(|decl| {
-                expand_word(&mut decl.key, expander)?;
-                expand_option(&mut decl.value, expander)
-            }),
             Self::Env(pairs) | Self::Label(pairs) => pairs.iter_mut().try_for_each(|pair| expand_pair(pair, expander)),
             Self::Run(run) => run.mounts.iter_mut().try_for_each(|mount| mount.expand(expander)),
             Self::Volume(words) => words.iter_mut().try_for_each(|word| expand_word(word, expander)),
             Self::Stopsignal(word) | Self::User(word) | Self::Workdir(word) => expand_word(word, expander),
-            Self::Cmd(_)
+            Self::Arg(_)
+            | Self::Cmd(_)
             | Self::Entrypoint(_)
             | Self::Expose(_)
             | Self::Healthcheck(_)
@@ -59,7 +56,7 @@ impl Command {
 }
 
 fn expand_word(word: &mut Word, expander: &mut Expander<'_>) -> Result<(), Error> {
-    word.text = expander(&word.text).map_err(|e| e.at(word.span))?;
+    word.text = expander(&word.text).map_err(|e| e.in_word(word))?;
     Ok(())
 }
 

@@ -1,0 +1,160 @@
+//! The ways in: text becomes a [`Dockerfile`].
+
+use crate::ast::{Command, Dockerfile, Instruction};
+use crate::directives::{Directives, detect_syntax, find_check};
+use crate::error::{Error, ErrorKind, Errors};
+use crate::instruction::{self, Parsed};
+use crate::lint::{Linter, tree};
+use crate::parser::{self, Keyword, Statement};
+
+/// Most errors that are reported of one file.
+pub const MAX_ERRORS: usize = 20;
+
+/// Parses a Dockerfile.
+///
+/// # Errors
+/// All independent errors of the file (up to [`MAX_ERRORS`]), in the order of its lines.
+pub fn parse(text: &str) -> Result<Dockerfile, Errors> {
+    parse_linted(text, &mut Linter::silent())
+}
+
+/// Parses a Dockerfile that may not be UTF-8 (in its comments, say): bytes that aren't become U+FFFD.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_bytes(bytes: &[u8]) -> Result<Dockerfile, Errors> {
+    parse(&String::from_utf8_lossy(bytes))
+}
+
+/// Parses a Dockerfile, and tells the linter what its syntax tree shows.
+///
+/// When there are errors, the linter has what was found in the instructions before the first of them.
+///
+/// # Errors
+/// As [`parse`].
+pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Errors> {
+    if text.is_empty() {
+        return Err(Error::new(ErrorKind::Syntax, "the Dockerfile cannot be empty").into());
+    }
+    let mut document = parser::read(text);
+    let mut errors = std::mem::take(&mut document.errors);
+    let mut builder = Builder { dockerfile: Dockerfile::default(), in_stage: false, orphaned: false };
+    builder.dockerfile.directives =
+        Directives { escape: document.escape, syntax: detect_syntax(text), check: find_check(text) };
+    if errors.is_empty() {
+        tree::empty_continuations(&document, linter);
+    }
+    // A truncated file is not worth guessing about, and one error is enough to stop the lint.
+    for statement in document.statements {
+        if errors.is_empty() {
+            tree::statement(&statement, linter);
+        }
+        match builder.add(statement) {
+            Ok(added) if errors.is_empty() => builder.describe(added, linter),
+            Ok(_) => {}
+            Err(error) => errors.push(error),
+        }
+    }
+    finish(builder.dockerfile, errors, linter)
+}
+
+fn finish(dockerfile: Dockerfile, mut errors: Vec<Error>, linter: &mut Linter) -> Result<Dockerfile, Errors> {
+    if errors.is_empty() && dockerfile.stages.is_empty() {
+        errors.push(Error::new(ErrorKind::Syntax, "dockerfile contains no stages to build").expected("FROM"));
+    }
+    errors.sort_by_key(|e| e.blamed().start);
+    errors.truncate(MAX_ERRORS);
+    if let Some(errors) = Errors::from_vec(errors) {
+        return Err(errors);
+    }
+    tree::stage_names(&dockerfile.stages, linter);
+    tree::keyword_casing(&dockerfile.stages, linter);
+    Ok(dockerfile)
+}
+
+/// Parses the text of one instruction other than FROM, such as an ONBUILD trigger of an image.
+/// The escape character is `\`.
+///
+/// # Errors
+/// When there is not exactly one instruction, or it is wrong.
+pub fn parse_instruction(text: &str) -> Result<Instruction, Error> {
+    let mut document = parser::read(text);
+    if let Some(error) = document.errors.drain(..).next() {
+        return Err(error);
+    }
+    match (document.statements.pop(), document.statements.len()) {
+        (Some(statement), 0) => match instruction::parse(statement)? {
+            Parsed::Instruction(instruction) => Ok(instruction),
+            Parsed::Stage(stage) => Err(Error::new(ErrorKind::Argument, "FROM can't stand here").at(stage.span)),
+        },
+        _ => Err(Error::new(ErrorKind::Syntax, "there is more than one instruction").expected("a single instruction")),
+    }
+}
+
+struct Builder {
+    dockerfile: Dockerfile,
+    /// There was a FROM, right or wrong.
+    in_stage: bool,
+    /// An instruction before any FROM was reported.
+    orphaned: bool,
+}
+
+/// Where a statement went.
+enum Added {
+    Stage,
+    GlobalArg,
+    Instruction,
+    Nowhere,
+}
+
+impl Builder {
+    fn add(&mut self, statement: Statement) -> Result<Added, Error> {
+        self.in_stage |= statement.kind == Some(Keyword::From);
+        let instruction = match instruction::parse(statement)? {
+            Parsed::Stage(stage) => {
+                self.dockerfile.stages.push(stage);
+                return Ok(Added::Stage);
+            }
+            Parsed::Instruction(instruction) => instruction,
+        };
+        if let Some(stage) = self.dockerfile.stages.last_mut() {
+            stage.instructions.push(instruction);
+            return Ok(Added::Instruction);
+        }
+        if matches!(instruction.command, Command::Arg(_)) {
+            self.dockerfile.global_args.push(instruction);
+            return Ok(Added::GlobalArg);
+        }
+        if self.in_stage || std::mem::replace(&mut self.orphaned, true) {
+            return Ok(Added::Nowhere);
+        }
+        Err(Error::new(ErrorKind::Syntax, format!("no build stage in current context: {} stands before any FROM", instruction.command.name()))
+            .expected("FROM, or ARG for variables of FROM")
+            .at(instruction.span)
+            .within(instruction.span))
+    }
+
+    /// Checks the comment above a definition that was just added.
+    fn describe(&self, added: Added, linter: &mut Linter) {
+        let stage = self.dockerfile.stages.last();
+        let instruction = match added {
+            Added::Stage => {
+                if let Some(stage) = stage
+                    && let Some(name) = stage.name()
+                {
+                    tree::description("FROM", &[name], &stage.comments, stage.span, linter);
+                }
+                return;
+            }
+            Added::GlobalArg => self.dockerfile.global_args.last(),
+            Added::Instruction => stage.and_then(|stage| stage.instructions.last()),
+            Added::Nowhere => None,
+        };
+        if let Some(instruction) = instruction
+            && let Command::Arg(arg) = &instruction.command
+        {
+            let names: Vec<&str> = arg.args.iter().map(|decl| decl.key.as_str()).collect();
+            tree::description("ARG", &names, &instruction.comments, instruction.span, linter);
+        }
+    }
+}

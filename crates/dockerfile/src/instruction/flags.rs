@@ -1,0 +1,141 @@
+//! Flags of instructions: `--name`, `--name=value`.
+
+use crate::error::{Error, ErrorKind};
+use crate::suggest::nearest;
+use crate::word::Word;
+
+/// What a flag takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Nothing, `true` or `false`.
+    Bool,
+    /// A value, once.
+    Value,
+    /// A value each time it is given.
+    Values,
+}
+
+/// The flags an instruction knows.
+pub(super) type Known = [(&'static str, Kind)];
+
+/// Flags that were given.
+#[derive(Debug, Default)]
+pub(super) struct Flags {
+    given: Vec<(&'static str, Word, bool)>,
+}
+
+fn refuse(message: String) -> Error {
+    Error::new(ErrorKind::Flag, message)
+}
+
+impl Flags {
+    /// Checks the flags of an instruction against those it knows.
+    pub(super) fn parse(words: &[Word], known: &Known) -> Result<Self, Error> {
+        let mut flags = Self::default();
+        for word in words {
+            let (name, kind, value) = flags.one(word, known).map_err(|e| e.at(word.span))?;
+            let truth = kind == Kind::Bool && truth(&value, word).map_err(|e| e.at(word.span))?;
+            flags.given.push((name, value.unwrap_or_default(), truth));
+        }
+        Ok(flags)
+    }
+
+    fn one(&self, word: &Word, known: &Known) -> Result<(&'static str, Kind, Option<Word>), Error> {
+        let (spelled, value) = match word.find('=') {
+            Some(at) => (&word[..at], Some(Word::new(&word[at + 1..], word.split_span(at).1))),
+            None => (word.as_str(), None),
+        };
+        let bare = spelled.trim_start_matches("--");
+        let Some(&(name, kind)) = known.iter().find(|(name, _)| spelled.strip_prefix("--") == Some(name)) else {
+            return Err(unknown(spelled, bare, known));
+        };
+        if kind != Kind::Values && self.given.iter().any(|(given, ..)| *given == name) {
+            return Err(refuse(format!("duplicate flag {spelled}")).expected("it once only"));
+        }
+        if kind != Kind::Bool && value.is_none() {
+            return Err(refuse(format!("missing a value on flag {spelled}")).expected(format!("`{spelled}=…`")));
+        }
+        Ok((name, kind, value))
+    }
+
+    /// Value of a flag, unless it wasn't given or is empty.
+    pub(super) fn value(&self, name: &str) -> Option<Word> {
+        self.given(name).filter(|value| !value.is_empty()).cloned()
+    }
+
+    /// Value of a flag, possibly empty.
+    pub(super) fn given(&self, name: &str) -> Option<&Word> {
+        self.given.iter().find(|(given, ..)| *given == name).map(|(_, value, _)| value)
+    }
+
+    /// All values of a flag, in order.
+    pub(super) fn values(&self, name: &str) -> Vec<Word> {
+        self.given.iter().filter(|(given, ..)| *given == name).map(|(_, value, _)| value.clone()).collect()
+    }
+
+    /// What a boolean flag says, if it was given.
+    pub(super) fn truth(&self, name: &str) -> Option<bool> {
+        self.given.iter().find(|(given, ..)| *given == name).map(|(.., truth)| *truth)
+    }
+
+    /// Names of the flags that were given, each once.
+    pub(super) fn names(&self) -> Vec<String> {
+        let mut names: Vec<String> = Vec::new();
+        for (name, ..) in &self.given {
+            if !names.iter().any(|n| n == name) {
+                names.push((*name).to_owned());
+            }
+        }
+        names
+    }
+}
+
+fn unknown(spelled: &str, bare: &str, known: &Known) -> Error {
+    let error = refuse(format!("unknown flag: {spelled}"));
+    if known.is_empty() {
+        return error.expected("no flags, this instruction has none");
+    }
+    error.suggest(nearest(bare, known.iter().map(|(name, _)| *name)))
+}
+
+fn truth(value: &Option<Word>, word: &Word) -> Result<bool, Error> {
+    match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
+        None | Some("true") => Ok(true),
+        Some("false") => Ok(false),
+        Some("") => Err(refuse(format!("missing a value on flag {word}")).expected("`true` or `false`, or no `=`")),
+        Some(_) => Err(refuse(format!("not a boolean value: {word}")).expected("`true` or `false`")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KNOWN: &Known = &[("from", Kind::Value), ("link", Kind::Bool), ("exclude", Kind::Values)];
+
+    fn parse(words: &[&str]) -> Result<Flags, Error> {
+        Flags::parse(&words.iter().map(|w| Word::from(*w)).collect::<Vec<_>>(), KNOWN)
+    }
+
+    #[test]
+    fn each_kind() {
+        let flags = parse(&["--from=a=b", "--link", "--exclude=x", "--exclude="]).unwrap();
+        assert_eq!(flags.value("from").unwrap(), "a=b");
+        assert_eq!(flags.truth("link"), Some(true));
+        assert_eq!(flags.values("exclude").len(), 2);
+        assert_eq!(flags.names(), ["from", "link", "exclude"]);
+        assert_eq!(parse(&["--link=FALSE"]).unwrap().truth("link"), Some(false));
+        assert!(parse(&["--from="]).unwrap().value("from").is_none());
+    }
+
+    #[test]
+    fn what_is_wrong_is_named() {
+        let message = |words: &[&str]| parse(words).unwrap_err().to_string();
+        assert!(message(&["--form=a"]).contains("did you mean from?"));
+        assert!(message(&["--from"]).contains("missing a value"));
+        assert!(message(&["--from=a", "--from=b"]).contains("duplicate flag --from"));
+        assert!(message(&["--link=maybe"]).contains("boolean"));
+        assert!(message(&["--link="]).contains("missing a value"));
+        assert!(message(&["--From=a"]).contains("unknown flag: --From"));
+    }
+}

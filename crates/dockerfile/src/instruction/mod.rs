@@ -1,0 +1,201 @@
+//! What the arguments of each instruction mean: statements become the syntax tree.
+
+mod files;
+mod flags;
+mod health;
+mod run;
+mod stage;
+
+use crate::ast::{Arg, ArgDecl, Command, CommandLine, Instruction, KeyValue, Onbuild, Stage};
+use crate::error::{Error, ErrorKind};
+use crate::parser::{Keyword, Statement};
+use crate::suggest::nearest;
+use crate::word::Word;
+use flags::Flags;
+
+/// A statement understood.
+#[derive(Debug)]
+pub(crate) enum Parsed {
+    Stage(Stage),
+    Instruction(Instruction),
+}
+
+fn refuse(message: impl Into<String>) -> Error {
+    Error::new(ErrorKind::Argument, message)
+}
+
+/// Understands one statement. The error blames its lines.
+pub(crate) fn parse(statement: Statement) -> Result<Parsed, Error> {
+    let (span, keyword_span) = (statement.span, statement.keyword.span);
+    parse_statement(statement).map_err(|e| e.at(keyword_span).within(span))
+}
+
+fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
+    let Some(kind) = statement.kind else { return Err(unknown_instruction(&statement.keyword)) };
+    if kind == Keyword::From {
+        return stage::from(statement).map(Parsed::Stage);
+    }
+    let command = command(kind, &mut statement)?;
+    Ok(Parsed::Instruction(Instruction {
+        keyword: statement.keyword.text,
+        code: statement.text.trim().to_owned(),
+        span: statement.span,
+        comments: statement.comments,
+        command,
+    }))
+}
+
+fn unknown_instruction(keyword: &Word) -> Error {
+    let nearest = nearest(keyword, Keyword::names()).map(|name| {
+        if keyword.chars().all(char::is_lowercase) { name.to_lowercase() } else { name.to_owned() }
+    });
+    Error::new(ErrorKind::UnknownInstruction, format!("unknown instruction: {keyword}"))
+        .at(keyword.span)
+        .suggest(nearest)
+}
+
+fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
+    // ARG and STOPSIGNAL never look at flags, HEALTHCHECK looks at them by itself, and these have some.
+    let has_own = matches!(
+        kind,
+        Keyword::Add | Keyword::Copy | Keyword::Run | Keyword::Healthcheck | Keyword::Arg | Keyword::Stopsignal
+    );
+    if !has_own {
+        Flags::parse(&statement.flags, &[])?;
+    }
+    Ok(match kind {
+        Keyword::Add => Command::Add(files::add(statement)?),
+        Keyword::Arg => Command::Arg(arg(statement)?),
+        Keyword::Cmd => Command::Cmd(command_line(statement)),
+        Keyword::Copy => Command::Copy(files::copy(statement)?),
+        Keyword::Entrypoint => Command::Entrypoint(command_line(statement)),
+        Keyword::Env => Command::Env(pairs(statement, "ENV")?),
+        Keyword::Expose => Command::Expose(at_least_one(statement, "EXPOSE", "a port")?),
+        Keyword::Healthcheck => Command::Healthcheck(health::healthcheck(statement)?),
+        Keyword::Label => Command::Label(pairs(statement, "LABEL")?),
+        Keyword::Maintainer => Command::Maintainer(exactly_one(statement, "MAINTAINER", "a name")?),
+        Keyword::Onbuild => Command::Onbuild(onbuild(statement)?),
+        Keyword::Run => Command::Run(run::run(statement)?),
+        Keyword::Shell => Command::Shell(shell(statement)?),
+        Keyword::Stopsignal => Command::Stopsignal(exactly_one(statement, "STOPSIGNAL", "a signal")?),
+        Keyword::User => Command::User(exactly_one(statement, "USER", "a user, and a group after a colon or none")?),
+        Keyword::Volume => Command::Volume(volume(statement)?),
+        Keyword::Workdir => Command::Workdir(exactly_one(statement, "WORKDIR", "a path")?),
+        Keyword::From => return Err(refuse("FROM is no command")),
+    })
+}
+
+fn words(statement: &mut Statement) -> Vec<Word> {
+    std::mem::take(&mut statement.args.words)
+}
+
+fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Vec<Word>, Error> {
+    let words = words(statement);
+    if words.is_empty() {
+        return Err(refuse(format!("{name} requires at least one argument")).expected(what));
+    }
+    Ok(words)
+}
+
+fn exactly_one(statement: &mut Statement, name: &str, what: &str) -> Result<Word, Error> {
+    words(statement)
+        .pop()
+        .ok_or_else(|| refuse(format!("{name} requires exactly one argument")).expected(what))
+}
+
+fn pairs(statement: &mut Statement, name: &str) -> Result<Vec<KeyValue>, Error> {
+    let pairs = std::mem::take(&mut statement.args.pairs);
+    if pairs.is_empty() {
+        return Err(refuse(format!("{name} requires at least one argument")).expected("`name=value`"));
+    }
+    match pairs.iter().find(|pair| pair.key.is_empty()) {
+        Some(blank) => Err(blank_name(name, blank.key.span)),
+        None => Ok(pairs),
+    }
+}
+
+fn blank_name(instruction: &str, span: crate::span::Span) -> Error {
+    refuse(format!("{instruction} names can not be blank")).at(span).expected("a name before the `=`")
+}
+
+fn arg(statement: &mut Statement) -> Result<Arg, Error> {
+    let words = at_least_one(statement, "ARG", "`name` or `name=default`")?;
+    let args = words.into_iter().map(|word| declaration(word, &statement.comments)).collect::<Result<_, _>>()?;
+    Ok(Arg { args })
+}
+
+fn declaration(word: Word, comments: &[String]) -> Result<ArgDecl, Error> {
+    let (key, value) = match word.split_once('=') {
+        None => (word, None),
+        Some((key, value)) => {
+            let (key_span, value_span) = word.split_span(key.len());
+            if key.is_empty() {
+                return Err(blank_name("ARG", word.span));
+            }
+            (Word::new(key, key_span), Some(Word::new(value, value_span)))
+        }
+    };
+    Ok(ArgDecl { description: description(comments, &key), key, value })
+}
+
+/// The description of a stage or variable: a comment above that begins with its name.
+fn description(comments: &[String], name: &str) -> Option<String> {
+    comments
+        .iter()
+        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .filter(|_| !name.is_empty())
+        .map(str::to_owned)
+}
+
+/// The command of RUN, CMD and ENTRYPOINT.
+fn command_line(statement: &mut Statement) -> CommandLine {
+    CommandLine {
+        args: words(statement).into_iter().map(|word| word.text).collect(),
+        files: std::mem::take(&mut statement.heredocs),
+        prepend_shell: !statement.args.json,
+    }
+}
+
+fn shell(statement: &mut Statement) -> Result<Vec<Word>, Error> {
+    let json = statement.args.json;
+    let words = at_least_one(statement, "SHELL", "a JSON array such as `[\"/bin/sh\", \"-c\"]`")?;
+    if !json {
+        return Err(refuse("SHELL requires its arguments in JSON form")
+            .at(words[0].span)
+            .expected("an array such as `[\"/bin/sh\", \"-c\"]`"));
+    }
+    Ok(words)
+}
+
+fn volume(statement: &mut Statement) -> Result<Vec<Word>, Error> {
+    let mut words = at_least_one(statement, "VOLUME", "a path")?;
+    for word in &mut words {
+        word.text = word.text.trim().to_owned();
+        if word.is_empty() {
+            return Err(refuse("VOLUME with an empty path").at(word.span).expected("a path"));
+        }
+    }
+    Ok(words)
+}
+
+fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
+    let trigger = exactly_one(statement, "ONBUILD", "an instruction")
+        .map_err(|_| refuse("ONBUILD requires at least one argument").expected("an instruction"))?;
+    match Keyword::parse(&trigger) {
+        Some(Keyword::Onbuild) => {
+            return Err(refuse("ONBUILD may not be chained: `ONBUILD ONBUILD` isn't allowed").at(trigger.span));
+        }
+        Some(name @ (Keyword::Maintainer | Keyword::From)) => {
+            return Err(refuse(format!("{} isn't allowed as an ONBUILD trigger", name.name())).at(trigger.span));
+        }
+        _ => {}
+    }
+    let text = statement.text.trim_start();
+    let mut expression = text.get(statement.keyword.len()..).unwrap_or_default().trim_start().to_owned();
+    for heredoc in &statement.heredocs {
+        expression.push('\n');
+        expression.push_str(&heredoc.content);
+        expression.push_str(&heredoc.name);
+    }
+    Ok(Onbuild { expression })
+}

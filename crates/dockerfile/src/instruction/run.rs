@@ -1,0 +1,58 @@
+//! RUN.
+
+use super::command_line;
+use super::flags::{Flags, Kind};
+use crate::ast::{Device, MountFlag, NetworkMode, Run, SecurityMode};
+use crate::error::{Error, ErrorKind};
+use crate::parser::Statement;
+use crate::suggest::nearest;
+use crate::word::Word;
+
+pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
+    let flags = Flags::parse(
+        &statement.flags,
+        &[
+            ("mount", Kind::Values),
+            ("network", Kind::Value),
+            ("security", Kind::Value),
+            ("device", Kind::Values),
+        ],
+    )?;
+    Ok(Run {
+        mounts: flags.values("mount").into_iter().map(MountFlag::read).collect::<Result<_, _>>()?,
+        network: match flags.given("network") {
+            None => NetworkMode::Default,
+            Some(mode) => network(mode)?,
+        },
+        security: match flags.given("security") {
+            None => SecurityMode::Sandbox,
+            Some(mode) => security(mode)?,
+        },
+        devices: flags.values("device").iter().map(Device::read).collect::<Result<_, _>>()?,
+        flags_used: flags.names(),
+        command: command_line(statement),
+    })
+}
+
+fn network(mode: &Word) -> Result<NetworkMode, Error> {
+    match mode.as_str() {
+        "default" => Ok(NetworkMode::Default),
+        "none" => Ok(NetworkMode::None),
+        "host" => Ok(NetworkMode::Host),
+        _ => Err(Error::new(ErrorKind::Flag, format!("invalid network mode \"{mode}\""))
+            .at(mode.span)
+            .expected("default, none or host")
+            .suggest(nearest(mode, ["default", "none", "host"]))),
+    }
+}
+
+fn security(mode: &Word) -> Result<SecurityMode, Error> {
+    match mode.as_str() {
+        "sandbox" => Ok(SecurityMode::Sandbox),
+        "insecure" => Ok(SecurityMode::Insecure),
+        _ => Err(Error::new(ErrorKind::Flag, format!("invalid security mode \"{mode}\""))
+            .at(mode.span)
+            .expected("sandbox or insecure")
+            .suggest(nearest(mode, ["sandbox", "insecure"]))),
+    }
+}

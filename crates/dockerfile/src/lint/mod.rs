@@ -1,0 +1,138 @@
+//! Lint: warnings about Dockerfiles that build, but not as their authors may think.
+//!
+//! Most rules look at the syntax tree and run while [`crate::parse_linted`] reads ([`tree`]). Those that need to know
+//! what variables hold are called by the converter ([`checks`]).
+//!
+//! Which rules run is said by `# check=skip=…;error=true` at the top of the file (or by the build argument
+//! `BUILDKIT_DOCKERFILE_CHECK` in its place), and by `# check=skip=…` above one instruction.
+
+pub mod checks;
+mod config;
+mod rule;
+pub mod tree;
+
+pub use config::{Config, RuleSet};
+pub use rule::{Finding, Rule};
+
+use std::collections::BTreeSet;
+
+use crate::error::{Error, ErrorKind};
+use crate::span::Span;
+
+/// The build argument whose value takes the place of a file's `check` directive.
+pub const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
+
+/// A warning.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Warning {
+    /// The rule that was broken.
+    pub rule: Rule,
+    /// How, in this file.
+    pub message: String,
+    /// The instruction; its [lines](Span::lines) are shown.
+    pub span: Span,
+}
+
+/// Collects warnings of the rules that are switched on.
+#[derive(Clone, Debug, Default)]
+pub struct Linter {
+    config: Config,
+    warnings: Vec<Warning>,
+    silent: bool,
+}
+
+impl Linter {
+    /// A linter with a configuration.
+    #[must_use]
+    pub fn new(config: Config) -> Self {
+        Self { config, ..Self::default() }
+    }
+
+    /// A linter that hears nothing: for instructions from elsewhere, such as ONBUILD triggers.
+    #[must_use]
+    pub fn silent() -> Self {
+        Self { silent: true, ..Self::default() }
+    }
+
+    /// The linter for a file: by its `check` directive, unless `argument` (the value of [`CHECK_ARGUMENT`]) is given.
+    pub fn for_file(text: &str, argument: Option<&str>) -> Result<Self, Error> {
+        let directive = crate::directives::find_check(text);
+        let config = match (argument, &directive) {
+            (Some(argument), _) => Config::parse(argument)?,
+            // Blanks end the value, as they end the image of a syntax directive.
+            (None, Some(check)) => {
+                Config::parse(check.split(' ').next().unwrap_or_default()).map_err(|e| e.at(check.span).unblamed())?
+            }
+            (None, None) => Config::default(),
+        };
+        Ok(Self::new(config))
+    }
+
+    /// Reports a finding, if its rule is on.
+    pub fn run(&mut self, span: Span, finding: Finding<'_>) {
+        let config = std::mem::take(&mut self.config);
+        self.report(&config, span, finding);
+        self.config = config;
+    }
+
+    /// The linter for one instruction or stage, whose comments may switch more rules off or on.
+    pub fn with_comments(&mut self, comments: &[String]) -> Scoped<'_> {
+        let config = Config::from_comments(comments).map(|extra| self.config.merged(&extra));
+        Scoped { linter: self, config }
+    }
+
+    /// The warnings so far, in the order they were found.
+    #[must_use]
+    pub fn warnings(&self) -> &[Warning] {
+        &self.warnings
+    }
+
+    /// All warnings, in the order they were found.
+    #[must_use]
+    pub fn into_warnings(self) -> Vec<Warning> {
+        self.warnings
+    }
+
+    /// The configuration it was made with.
+    #[must_use]
+    pub fn config(&self) -> &Config {
+        &self.config
+    }
+
+    /// `check=error=true`: the error when there are warnings.
+    pub fn error(&self) -> Result<(), Error> {
+        if !self.config.error || self.warnings.is_empty() {
+            return Ok(());
+        }
+        let rules: BTreeSet<&str> = self.warnings.iter().map(|w| w.rule.name()).collect();
+        let rules: Vec<&str> = rules.into_iter().collect();
+        Err(Error::new(ErrorKind::Lint, format!("lint violation found for rules: {}", rules.join(", "))))
+    }
+
+    fn report(&mut self, config: &Config, span: Span, finding: Finding<'_>) {
+        let rule = finding.rule();
+        if !self.silent && config.runs(rule) {
+            self.warnings.push(Warning { rule, message: finding.to_string(), span });
+        }
+    }
+}
+
+/// A [`Linter`] under the comments of one instruction.
+#[derive(Debug)]
+pub struct Scoped<'a> {
+    linter: &'a mut Linter,
+    config: Option<Config>,
+}
+
+impl Scoped<'_> {
+    /// Reports a finding, if its rule is on here.
+    pub fn run(&mut self, span: Span, finding: Finding<'_>) {
+        match &self.config {
+            None => self.linter.run(span, finding),
+            Some(config) => self.linter.report(config, span, finding),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

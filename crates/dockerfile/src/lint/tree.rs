@@ -1,0 +1,104 @@
+//! Rules that look at the syntax tree alone.
+
+use std::collections::BTreeSet;
+
+use super::{Finding, Linter};
+use crate::ast::Stage;
+use crate::parser::{Document, Keyword, Statement};
+use crate::span::Span;
+use crate::word::Word;
+
+/// Names with a meaning of their own.
+const RESERVED: [&str; 2] = ["context", "scratch"];
+
+/// Blank lines inside instructions.
+pub(crate) fn empty_continuations(document: &Document, linter: &mut Linter) {
+    for span in &document.empty_continuations {
+        linter.run(*span, Finding::NoEmptyContinuation);
+    }
+}
+
+/// What can be said of an instruction before it is known to be right.
+pub(crate) fn statement(statement: &Statement, linter: &mut Linter) {
+    match statement.kind {
+        Some(Keyword::Maintainer) => {
+            linter.with_comments(&statement.comments).run(statement.span, Finding::MaintainerDeprecated);
+        }
+        Some(Keyword::From) => from(statement, linter),
+        _ => {}
+    }
+}
+
+fn from(statement: &Statement, linter: &mut Linter) {
+    let words = &statement.args.words;
+    let mut lint = linter.with_comments(&statement.comments);
+    if let [_, _, name] = words.as_slice()
+        && !is_lower(name)
+    {
+        lint.run(statement.span, Finding::StageNameCasing(name));
+    }
+    let keyword = statement.keyword.as_str();
+    if let [_, r#as, _, ..] = words.as_slice() {
+        // A keyword in mixed case is warned about by itself.
+        let matches = if is_lower(keyword) { is_lower(r#as) } else { !is_upper(keyword) || is_upper(r#as) };
+        if !matches {
+            lint.run(statement.span, Finding::FromAsCasing { from: keyword, r#as });
+        }
+    }
+}
+
+/// The comment above a definition should describe it.
+pub(crate) fn description(
+    instruction: &str,
+    names: &[&str],
+    comments: &[String],
+    span: Span,
+    linter: &mut Linter,
+) {
+    let (Some(last), [first, rest @ ..]) = (comments.last(), names) else { return };
+    let described = last.split(' ').next().unwrap_or_default();
+    if !names.contains(&described) {
+        let name = if rest.is_empty() { first } else { "<arg_key>" };
+        linter.with_comments(comments).run(span, Finding::InvalidDefinitionDescription { instruction, name });
+    }
+}
+
+/// Names of stages that are taken or reserved.
+pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
+    let mut seen = BTreeSet::new();
+    for stage in stages {
+        let Some(name) = stage.name.as_ref().map(Word::as_str) else { continue };
+        if RESERVED.contains(&name) {
+            linter.run(stage.span, Finding::ReservedStageName(name));
+        }
+        if !seen.insert(name) {
+            linter.run(stage.span, Finding::DuplicateStageName(name));
+        }
+    }
+}
+
+/// Keywords in upper case here and in lower case there.
+pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
+    let keywords = || {
+        stages.iter().flat_map(|stage| {
+            std::iter::once((stage.keyword.as_str(), stage.span))
+                .chain(stage.instructions.iter().map(|i| (i.keyword.as_str(), i.span)))
+        })
+    };
+    let lower = keywords().filter(|(keyword, _)| is_lower(keyword)).count();
+    let upper = keywords().filter(|(keyword, _)| !is_lower(keyword) && is_upper(keyword)).count();
+    let lower = lower > upper;
+    for (keyword, span) in keywords() {
+        if !(if lower { is_lower(keyword) } else { is_upper(keyword) }) {
+            linter.run(span, Finding::ConsistentInstructionCasing { keyword, lower });
+        }
+    }
+}
+
+fn is_lower(text: &str) -> bool {
+    !text.chars().any(char::is_uppercase)
+}
+
+fn is_upper(text: &str) -> bool {
+    !text.chars().any(char::is_lowercase)
+}

@@ -1,0 +1,295 @@
+//! From text to statements: which lines belong together, what is a comment, where heredocs end, how an instruction's
+//! text is cut into arguments. What the arguments mean is decided in `crate::instruction`.
+
+mod heredoc;
+mod json;
+mod keyword;
+mod line;
+mod split;
+
+pub use heredoc::chomp;
+pub(crate) use heredoc::parse_marker;
+pub(crate) use keyword::Keyword;
+pub use line::MAX_LINE;
+
+use crate::ast::{Heredoc, KeyValue};
+use crate::directives::{DirectiveReader, Name};
+use crate::error::{Error, ErrorKind};
+use crate::span::Span;
+use crate::suggest::nearest;
+use crate::word::Word;
+use json::Array;
+use line::{Lines, LogicalLine, comment_text};
+use split::Part;
+
+/// An instruction whose arguments are cut but not understood.
+#[derive(Debug)]
+pub(crate) struct Statement {
+    /// As it was spelled.
+    pub(crate) keyword: Word,
+    /// `None` when it's no instruction.
+    pub(crate) kind: Option<Keyword>,
+    /// Words with `--` at the front.
+    pub(crate) flags: Vec<Word>,
+    pub(crate) args: Args,
+    pub(crate) heredocs: Vec<Heredoc>,
+    /// The joined text; blanks at its end are kept.
+    pub(crate) text: String,
+    /// With the heredocs.
+    pub(crate) span: Span,
+    /// The comments above.
+    pub(crate) comments: Vec<String>,
+}
+
+/// The arguments of an instruction.
+#[derive(Debug, Default)]
+pub(crate) struct Args {
+    /// Words: several, or the rest of the line as one.
+    pub(crate) words: Vec<Word>,
+    /// ENV and LABEL only.
+    pub(crate) pairs: Vec<KeyValue>,
+    /// The words come from a JSON array.
+    pub(crate) json: bool,
+}
+
+impl Args {
+    fn words(words: Vec<Word>) -> Self {
+        Self { words, ..Self::default() }
+    }
+}
+
+/// A file cut into statements.
+#[derive(Debug, Default)]
+pub(crate) struct Document {
+    pub(crate) escape: char,
+    pub(crate) statements: Vec<Statement>,
+    /// The last lines of instructions with blank lines inside.
+    pub(crate) empty_continuations: Vec<Span>,
+    /// What is wrong with the text, in order.
+    pub(crate) errors: Vec<Error>,
+}
+
+/// Cuts a file into statements. Errors don't stop it; a statement with an error is left out.
+pub(crate) fn read(text: &str) -> Document {
+    let mut reader = Reader {
+        lines: Lines::new(text),
+        directives: DirectiveReader::new("#"),
+        comments: Vec::new(),
+        document: Document { escape: '\\', ..Document::default() },
+        begun: false,
+    };
+    while match reader.step() {
+        Ok(more) => more,
+        Err(error) => {
+            reader.document.errors.push(error);
+            true
+        }
+    } {}
+    if !reader.begun && reader.document.errors.is_empty() {
+        reader.document.errors.push(
+            Error::new(ErrorKind::Syntax, "the Dockerfile has no instructions: file with no instructions")
+                .at(Span::line(reader.lines.number()))
+                .expected("FROM"),
+        );
+    }
+    reader.document
+}
+
+struct Reader<'a> {
+    lines: Lines<'a>,
+    directives: DirectiveReader,
+    comments: Vec<String>,
+    document: Document,
+    /// There was an instruction, right or wrong.
+    begun: bool,
+}
+
+impl<'a> Reader<'a> {
+    /// Reads one comment, blank line or instruction; `false` at the end.
+    fn step(&mut self) -> Result<bool, Error> {
+        let Some(line) = self.lines.next()? else { return Ok(false) };
+        let comment = comment_text(line);
+        if self.directive(line)? {
+            return Ok(true);
+        }
+        match comment {
+            // A comment without text cuts the ones above off.
+            Some("") => self.comments.clear(),
+            Some(text) => self.comments.push(text.to_owned()),
+            None => {
+                if let Some(joined) = LogicalLine::join(line, self.document.escape, &mut self.lines)? {
+                    self.begun = true;
+                    self.instruction(&joined)?;
+                }
+            }
+        }
+        Ok(true)
+    }
+
+    fn directive(&mut self, line: line::Line<'a>) -> Result<bool, Error> {
+        let at = |error: Error| error.at(Span::line(line.number)).unblamed();
+        let Some(directive) = self.directives.line(line.trimmed().trim_start()).map_err(at)? else { return Ok(false) };
+        if directive.name == Name::Escape {
+            self.document.escape = match directive.value {
+                "\\" => '\\',
+                "`" => '`',
+                other => {
+                    return Err(at(Error::new(ErrorKind::Syntax, format!("invalid escape token '{other}'"))
+                        .expected("a backslash or a backtick")));
+                }
+            };
+        }
+        Ok(true)
+    }
+
+    fn instruction(&mut self, line: &LogicalLine<'a>) -> Result<(), Error> {
+        let comments = std::mem::take(&mut self.comments);
+        if let Some(last) = line.empty_continuation {
+            self.document.empty_continuations.push(Span::line(last));
+        }
+        let span = line.span();
+        let whole = Part { start: 0, end: line.text.len() };
+        let mut cut = cut(line, whole, self.document.escape).map_err(|e| e.within(span))?;
+        let heredocs = if cut.takes_heredocs { self.heredocs(line, span)? } else { Vec::new() };
+        if cut.kind.is_none() {
+            self.skip_lost_heredocs(&cut.keyword, line);
+        }
+        let span = if heredocs.is_empty() { span } else { self.through_last_line(span) };
+        if cut.kind == Some(Keyword::Expose) {
+            // The reference keeps the words in order.
+            cut.args.words.sort_by(|a, b| a.text.cmp(&b.text));
+        }
+        self.document.statements.push(Statement {
+            keyword: cut.keyword,
+            kind: cut.kind,
+            flags: cut.flags,
+            args: cut.args,
+            heredocs,
+            text: line.text.to_string(),
+            span,
+            comments,
+        });
+        Ok(())
+    }
+
+    fn heredocs(&mut self, line: &LogicalLine<'a>, span: Span) -> Result<Vec<Heredoc>, Error> {
+        let mut heredocs = heredoc::markers(line);
+        for heredoc in &mut heredocs {
+            heredoc::read_body(heredoc, &mut self.lines).map_err(|e| e.within(self.through_last_line(span)))?;
+        }
+        Ok(heredocs)
+    }
+
+    fn through_last_line(&self, span: Span) -> Span {
+        Span::new(span.start, crate::span::Position::new(self.lines.number(), 0).max(span.end))
+    }
+
+    /// A misspelled RUN, COPY or ADD with heredocs: their lines are no instructions, so that one slip gives one error.
+    fn skip_lost_heredocs(&mut self, keyword: &str, line: &LogicalLine<'a>) {
+        let meant = nearest(keyword, Keyword::names()).and_then(Keyword::parse);
+        if !meant.is_some_and(Keyword::takes_heredocs) {
+            return;
+        }
+        for mut heredoc in heredoc::markers(line) {
+            let terminated = self.lines.rest().lines().any(|l| l.trim_start_matches('\t') == heredoc.name);
+            if !terminated || heredoc::read_body(&mut heredoc, &mut self.lines).is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// An instruction's pieces.
+struct Cut {
+    keyword: Word,
+    kind: Option<Keyword>,
+    flags: Vec<Word>,
+    args: Args,
+    takes_heredocs: bool,
+}
+
+fn cut(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
+    let (keyword, flags, rest) = split::instruction(line, part, escape);
+    let keyword = keyword.word(line);
+    let kind = Keyword::parse(&keyword);
+    let mut takes_heredocs = kind.is_some_and(Keyword::takes_heredocs);
+    let args = match kind {
+        None => Args::default(),
+        Some(Keyword::Onbuild) => {
+            let trigger = if rest.is_empty() { None } else { Some(trigger(line, rest, escape)?) };
+            takes_heredocs = trigger.as_ref().is_some_and(|t| t.takes_heredocs);
+            Args::words(trigger.map(|t| t.keyword).into_iter().collect())
+        }
+        Some(kind) => arguments(line, rest, kind, escape)?,
+    };
+    Ok(Cut { takes_heredocs: takes_heredocs && !args.json, keyword, kind, flags, args })
+}
+
+/// What ONBUILD holds. Its own trigger may not be ONBUILD, so this goes one level deep.
+fn trigger(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
+    let (keyword, flags, rest) = split::instruction(line, part, escape);
+    let keyword = keyword.word(line);
+    let kind = Keyword::parse(&keyword);
+    let args = match kind {
+        None | Some(Keyword::Onbuild) => Args::default(),
+        Some(kind) => arguments(line, rest, kind, escape)?,
+    };
+    let takes_heredocs = kind.is_some_and(Keyword::takes_heredocs) && !args.json;
+    Ok(Cut { keyword, kind, flags, args, takes_heredocs })
+}
+
+fn arguments(line: &LogicalLine<'_>, rest: Part, kind: Keyword, escape: char) -> Result<Args, Error> {
+    Ok(match kind {
+        Keyword::Run | Keyword::Cmd | Keyword::Entrypoint | Keyword::Shell => {
+            json_or(line, rest, |line, rest| vec![rest.word(line)])?
+        }
+        Keyword::Copy | Keyword::Add | Keyword::Volume => json_or(line, rest, split::plain_words)?,
+        Keyword::Healthcheck => healthcheck(line, rest)?,
+        Keyword::Arg => Args::words(split::declarations(line, rest, escape)),
+        Keyword::Env | Keyword::Label => {
+            Args { pairs: split::pairs(line, rest, kind.name(), escape)?, ..Args::default() }
+        }
+        Keyword::Expose | Keyword::From => Args::words(split::plain_words(line, rest)),
+        Keyword::Maintainer | Keyword::Onbuild | Keyword::Stopsignal | Keyword::User | Keyword::Workdir => {
+            Args::words(if rest.is_empty() { Vec::new() } else { vec![rest.word(line)] })
+        }
+    })
+}
+
+/// A JSON array, or what `other` makes of the text.
+fn json_or(
+    line: &LogicalLine<'_>,
+    rest: Part,
+    other: impl FnOnce(&LogicalLine<'_>, Part) -> Vec<Word>,
+) -> Result<Args, Error> {
+    if rest.is_empty() {
+        return Ok(Args::default());
+    }
+    match json::parse_array(rest.text(line)) {
+        Array::Strings(strings) => {
+            let words = strings
+                .into_iter()
+                .map(|(text, at)| Word::new(text, line.span_of(rest.start + at.start, rest.start + at.end)))
+                .collect();
+            Ok(Args { words, json: true, ..Args::default() })
+        }
+        Array::Other => Err(Error::new(ErrorKind::Syntax, "a JSON array of arguments holds something else than strings")
+            .at(rest.word(line).span)
+            .expected("strings only, each in double quotes")),
+        Array::Invalid => Ok(Args::words(other(line, rest))),
+    }
+}
+
+/// A type, then a command.
+fn healthcheck(line: &LogicalLine<'_>, rest: Part) -> Result<Args, Error> {
+    if rest.is_empty() {
+        return Ok(Args::default());
+    }
+    let text = rest.text(line);
+    let end = rest.start + text.find(char::is_whitespace).unwrap_or(text.len());
+    let kind = Part { start: rest.start, end };
+    let command = Part { start: end, end: rest.end }.trim(line);
+    let mut args = json_or(line, command, |line, part| vec![part.word(line)])?;
+    args.words.insert(0, kind.word(line));
+    Ok(args)
+}

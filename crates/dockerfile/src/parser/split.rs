@@ -1,0 +1,247 @@
+//! Cutting an instruction's text into keyword, flags, words and pairs.
+
+use super::line::LogicalLine;
+use crate::ast::KeyValue;
+use crate::error::{Error, ErrorKind};
+use crate::word::Word;
+
+/// A part of a logical line, as byte offsets.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Part {
+    pub(super) start: usize,
+    pub(super) end: usize,
+}
+
+impl Part {
+    pub(super) fn text<'l>(self, line: &'l LogicalLine<'_>) -> &'l str {
+        &line.text[self.start..self.end]
+    }
+
+    pub(super) fn is_empty(self) -> bool {
+        self.start == self.end
+    }
+
+    pub(super) fn word(self, line: &LogicalLine<'_>) -> Word {
+        line.word(self.start, self.end)
+    }
+
+    /// Without blanks at both ends.
+    pub(super) fn trim(self, line: &LogicalLine<'_>) -> Self {
+        let text = self.text(line);
+        let start = self.start + (text.len() - text.trim_start().len());
+        Self { start, end: start + text.trim().len() }
+    }
+}
+
+/// Blanks that separate arguments (other Unicode spaces don't).
+pub(super) fn is_blank(c: char) -> bool {
+    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
+}
+
+/// Cuts at the first run of blanks.
+fn cut_blank(line: &LogicalLine<'_>, part: Part) -> (Part, Option<Part>) {
+    let text = part.text(line);
+    let Some(at) = text.find(is_blank) else { return (part, None) };
+    let after = &text[at..];
+    let next = part.start + at + (after.len() - after.trim_start_matches(is_blank).len());
+    (Part { start: part.start, end: part.start + at }, Some(Part { start: next, end: part.end }))
+}
+
+/// Keyword, flags and the rest (trimmed) of an instruction.
+pub(super) fn instruction(line: &LogicalLine<'_>, part: Part, escape: char) -> (Part, Vec<Word>, Part) {
+    let (keyword, rest) = cut_blank(line, part.trim(line));
+    match rest {
+        None => (keyword, Vec::new(), Part { start: keyword.end, end: keyword.end }),
+        Some(rest) => {
+            let (flags, rest) = flags(line, rest, escape);
+            (keyword, flags, rest.trim(line))
+        }
+    }
+}
+
+/// Takes the words that begin with `--` off the front; their quotes and escapes are removed. A `--` alone ends them.
+fn flags(line: &LogicalLine<'_>, part: Part, escape: char) -> (Vec<Word>, Part) {
+    let mut flags = Vec::new();
+    let mut pos = part.start;
+    loop {
+        let text = &line.text[pos..part.end];
+        pos += text.len() - text.trim_start().len();
+        if !line.text[pos..part.end].starts_with("--") {
+            return (flags, Part { start: pos, end: part.end });
+        }
+        let (flag, end) = flag(&line.text[pos..part.end], escape);
+        let span = line.span_of(pos, pos + end);
+        pos += end;
+        if flag == "--" {
+            return (flags, Part { start: pos, end: part.end });
+        }
+        flags.push(Word::new(flag, span));
+    }
+}
+
+/// One flag at the start of the text: its value, and how many bytes it takes.
+fn flag(text: &str, escape: char) -> (String, usize) {
+    let mut value = String::new();
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    while let Some((at, c)) = chars.next() {
+        match quote {
+            None if c.is_whitespace() => return (value, at),
+            None if c == '\'' || c == '"' => quote = Some(c),
+            Some(open) if c == open => quote = None,
+            _ if c == escape => value.extend(chars.next().map(|(_, escaped)| escaped)),
+            _ => value.push(c),
+        }
+    }
+    (value, text.len())
+}
+
+/// Words between blanks; quotes mean nothing.
+pub(super) fn plain_words(line: &LogicalLine<'_>, part: Part) -> Vec<Word> {
+    let mut words = Vec::new();
+    let mut rest = Some(part).filter(|p| !p.is_empty());
+    while let Some(part) = rest {
+        let (word, next) = cut_blank(line, part);
+        words.push(word.word(line));
+        rest = next;
+    }
+    words
+}
+
+/// Words between blanks that are neither quoted nor escaped; quotes and escapes are kept.
+fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
+    let text = part.text(line);
+    let mut words = Vec::new();
+    let mut word: Option<(usize, String)> = None;
+    let mut quote = None;
+    let mut chars = text.char_indices();
+    let mut finish = |word: &mut Option<(usize, String)>, end: usize| {
+        if let Some((start, text)) = word.take().filter(|(_, text)| !text.is_empty()) {
+            words.push(Word::new(text, line.span_of(part.start + start, part.start + end)));
+        }
+    };
+    while let Some((at, c)) = chars.next() {
+        if quote.is_none() && c.is_whitespace() {
+            finish(&mut word, at);
+            continue;
+        }
+        let (_, text) = word.get_or_insert_with(|| (at, String::new()));
+        match quote {
+            None if c == '\'' || c == '"' => quote = Some(c),
+            Some(open) if c == open => quote = None,
+            _ => {}
+        }
+        if c == escape && quote != Some('\'') {
+            // An escape at the very end is dropped.
+            let Some((_, escaped)) = chars.next() else { continue };
+            text.push(c);
+            text.push(escaped);
+        } else {
+            text.push(c);
+        }
+    }
+    finish(&mut word, text.len());
+    words
+}
+
+/// The arguments of ARG: words, some with `=`.
+pub(super) fn declarations(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
+    shell_words(line, part, escape)
+}
+
+/// The arguments of ENV and LABEL: `key=value …`, or the legacy form `key value` with everything after the first
+/// blanks as its value.
+pub(super) fn pairs(
+    line: &LogicalLine<'_>,
+    part: Part,
+    instruction: &str,
+    escape: char,
+) -> Result<Vec<KeyValue>, Error> {
+    let words = shell_words(line, part, escape);
+    let Some(first) = words.first() else { return Ok(Vec::new()) };
+    if !first.contains('=') {
+        let (key, value) = cut_blank(line, part);
+        let Some(value) = value else {
+            return Err(Error::new(ErrorKind::Syntax, format!("{instruction} must have two arguments"))
+                .at(part.word(line).span)
+                .expected("`name=value`"));
+        };
+        return Ok(vec![KeyValue { key: key.word(line), value: value.word(line), has_delimiter: false }]);
+    }
+    words.into_iter().map(|word| pair(word, instruction)).collect()
+}
+
+fn pair(word: Word, instruction: &str) -> Result<KeyValue, Error> {
+    let Some((key, value)) = word.text.split_once('=') else {
+        return Err(Error::new(ErrorKind::Syntax, format!("{instruction}: no = in {:?}", word.text))
+            .at(word.span)
+            .expected("`name=value`, with quotes around a value that holds blanks"));
+    };
+    let (key_span, value_span) = word.split_span(key.len());
+    Ok(KeyValue {
+        key: Word::new(key, key_span),
+        value: Word::new(value, value_span),
+        has_delimiter: true,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::line::Lines;
+    use super::*;
+
+    fn with<T>(text: &str, f: impl FnOnce(&LogicalLine<'_>, Part) -> T) -> T {
+        let mut lines = Lines::new(text);
+        let first = lines.next().unwrap().unwrap();
+        let line = LogicalLine::join(first, '\\', &mut lines).unwrap().unwrap();
+        let part = Part { start: 0, end: line.text.len() };
+        f(&line, part)
+    }
+
+    fn texts(words: &[Word]) -> Vec<&str> {
+        words.iter().map(Word::as_str).collect()
+    }
+
+    #[test]
+    fn flags_end_at_the_first_other_word_or_at_two_dashes() {
+        with(r#"COPY --a="x y"\ z --b 'q' --c"#, |line, part| {
+            let (keyword, flags, rest) = instruction(line, part, '\\');
+            assert_eq!(keyword.text(line), "COPY");
+            assert_eq!(texts(&flags), ["--a=x y z", "--b"]);
+            assert_eq!(rest.text(line), "'q' --c");
+        });
+        with("COPY --a -- --b c", |line, part| {
+            let (_, flags, rest) = instruction(line, part, '\\');
+            assert_eq!((texts(&flags), rest.text(line)), (vec!["--a"], "--b c"));
+        });
+        with("RUN --é=ü", |line, part| {
+            let (_, flags, rest) = instruction(line, part, '\\');
+            assert_eq!((texts(&flags), rest.text(line)), (vec!["--é=ü"], ""));
+        });
+    }
+
+    #[test]
+    fn quotes_and_escapes_keep_words_together() {
+        with(r#"a="b c" d\ e 'f " g' "h\" i" "" j\"#, |line, part| {
+            assert_eq!(
+                texts(&shell_words(line, part, '\\')),
+                [r#"a="b c""#, r"d\ e", r#"'f " g'"#, r#""h\" i""#, r#""""#, "j"]
+            );
+        });
+    }
+
+    #[test]
+    fn pairs_know_their_places() {
+        with("k=v x='y z'", |line, part| {
+            let pairs = pairs(line, part, "ENV", '\\').unwrap();
+            assert_eq!((pairs[1].key.as_str(), pairs[1].value.as_str()), ("x", "'y z'"));
+            assert_eq!(pairs[1].value.span.start.column, 6);
+        });
+        with("k v  w ", |line, part| {
+            let pairs = pairs(line, part.trim(line), "ENV", '\\').unwrap();
+            assert_eq!((pairs[0].value.as_str(), pairs[0].has_delimiter), ("v  w", false));
+        });
+        with("k=v w", |line, part| assert!(pairs(line, part, "ENV", '\\').is_err()));
+        with("k", |line, part| assert!(pairs(line, part, "ENV", '\\').is_err()));
+    }
+}

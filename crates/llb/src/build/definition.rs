@@ -10,7 +10,7 @@ use kiln_proto::pb;
 use super::constraints::merge_metadata;
 use super::exec::mount_to_pb;
 use super::file::actions_to_pb;
-use super::node::{Kind, Node};
+use super::node::{Kind, Node, Output};
 use super::{Constraints, Location, SourceMap, State};
 use crate::caps::CapSet;
 use crate::graph::platform_to_pb;
@@ -40,7 +40,9 @@ impl State {
     /// # Errors
     /// When a local source has neither a session nor a unique id.
     pub fn marshal(&self, options: &Marshal) -> Result<pb::Definition, Error> {
-        let Some(output) = &self.output else { return Ok(pb::Definition::default()) };
+        let Some(output) = self.output.as_ref().map(resolve).transpose()?.flatten() else {
+            return Ok(pb::Definition::default());
+        };
         let mut writer =
             Writer { options, done: HashMap::new(), def: pb::Definition::default(), maps: Vec::new() };
         writer.def.source = Some(pb::Source::default());
@@ -75,7 +77,11 @@ impl Writer<'_> {
                 continue;
             }
             stack.push((node, true));
-            stack.extend(node.inputs.iter().rev().map(|o| (&o.node, false)));
+            for input in node.inputs.iter().rev() {
+                if let Some(input) = resolve(input)? {
+                    stack.push((&input.node, false));
+                }
+            }
         }
         Ok(())
     }
@@ -89,8 +95,10 @@ impl Writer<'_> {
 
     fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
         let mut constraints = node.constraints.clone();
-        let op = self.op(node, &mut constraints)?;
-        let raw = marshal::op(&op);
+        let raw = match &node.kind {
+            Kind::Raw { raw } => raw.clone(),
+            _ => marshal::op(&self.op(node, &mut constraints)?),
+        };
         let digest = Digest::sha256(&raw);
         let known = self.def.metadata.contains_key(digest.as_str());
         merge_metadata(self.def.metadata.entry(digest.to_string()).or_default(), &constraints.metadata);
@@ -103,11 +111,11 @@ impl Writer<'_> {
     }
 
     fn op(&self, node: &Node, constraints: &mut Constraints) -> Result<pb::Op, Error> {
-        let all = node
-            .inputs
-            .iter()
-            .map(|o| Ok(pb::Input { digest: self.digest(&o.node)?.to_string(), index: o.index }))
-            .collect::<Result<Vec<_>, Error>>()?;
+        let input = |o| {
+            let Some(o) = resolve(o)? else { return Ok(None) };
+            Ok(Some(pb::Input { digest: self.digest(&o.node)?.to_string(), index: o.index }))
+        };
+        let all = node.inputs.iter().map(input).collect::<Result<Vec<Option<_>>, Error>>()?;
         let mut op = pb::Op {
             constraints: Some(pb::WorkerConstraints { filter: constraints.filters.clone() }),
             ..pb::Op::default()
@@ -140,18 +148,23 @@ impl Writer<'_> {
                 pb::op::Op::File(pb::FileOp { actions })
             }
             Kind::Merge => {
-                let inputs = (0..all.len() as i64).map(|input| pb::MergeInput { input }).collect();
-                op.inputs = all;
+                op.inputs = all.into_iter().flatten().collect();
+                let inputs = (0..op.inputs.len() as i64).map(|input| pb::MergeInput { input }).collect();
                 pb::op::Op::Merge(pb::MergeOp { inputs })
             }
             Kind::Diff { lower, upper } => {
-                op.inputs = all;
-                pb::op::Op::Diff(diff(*lower, *upper))
+                let mut sides = all.into_iter();
+                let mut side = |there: bool| there.then(|| sides.next().flatten()).flatten();
+                let (lower, upper) = (side(*lower), side(*upper));
+                op.inputs = lower.iter().chain(&upper).cloned().collect();
+                pb::op::Op::Diff(diff(lower.is_some(), upper.is_some()))
             }
             Kind::Passthrough { id } => {
-                op.inputs = all;
+                op.inputs = all.into_iter().flatten().collect();
                 pb::op::Op::Passthrough(pb::PassthroughOp { id: id.clone(), outputs: vec![0] })
             }
+            // Raw ops are written as they are, deferred ones are resolved before.
+            Kind::Raw { .. } | Kind::Deferred(_) => return Err(Error::Build("not an op to encode".into())),
         };
         op.op = Some(inner);
         Ok(op)
@@ -254,13 +267,27 @@ fn diff(lower: bool, upper: bool) -> pb::DiffOp {
     }
 }
 
-/// Equal inputs are listed once; the second list says where each went.
-fn dedup(all: Vec<pb::Input>) -> (Vec<pb::Input>, Vec<i64>) {
+/// Follows deferred outputs to what they stand for; `None` is scratch.
+fn resolve(output: &Output) -> Result<Option<&Output>, Error> {
+    let mut output = output;
+    while let Kind::Deferred(slot) = &output.node.kind {
+        match slot.get() {
+            Some(Some(filled)) => output = filled,
+            Some(None) => return Ok(None),
+            None => return Err(Error::Build("a deferred state was never filled".into())),
+        }
+    }
+    Ok(Some(output))
+}
+
+/// Equal inputs are listed once; the second list says where each went. Scratch is no input.
+fn dedup(all: Vec<Option<pb::Input>>) -> (Vec<pb::Input>, Vec<i64>) {
     let mut inputs: Vec<pb::Input> = Vec::with_capacity(all.len());
     let mut seen = HashMap::new();
     let positions = all
         .into_iter()
         .map(|input| {
+            let Some(input) = input else { return EMPTY };
             *seen.entry((input.digest.clone(), input.index)).or_insert_with(|| {
                 inputs.push(input);
                 inputs.len() as i64 - 1

@@ -26,6 +26,7 @@
 //! ```
 
 mod constraints;
+mod deferred;
 mod definition;
 mod exec;
 mod file;
@@ -38,6 +39,7 @@ use kiln_oci::{ImageConfig, Platform};
 use kiln_proto::pb;
 
 pub use constraints::{Constraints, Location, SourceMap};
+pub use deferred::Deferred;
 pub use definition::Marshal;
 pub use exec::{Exec, Mount, Run, Secret, Ssh};
 pub use file::{CopyOptions, File, Owner, User, normalize_path};

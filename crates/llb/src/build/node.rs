@@ -1,7 +1,8 @@
 //! The graph under the states.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
+use bytes::Bytes;
 use kiln_oci::Platform;
 use kiln_proto::pb;
 
@@ -57,7 +58,16 @@ pub(super) enum Kind {
     Passthrough {
         id: String,
     },
+    /// An op that came from a definition: its bytes stay.
+    Raw {
+        raw: Bytes,
+    },
+    /// Stands for an output that is known only later.
+    Deferred(Slot),
 }
+
+/// What a deferred output stands for: nothing yet, scratch, or another output.
+pub(super) type Slot = Arc<OnceLock<Option<Output>>>;
 
 impl Node {
     /// A new node's first output.

@@ -214,3 +214,35 @@ fn long_chains() {
     assert!(matches!(Graph::decode(&def), Err(crate::Error::TooManyOps(_))));
     drop(state);
 }
+
+#[test]
+fn deferred_states_are_what_fills_them() {
+    let (later, slot) = State::deferred();
+    let copy = |from: &State| {
+        State::scratch().file(File::new().copy(from, "/a", "/b", CopyOptions::default()), Constraints::new())
+    };
+    let deferred = copy(&later);
+    assert!(deferred.marshal(&amd64()).is_err());
+    slot.fill(&busybox());
+    slot.fill(&State::scratch());
+    assert_eq!(deferred.marshal(&amd64()).unwrap(), copy(&busybox()).marshal(&amd64()).unwrap());
+    let (scratch, slot) = State::deferred();
+    slot.fill(&State::scratch());
+    assert_eq!(copy(&scratch).marshal(&amd64()).unwrap().def.len(), 2);
+    assert!(scratch.marshal(&amd64()).unwrap().def.is_empty());
+}
+
+#[test]
+fn definitions_become_states_again() {
+    let map = Arc::new(SourceMap { filename: "f".into(), ..SourceMap::default() });
+    let state = busybox()
+        .run(Run::new(["x"]).constraints(Constraints::new().custom_name("n").location(&map, vec![])))
+        .unwrap();
+    let def = state.root().marshal(&amd64()).unwrap();
+    let again = State::from_definition(&def).unwrap();
+    assert_eq!(again.marshal(&amd64()).unwrap(), def);
+    assert_eq!(again.get_platform().unwrap().format(), "linux/amd64");
+    let more = again.file(File::new().rm("/x", true, false), Constraints::new());
+    assert_eq!(Graph::decode(&more.marshal(&amd64()).unwrap()).unwrap().vertices().len(), 3);
+    assert!(State::from_definition(&pb::Definition::default()).unwrap().is_scratch());
+}

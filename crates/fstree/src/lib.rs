@@ -2,6 +2,7 @@
 //!
 //! * [`Root`] is a tree; every path given to it is resolved by the kernel as if it were `/`. [`Dir`] is one open folder
 //!   in it: the door through which ownership, modes, times, devices and extended attributes are read and written.
+//! * [`walk`] goes through a tree, whole or filtered by patterns.
 //! * [`diffcopy`] brings a tree to another machine and keeps it up to date, in BuildKit's protocol.
 //! * [`contenthash`] computes BuildKit's content checksums.
 //! * [`fileop`] does what LLB's file operations say.
@@ -12,8 +13,11 @@ mod dir;
 mod error;
 pub mod fileop;
 mod filter;
+mod follow;
 pub mod meta;
+mod names;
 mod root;
+pub mod walk;
 
 pub use dir::{Dir, DirEntry, SetTimes, file};
 pub use error::{Context, Error, Result};

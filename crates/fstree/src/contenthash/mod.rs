@@ -1,9 +1,13 @@
 //! BuildKit's content checksums over a tree: what makes a copied file a cache key.
 
+mod header;
+
 use kiln_oci::Digest;
 
 use crate::diffcopy::Change;
 use crate::{Error, Result, Root};
+
+pub use header::FileHash;
 
 /// What part of a tree to hash, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -12,12 +12,21 @@
 //! STATs come folder before content, names in byte order. Hard links name the first of their names; symbolic links
 //! their target. ERR with a message may come from either end at any time and ends the transfer.
 
+mod differ;
+mod folders;
+mod order;
+mod receive;
+mod send;
+mod write;
+
 use std::fmt::Display;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
 use kiln_oci::Digest;
+use kiln_proto::fsutil::packet::PacketType;
 use kiln_proto::fsutil::{Packet, Stat};
 use tokio::sync::mpsc;
 
@@ -66,8 +75,7 @@ where
     S: Stream<Item = std::result::Result<Packet, E>> + Send + Unpin,
     E: Display,
 {
-    drop((trees, incoming, outgoing, progress));
-    Err(Error::Unsupported("diffcopy"))
+    send::send(trees, incoming, outgoing, progress).await
 }
 
 /// What a sender sent.
@@ -132,8 +140,7 @@ where
     S: Stream<Item = std::result::Result<Packet, E>> + Send + Unpin,
     E: Display,
 {
-    drop((dest, incoming, outgoing, options));
-    Err(Error::Unsupported("diffcopy"))
+    receive::receive(dest, incoming, outgoing, options).await
 }
 
 /// What a receiver changed.
@@ -173,3 +180,22 @@ pub enum ChangeKind {
     /// It was there, and is not, nor anything below it.
     Delete,
 }
+
+/// A packet of one type and nothing else.
+fn packet(kind: PacketType) -> Packet {
+    Packet { r#type: kind.into(), ..Packet::default() }
+}
+
+/// Tells the other end why a transfer ends here, unless it said so itself or is gone.
+async fn tell(outgoing: &mpsc::Sender<Packet>, error: &Error) {
+    if matches!(error, Error::Sender(_) | Error::Receiver(_) | Error::Transport(_)) {
+        return;
+    }
+    let message = Packet { data: error.to_string().into(), ..packet(PacketType::PacketErr) };
+    // It may not be listening any more.
+    let sent = tokio::time::timeout(Duration::from_secs(5), outgoing.send(message)).await;
+    drop(sent);
+}
+
+#[cfg(all(test, unix))]
+mod tests;

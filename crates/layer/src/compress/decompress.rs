@@ -12,6 +12,8 @@ use crate::error::{Error, Result};
 const CHUNK: usize = 256 << 10;
 /// Pieces that may wait between the two.
 const DEPTH: usize = 4;
+/// Memory that an xz stream may ask for: the highest preset needs 65 MiB.
+const XZ_MEMORY_KIB: u32 = 130 << 10;
 
 /// What the first bytes of a stream say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -192,7 +194,7 @@ fn inflate(format: Format, input: impl BufRead, out: &mut Chunks) -> io::Result<
         Format::Gzip => copy(flate2::bufread::MultiGzDecoder::new(input), out),
         Format::Zstd => copy(zstd::stream::read::Decoder::with_buffer(input)?, out),
         Format::Bzip2 => copy(bzip2::bufread::MultiBzDecoder::new(input), out),
-        Format::Xz => inflate_xz(input, out),
+        Format::Xz => copy(lzma_rust2::XzReader::new_mem_limit(input, true, XZ_MEMORY_KIB), out),
     }
 }
 
@@ -221,16 +223,24 @@ fn copy(mut input: impl Read, out: &mut Chunks) -> io::Result<()> {
     }
 }
 
-fn inflate_xz(mut input: impl BufRead, out: &mut Chunks) -> io::Result<()> {
-    lzma_rs::xz_decompress(&mut input, out).map_err(|error| match error {
-        lzma_rs::error::Error::IoError(error) => error,
-        other => io::Error::new(io::ErrorKind::InvalidData, format!("{other:?}")),
-    })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// "some content " 60 000 times, as liblzma packs it.
+    const XZ: &str = "\
+        fd377a585a000004e6d6b4460200210116000000742fe5a3ebe6df00c25d00399bc9f2e750555b38b27e32b8f0254c26dd3e\
+        33e2680637d6f73ed50e1da902548f1bd08a5dac120baf6fce4132040ca68b1da7ef173fa6b0091ecec4a4a3d20a9c82dbe7\
+        0b4da33cff10b037559325ed5de8004de089087a8070b35dd66483797aae186474bcafd5900fc42553f8f591363105a5b0ee\
+        6fc1704d470cd19111aaad601dbaceb127185c5986e9665258bee976ac59e4e55b0508f9c7daadfcfb522b74cd1e5b2042f9\
+        dd533df82964093b80cb2a6cdfb53bf0c4bd2e528f72840000000000fb938e4ad68615a70001de01e0cd2f0074fc158bb1c4\
+        67fb020000000004595a\
+        ";
+
+    fn hex(text: &str) -> Vec<u8> {
+        let digit = |at: usize| u8::from_str_radix(&text[at..at + 2], 16).expect("hex");
+        (0..text.len()).step_by(2).map(digit).collect()
+    }
 
     fn read(bytes: Vec<u8>) -> io::Result<(Format, Vec<u8>)> {
         let mut stream = decompress(io::Cursor::new(bytes)).expect("start");
@@ -255,9 +265,9 @@ mod tests {
         let mut encoder = bzip2::write::BzEncoder::new(Vec::new(), bzip2::Compression::fast());
         encoder.write_all(&data).expect("bzip2");
         assert_eq!(read(encoder.finish().expect("bzip2")).expect("bzip2"), (Format::Bzip2, data.clone()));
-        let mut xz = Vec::new();
-        lzma_rs::xz_compress(&mut data.as_slice(), &mut xz).expect("xz");
-        assert_eq!(read(xz).expect("xz"), (Format::Xz, data));
+        let xz = hex(XZ);
+        assert_eq!(read(xz.clone()).expect("xz"), (Format::Xz, data));
+        assert!(read(xz[..xz.len() - 40].to_vec()).is_err());
     }
 
     #[test]

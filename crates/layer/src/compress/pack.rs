@@ -24,7 +24,7 @@ const PLAIN_BLOCK: usize = 256 << 10;
 /// More threads than this are of no use beside the disk, and each holds two blocks.
 const MAX_THREADS: usize = 8;
 
-const DEFAULT_GZIP_LEVEL: i32 = 6;
+const DEFAULT_GZIP_LEVEL: i32 = 5;
 const DEFAULT_ZSTD_LEVEL: i32 = 3;
 
 /// Names and sizes of a layer that has been written.

@@ -55,13 +55,16 @@ pub(super) fn write<W: Write>(
     diff.layer.tar.finish().and_then(LayerWriter::finish).map_err(Error::Write)
 }
 
+/// Device and inode number.
+type Inode = (u64, u64);
+
 /// Names of inodes that have several.
 #[derive(Default)]
 struct Links {
     /// The first name that was written.
-    written: HashMap<(u64, u64), Vec<u8>>,
+    written: HashMap<Inode, Vec<u8>>,
     /// Names of unchanged files, which are written as links once another name of theirs is.
-    unchanged: HashMap<(u64, u64), Vec<(Vec<u8>, Stat)>>,
+    unchanged: HashMap<Inode, Vec<(Vec<u8>, Stat)>>,
 }
 
 struct Diff<'a, W> {

@@ -74,13 +74,15 @@ impl DirectiveReader {
         if self.done {
             return Ok(None);
         }
-        let Some(directive) = line.strip_prefix(self.comment).and_then(|text| parse(text.trim_start())) else {
+        let Some(directive) = line.strip_prefix(self.comment).and_then(|text| parse(text.trim_start()))
+        else {
             self.done = true;
             return Ok(None);
         };
         if self.seen.contains(&directive.name) {
             let name = format!("{:?}", directive.name).to_lowercase();
-            return Err(Error::new(ErrorKind::Syntax, format!("the {name} directive is given twice")).expected("it once only"));
+            return Err(Error::new(ErrorKind::Syntax, format!("the {name} directive is given twice"))
+                .expected("it once only"));
         }
         self.seen.push(directive.name);
         Ok(Some(directive))
@@ -116,7 +118,10 @@ fn find<'a>(text: &'a str, wanted: Name, comment: &'static str) -> Option<(&'a s
             let start = line.rfind(directive.value).unwrap_or(0);
             let column = |at: usize| u32::try_from(at).unwrap_or(u32::MAX);
             let end = column(start + directive.value.len());
-            return Some((directive.value, Span::new(Position::new(number, column(start)), Position::new(number, end))));
+            return Some((
+                directive.value,
+                Span::new(Position::new(number, column(start)), Position::new(number, end)),
+            ));
         }
     }
     None
@@ -168,7 +173,13 @@ mod tests {
 
     #[test]
     fn the_first_other_line_ends_the_directives() {
-        for text in ["# a comment\n# syntax=a", "\n# syntax=a", "FROM x\n# syntax=a", "# sintax=b\n# syntax=a", "# syntax=\n"] {
+        for text in [
+            "# a comment\n# syntax=a",
+            "\n# syntax=a",
+            "FROM x\n# syntax=a",
+            "# sintax=b\n# syntax=a",
+            "# syntax=\n",
+        ] {
             assert_eq!(image(text), None, "{text}");
         }
     }

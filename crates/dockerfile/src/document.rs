@@ -85,9 +85,12 @@ pub fn parse_instruction(text: &str) -> Result<Instruction, Error> {
     match (document.statements.pop(), document.statements.len()) {
         (Some(statement), 0) => match instruction::parse(statement)? {
             Parsed::Instruction(instruction) => Ok(instruction),
-            Parsed::Stage(stage) => Err(Error::new(ErrorKind::Argument, "FROM can't stand here").at(stage.span)),
+            Parsed::Stage(stage) => {
+                Err(Error::new(ErrorKind::Argument, "FROM can't stand here").at(stage.span))
+            }
         },
-        _ => Err(Error::new(ErrorKind::Syntax, "there is more than one instruction").expected("a single instruction")),
+        _ => Err(Error::new(ErrorKind::Syntax, "there is more than one instruction")
+            .expected("a single instruction")),
     }
 }
 
@@ -128,10 +131,16 @@ impl Builder {
         if self.in_stage || std::mem::replace(&mut self.orphaned, true) {
             return Ok(Added::Nowhere);
         }
-        Err(Error::new(ErrorKind::Syntax, format!("no build stage in current context: {} stands before any FROM", instruction.command.name()))
-            .expected("FROM, or ARG for variables of FROM")
-            .at(instruction.span)
-            .within(instruction.span))
+        Err(Error::new(
+            ErrorKind::Syntax,
+            format!(
+                "no build stage in current context: {} stands before any FROM",
+                instruction.command.name()
+            ),
+        )
+        .expected("FROM, or ARG for variables of FROM")
+        .at(instruction.span)
+        .within(instruction.span))
     }
 
     /// Checks the comment above a definition that was just added.

@@ -77,7 +77,8 @@ impl Error {
     #[must_use]
     pub(crate) fn in_word(self, word: &Word) -> Self {
         let Span { start, end } = word.span;
-        let as_written = start.line == end.line && end.column.checked_sub(start.column) == u32::try_from(word.text.len()).ok();
+        let as_written = start.line == end.line
+            && end.column.checked_sub(start.column) == u32::try_from(word.text.len()).ok();
         match self.0.offset {
             Some(offset) if as_written && offset < word.text.len() => {
                 let column = start.column + u32::try_from(offset).unwrap_or(0);

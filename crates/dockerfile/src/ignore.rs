@@ -20,8 +20,9 @@ pub fn candidates(dockerfile: &str) -> [String; 2] {
 /// A pattern that is malformed, with the file's name.
 pub fn read(name: &str, text: &str) -> Result<(Vec<String>, Matcher), Error> {
     let patterns = read_ignore_file(text);
-    let matcher = Matcher::new(&patterns)
-        .map_err(|error| Error::new(ErrorKind::Argument, format!("failed to read ignore file {name}: {error}")))?;
+    let matcher = Matcher::new(&patterns).map_err(|error| {
+        Error::new(ErrorKind::Argument, format!("failed to read ignore file {name}: {error}"))
+    })?;
     Ok((patterns, matcher))
 }
 

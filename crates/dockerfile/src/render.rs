@@ -83,7 +83,11 @@ pub fn error(filename: &str, text: &str, error: &Error) -> String {
     let number = span.start.line.to_string();
     let gutter = " ".repeat(number.len());
     let start = floor(line, span.start.column as usize);
-    let end = if span.end.line == span.start.line { floor(line, span.end.column as usize) } else { line.trim_end().len() };
+    let end = if span.end.line == span.start.line {
+        floor(line, span.end.column as usize)
+    } else {
+        line.trim_end().len()
+    };
     // Tabs stay tabs, so that the marks stand below their text.
     let indent: String = line[..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     let marks = "^".repeat(line.get(start..end).map_or(1, |marked| marked.chars().count().max(1)));

@@ -16,7 +16,8 @@ pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
                 None => return Err("text after a closing quote"),
             }
         } else {
-            let (field, next) = rest.split_once(',').map_or((rest, None), |(field, next)| (field, Some(next)));
+            let (field, next) =
+                rest.split_once(',').map_or((rest, None), |(field, next)| (field, Some(next)));
             if field.contains('"') {
                 return Err("a quote inside a field that doesn't start with one");
             }

@@ -25,7 +25,9 @@ impl Command {
                 expand_option(&mut copy.chmod, expander)?;
                 expand_sources(&mut copy.sources, expander)
             }
-            Self::Env(pairs) | Self::Label(pairs) => pairs.iter_mut().try_for_each(|pair| expand_pair(pair, expander)),
+            Self::Env(pairs) | Self::Label(pairs) => {
+                pairs.iter_mut().try_for_each(|pair| expand_pair(pair, expander))
+            }
             Self::Run(run) => run.mounts.iter_mut().try_for_each(|mount| mount.expand(expander)),
             Self::Volume(words) => words.iter_mut().try_for_each(|word| expand_word(word, expander)),
             Self::Stopsignal(word) | Self::User(word) | Self::Workdir(word) => expand_word(word, expander),

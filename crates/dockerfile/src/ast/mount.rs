@@ -8,8 +8,25 @@ use crate::text::{csv_fields, parse_bool, parse_size, parse_u32};
 use crate::word::Word;
 
 const MOUNT_KEYS: [&str; 19] = [
-    "type", "from", "source", "target", "readonly", "id", "sharing", "required", "size", "mode", "uid", "gid", "src",
-    "dst", "destination", "ro", "rw", "readwrite", "env",
+    "type",
+    "from",
+    "source",
+    "target",
+    "readonly",
+    "id",
+    "sharing",
+    "required",
+    "size",
+    "mode",
+    "uid",
+    "gid",
+    "src",
+    "dst",
+    "destination",
+    "ro",
+    "rw",
+    "readwrite",
+    "env",
 ];
 
 fn refuse(message: impl Into<String>) -> Error {
@@ -31,9 +48,11 @@ impl MountFlag {
             let Some((key, value)) = field.split_once('=') else { continue };
             if key.eq_ignore_ascii_case("from") {
                 if value.find('$').is_some_and(|at| at + 1 < value.len()) {
-                    return Err(refuse("'from' doesn't support variable expansion, define alias stage instead")
-                        .at(raw.span)
-                        .expected("`FROM … AS name` above, and `from=name` here"));
+                    return Err(refuse(
+                        "'from' doesn't support variable expansion, define alias stage instead",
+                    )
+                    .at(raw.span)
+                    .expected("`FROM … AS name` above, and `from=name` here"));
                 }
                 value.clone_into(&mut mount.from);
             }
@@ -57,7 +76,8 @@ impl MountFlag {
 }
 
 fn fields(raw: &Word, flag: &str) -> Result<Vec<String>, Error> {
-    csv_fields(raw).map_err(|reason| refuse(format!("failed to parse csv of --{flag}: {reason}")).at(raw.span))
+    csv_fields(raw)
+        .map_err(|reason| refuse(format!("failed to parse csv of --{flag}: {reason}")).at(raw.span))
 }
 
 struct Reader {
@@ -76,8 +96,10 @@ impl Reader {
                 self.mount.required = true;
             }
             key => {
-                return Err(refuse(format!("invalid field '{field}' must be a key=value pair"))
-                    .suggest(nearest(key, MOUNT_KEYS).filter(|k| matches!(*k, "ro" | "rw" | "readonly" | "readwrite" | "required"))));
+                return Err(refuse(format!("invalid field '{field}' must be a key=value pair")).suggest(
+                    nearest(key, MOUNT_KEYS)
+                        .filter(|k| matches!(*k, "ro" | "rw" | "readonly" | "readwrite" | "required")),
+                ));
             }
         }
         Ok(())
@@ -242,7 +264,8 @@ mod tests {
 
     #[test]
     fn every_option_of_a_cache() {
-        let m = mount("type=cache,id=a,target=$X,sharing=Locked,mode=0755,uid=1,gid=2,from=base,src=s,ro").unwrap();
+        let m = mount("type=cache,id=a,target=$X,sharing=Locked,mode=0755,uid=1,gid=2,from=base,src=s,ro")
+            .unwrap();
         assert_eq!((m.kind, m.target.as_str(), m.id.as_str()), (MountType::Cache, "/x", "a"));
         assert_eq!((m.sharing, m.mode, m.uid, m.gid), (Some(Sharing::Locked), Some(0o755), Some(1), Some(2)));
         assert_eq!((m.from.as_str(), m.source.as_str(), m.read_only), ("base", "s", true));
@@ -260,7 +283,12 @@ mod tests {
     #[test]
     fn secrets_have_rules() {
         assert_eq!(mount("type=secret,id=a,env=A,required").unwrap().env.as_deref(), Some("A"));
-        for bad in ["type=secret", "type=secret,id=a,src=b", "type=secret,id=a,from=b", "type=secret,id=a,sharing=shared"] {
+        for bad in [
+            "type=secret",
+            "type=secret,id=a,src=b",
+            "type=secret,id=a,from=b",
+            "type=secret,id=a,sharing=shared",
+        ] {
             assert!(mount(bad).is_err(), "{bad}");
         }
     }

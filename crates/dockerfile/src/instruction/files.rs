@@ -59,7 +59,10 @@ pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
 
 fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
     match statement.args.words.as_slice() {
-        [] => Err(refuse(format!("{name} requires at least two arguments")).expected("sources and a destination")),
+        [] => {
+            Err(refuse(format!("{name} requires at least two arguments"))
+                .expected("sources and a destination"))
+        }
         [only] => Err(refuse(format!("{name} requires at least two arguments, but has only one"))
             .at(only.span)
             .expected("a destination after it")),
@@ -69,7 +72,9 @@ fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
 
 fn sources(statement: &mut Statement, name: &str) -> Result<Sources, Error> {
     let mut paths = words(statement);
-    let Some(dest) = paths.pop() else { return Err(refuse(format!("{name} requires at least two arguments"))) };
+    let Some(dest) = paths.pop() else {
+        return Err(refuse(format!("{name} requires at least two arguments")));
+    };
     if parse_marker(&dest).is_some() {
         return Err(refuse(format!("{name} cannot take a heredoc as its destination"))
             .at(dest.span)

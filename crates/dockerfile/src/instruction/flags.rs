@@ -46,14 +46,17 @@ impl Flags {
             None => (word.as_str(), None),
         };
         let bare = spelled.trim_start_matches("--");
-        let Some(&(name, kind)) = known.iter().find(|(name, _)| spelled.strip_prefix("--") == Some(name)) else {
+        let Some(&(name, kind)) = known.iter().find(|(name, _)| spelled.strip_prefix("--") == Some(name))
+        else {
             return Err(unknown(spelled, bare, known));
         };
         if kind != Kind::Values && self.given.iter().any(|(given, ..)| *given == name) {
             return Err(refuse(format!("duplicate flag {spelled}")).expected("it once only"));
         }
         if kind != Kind::Bool && value.is_none() {
-            return Err(refuse(format!("missing a value on flag {spelled}")).expected(format!("`{spelled}=…`")));
+            return Err(
+                refuse(format!("missing a value on flag {spelled}")).expected(format!("`{spelled}=…`"))
+            );
         }
         Ok((name, kind, value))
     }
@@ -102,7 +105,9 @@ fn truth(value: &Option<Word>, word: &Word) -> Result<bool, Error> {
     match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
-        Some("") => Err(refuse(format!("missing a value on flag {word}")).expected("`true` or `false`, or no `=`")),
+        Some("") => {
+            Err(refuse(format!("missing a value on flag {word}")).expected("`true` or `false`, or no `=`"))
+        }
         Some(_) => Err(refuse(format!("not a boolean value: {word}")).expected("`true` or `false`")),
     }
 }

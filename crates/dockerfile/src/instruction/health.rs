@@ -15,11 +15,15 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
     let json = statement.args.json;
     let mut words = words(statement).into_iter();
     let Some(kind) = words.next() else {
-        return Err(refuse("HEALTHCHECK requires at least one argument").expected("CMD and a command, or NONE"));
+        return Err(
+            refuse("HEALTHCHECK requires at least one argument").expected("CMD and a command, or NONE")
+        );
     };
     let command: Vec<String> = words.map(|word| word.text).collect();
     match kind.to_ascii_uppercase().as_str() {
-        "NONE" if command.is_empty() => Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() }),
+        "NONE" if command.is_empty() => {
+            Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })
+        }
         "NONE" => Err(refuse("HEALTHCHECK NONE takes no arguments").at(kind.span)),
         "CMD" => check(&statement.flags, &kind, command, json),
         other => Err(refuse(format!("unknown type \"{other}\" in HEALTHCHECK"))
@@ -57,9 +61,12 @@ fn check(flags: &[Word], kind: &Word, command: Vec<String>, json: bool) -> Resul
 fn duration(flags: &Flags, name: &str) -> Result<i64, Error> {
     let Some(word) = flags.value(name) else { return Ok(0) };
     let refuse = |message: String| {
-        Error::new(ErrorKind::Flag, message).at(word.span).expected("a duration such as `1m30s`, of 1ms or more")
+        Error::new(ErrorKind::Flag, message)
+            .at(word.span)
+            .expected("a duration such as `1m30s`, of 1ms or more")
     };
-    let duration = parse_duration(&word).ok_or_else(|| refuse(format!("--{name}: invalid duration \"{word}\"")))?;
+    let duration =
+        parse_duration(&word).ok_or_else(|| refuse(format!("--{name}: invalid duration \"{word}\"")))?;
     if duration != 0 && duration < SHORTEST {
         return Err(refuse(format!("--{name}: {word} is less than 1ms")));
     }
@@ -68,10 +75,14 @@ fn duration(flags: &Flags, name: &str) -> Result<i64, Error> {
 
 fn retries(word: &Word) -> Result<i32, Error> {
     let count: i32 = word.parse().map_err(|_| {
-        Error::new(ErrorKind::Flag, format!("--retries: invalid number \"{word}\"")).at(word.span).expected("a number")
+        Error::new(ErrorKind::Flag, format!("--retries: invalid number \"{word}\""))
+            .at(word.span)
+            .expected("a number")
     })?;
     if count < 0 {
-        return Err(Error::new(ErrorKind::Flag, format!("--retries cannot be negative ({count})")).at(word.span));
+        return Err(
+            Error::new(ErrorKind::Flag, format!("--retries cannot be negative ({count})")).at(word.span)
+        );
     }
     Ok(count)
 }

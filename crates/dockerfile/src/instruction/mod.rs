@@ -58,7 +58,12 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
     // ARG and STOPSIGNAL never look at flags, HEALTHCHECK looks at them by itself, and these have some.
     let has_own = matches!(
         kind,
-        Keyword::Add | Keyword::Copy | Keyword::Run | Keyword::Healthcheck | Keyword::Arg | Keyword::Stopsignal
+        Keyword::Add
+            | Keyword::Copy
+            | Keyword::Run
+            | Keyword::Healthcheck
+            | Keyword::Arg
+            | Keyword::Stopsignal
     );
     if !has_own {
         Flags::parse(&statement.flags, &[])?;
@@ -78,7 +83,9 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
         Keyword::Run => Command::Run(run::run(statement)?),
         Keyword::Shell => Command::Shell(shell(statement)?),
         Keyword::Stopsignal => Command::Stopsignal(exactly_one(statement, "STOPSIGNAL", "a signal")?),
-        Keyword::User => Command::User(exactly_one(statement, "USER", "a user, and a group after a colon or none")?),
+        Keyword::User => {
+            Command::User(exactly_one(statement, "USER", "a user, and a group after a colon or none")?)
+        }
         Keyword::Volume => Command::Volume(volume(statement)?),
         Keyword::Workdir => Command::Workdir(exactly_one(statement, "WORKDIR", "a path")?),
         Keyword::From => return Err(refuse("FROM is no command")),
@@ -120,7 +127,8 @@ fn blank_name(instruction: &str, span: crate::span::Span) -> Error {
 
 fn arg(statement: &mut Statement) -> Result<Arg, Error> {
     let words = at_least_one(statement, "ARG", "`name` or `name=default`")?;
-    let args = words.into_iter().map(|word| declaration(word, &statement.comments)).collect::<Result<_, _>>()?;
+    let args =
+        words.into_iter().map(|word| declaration(word, &statement.comments)).collect::<Result<_, _>>()?;
     Ok(Arg { args })
 }
 
@@ -183,15 +191,20 @@ fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
         .map_err(|_| refuse("ONBUILD requires at least one argument").expected("an instruction"))?;
     match Keyword::parse(&trigger) {
         Some(Keyword::Onbuild) => {
-            return Err(refuse("ONBUILD may not be chained: `ONBUILD ONBUILD` isn't allowed").at(trigger.span));
+            return Err(
+                refuse("ONBUILD may not be chained: `ONBUILD ONBUILD` isn't allowed").at(trigger.span)
+            );
         }
         Some(name @ (Keyword::Maintainer | Keyword::From)) => {
-            return Err(refuse(format!("{} isn't allowed as an ONBUILD trigger", name.name())).at(trigger.span));
+            return Err(
+                refuse(format!("{} isn't allowed as an ONBUILD trigger", name.name())).at(trigger.span)
+            );
         }
         _ => {}
     }
     let text = statement.text.trim_start();
-    let mut expression = text.get(statement.keyword.len()..).unwrap_or_default().trim_start().to_owned();
+    let expression = text.get(statement.keyword.len()..).unwrap_or_default();
+    let mut expression = expression.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']).to_owned();
     for heredoc in &statement.heredocs {
         expression.push('\n');
         expression.push_str(&heredoc.content);

@@ -13,7 +13,8 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
         [base] => (base, None),
         [base, r#as, name] if r#as.eq_ignore_ascii_case("as") => (base, Some((r#as, stage_name(name)?))),
         _ => {
-            let error = refuse("FROM requires either one or three arguments").expected("`image` or `image AS name`");
+            let error =
+                refuse("FROM requires either one or three arguments").expected("`image` or `image AS name`");
             return Err(match words.get(1) {
                 Some(word) => error.at(word.span),
                 None => error,

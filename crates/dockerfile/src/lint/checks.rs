@@ -54,9 +54,16 @@ pub fn default_base(lint: &mut super::Linter, stage: &Stage, expanded: &str) {
 }
 
 /// An image's platform should be the one asked for.
-pub fn base_platform(lint: &mut super::Linter, span: Span, image: &str, expected: &Platform, actual: &Platform) {
+pub fn base_platform(
+    lint: &mut super::Linter,
+    span: Span,
+    image: &str,
+    expected: &Platform,
+    actual: &Platform,
+) {
     if expected.os != actual.os || expected.architecture != actual.architecture {
-        let (expected, actual) = (expected.clone().normalize().format_all(), actual.clone().normalize().format_all());
+        let (expected, actual) =
+            (expected.clone().normalize().format_all(), actual.clone().normalize().format_all());
         lint.run(span, Finding::InvalidBaseImagePlatform { image, expected: &expected, actual: &actual });
     }
 }
@@ -126,7 +133,8 @@ const HARMLESS: [&str; 3] = ["public", "file", "version"];
 
 /// `instruction` is `ARG` or `ENV`.
 pub fn secret_name(lint: &mut Scoped<'_>, span: Span, instruction: &str, key: &str) {
-    let has = |words: &[&str]| key.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
+    let has =
+        |words: &[&str]| key.split('_').any(|part| words.iter().any(|word| part.eq_ignore_ascii_case(word)));
     if has(&SECRETIVE) && !has(&HARMLESS) {
         lint.run(span, Finding::SecretsUsedInArgOrEnv { instruction, key });
     }
@@ -134,7 +142,13 @@ pub fn secret_name(lint: &mut Scoped<'_>, span: Span, instruction: &str, key: &s
 
 /// A source of COPY or ADD that the context's ignore file leaves out. Nothing is said when the file has exceptions:
 /// what is left then depends on the files.
-pub fn ignored_source(lint: &mut Scoped<'_>, span: Span, is_add: bool, source: &str, ignore: Option<&Matcher>) {
+pub fn ignored_source(
+    lint: &mut Scoped<'_>,
+    span: Span,
+    is_add: bool,
+    source: &str,
+    ignore: Option<&Matcher>,
+) {
     let Some(ignore) = ignore.filter(|ignore| !ignore.has_exceptions()) else { return };
     let path = kiln_pattern::clean(source);
     let is_root = path == "." || path == "/";

@@ -63,7 +63,8 @@ impl Config {
                 "skip" => config.skip = RuleSet::parse(value),
                 "experimental" => config.experimental = RuleSet::parse(value),
                 "error" => {
-                    config.error = parse_bool(value.trim()).ok_or_else(|| refuse(part).expected("`true` or `false`"))?;
+                    config.error =
+                        parse_bool(value.trim()).ok_or_else(|| refuse(part).expected("`true` or `false`"))?;
                 }
                 other => {
                     return Err(refuse(other)
@@ -108,7 +109,9 @@ mod tests {
     #[test]
     fn options() {
         let config = Config::parse(" skip = A, JSONArgsRecommended ; error=true;experimental=all").unwrap();
-        assert!(!config.runs(Rule::JsonArgsRecommended) && config.runs(Rule::StageNameCasing) && config.error);
+        assert!(
+            !config.runs(Rule::JsonArgsRecommended) && config.runs(Rule::StageNameCasing) && config.error
+        );
         assert!(config.runs(Rule::InvalidDefinitionDescription));
         assert!(!Config::default().runs(Rule::InvalidDefinitionDescription));
         assert!(!Config::parse("skip=all").unwrap().runs(Rule::StageNameCasing));

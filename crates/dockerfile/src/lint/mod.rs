@@ -60,9 +60,8 @@ impl Linter {
         let config = match (argument, &directive) {
             (Some(argument), _) => Config::parse(argument)?,
             // Blanks end the value, as they end the image of a syntax directive.
-            (None, Some(check)) => {
-                Config::parse(check.split(' ').next().unwrap_or_default()).map_err(|e| e.at(check.span).unblamed())?
-            }
+            (None, Some(check)) => Config::parse(check.split(' ').next().unwrap_or_default())
+                .map_err(|e| e.at(check.span).unblamed())?,
             (None, None) => Config::default(),
         };
         Ok(Self::new(config))

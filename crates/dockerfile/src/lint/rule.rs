@@ -134,7 +134,9 @@ impl Rule {
             Self::MultipleInstructionsDisallowed => {
                 "Multiple instructions of the same type should not be used in the same stage"
             }
-            Self::LegacyKeyValueFormat => "Legacy key/value format with whitespace separator should not be used",
+            Self::LegacyKeyValueFormat => {
+                "Legacy key/value format with whitespace separator should not be used"
+            }
             Self::InvalidBaseImagePlatform => "Base image platform does not match expected target platform",
             Self::RedundantTargetPlatform => {
                 "Setting platform to predefined $TARGETPLATFORM in FROM is redundant as this is the default behavior"
@@ -315,7 +317,9 @@ impl fmt::Display for Finding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::StageNameCasing(name) => write!(f, "Stage name '{name}' should be lowercase"),
-            Self::FromAsCasing { from, r#as } => write!(f, "'{as}' and '{from}' keywords' casing do not match"),
+            Self::FromAsCasing { from, r#as } => {
+                write!(f, "'{as}' and '{from}' keywords' casing do not match")
+            }
             Self::NoEmptyContinuation => f.write_str("Empty continuation line"),
             Self::ConsistentInstructionCasing { keyword, lower } => {
                 let casing = if lower { "lowercase" } else { "uppercase" };
@@ -393,7 +397,10 @@ mod tests {
 
     #[test]
     fn links_are_made_of_names() {
-        assert_eq!(Rule::JsonArgsRecommended.url(), "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/");
+        assert_eq!(
+            Rule::JsonArgsRecommended.url(),
+            "https://docs.docker.com/go/dockerfile/rule/json-args-recommended/"
+        );
         assert_eq!(Rule::SecretsUsedInArgOrEnv.slug(), "secrets-used-in-arg-or-env");
         assert_eq!(Rule::InvalidBaseImagePlatform.url(), "");
     }

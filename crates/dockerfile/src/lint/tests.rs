@@ -15,9 +15,15 @@ fn names_and_keywords() {
     assert_eq!(lint("from a AS b\n"), [(Rule::FromAsCasing, 1)]);
     // Mixed case is another rule's.
     assert_eq!(lint("From a as b\n"), [(Rule::ConsistentInstructionCasing, 1)]);
-    assert_eq!(lint("FROM a\nrun b\nRun c\nRUN d\n"), [(Rule::ConsistentInstructionCasing, 2), (Rule::ConsistentInstructionCasing, 3)]);
+    assert_eq!(
+        lint("FROM a\nrun b\nRun c\nRUN d\n"),
+        [(Rule::ConsistentInstructionCasing, 2), (Rule::ConsistentInstructionCasing, 3)]
+    );
     assert_eq!(lint("from a\nrun b\nRUN c\n"), [(Rule::ConsistentInstructionCasing, 3)]);
-    assert_eq!(lint("FROM a AS x\nFROM a AS X\n"), [(Rule::StageNameCasing, 2), (Rule::DuplicateStageName, 2)]);
+    assert_eq!(
+        lint("FROM a AS x\nFROM a AS X\n"),
+        [(Rule::StageNameCasing, 2), (Rule::DuplicateStageName, 2)]
+    );
     assert_eq!(lint("FROM a AS scratch\nFROM a AS context\n").len(), 2);
 }
 
@@ -32,14 +38,20 @@ fn descriptions_are_checked_when_asked_for() {
     let body = "# A is it\nARG A\n# other\nARG B C\n\n# x\nFROM a AS b\n# b\n#\nARG D\n# a note\nFROM c\n";
     assert!(lint(body).is_empty());
     let text = format!("# check=experimental=InvalidDefinitionDescription\n{body}");
-    assert_eq!(lint(&text), [(Rule::InvalidDefinitionDescription, 5), (Rule::InvalidDefinitionDescription, 8)]);
+    assert_eq!(
+        lint(&text),
+        [(Rule::InvalidDefinitionDescription, 5), (Rule::InvalidDefinitionDescription, 8)]
+    );
 }
 
 #[test]
 fn comments_switch_rules_off() {
     assert!(lint("# check=skip=StageNameCasing,FromAsCasing\nFROM a as B\n").is_empty());
     assert!(lint("# check=skip=all\nFROM a as B\n").is_empty());
-    assert_eq!(lint("FROM x\n# check=skip=MaintainerDeprecated\nMAINTAINER a\nMAINTAINER b\n"), [(Rule::MaintainerDeprecated, 4)]);
+    assert_eq!(
+        lint("FROM x\n# check=skip=MaintainerDeprecated\nMAINTAINER a\nMAINTAINER b\n"),
+        [(Rule::MaintainerDeprecated, 4)]
+    );
 }
 
 #[test]
@@ -79,10 +91,23 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn undefined_names_have_neighbours() {
-    let found = scoped(|l| checks::undefined_args_in_from(l, Span::line(1), &names(&["VERSOIN", "OK"]), &names(&["VERSION", "OK"])));
+    let found = scoped(|l| {
+        checks::undefined_args_in_from(
+            l,
+            Span::line(1),
+            &names(&["VERSOIN", "OK"]),
+            &names(&["VERSION", "OK"]),
+        )
+    });
     assert_eq!(found, ["FROM argument 'VERSOIN' is not declared (did you mean VERSION?)"]);
     let found = scoped(|l| {
-        checks::undefined_variables(l, Span::line(1), &names(&["FOOO", "DECLARED"]), |n| n == "DECLARED", &["FOO".to_owned()]);
+        checks::undefined_variables(
+            l,
+            Span::line(1),
+            &names(&["FOOO", "DECLARED"]),
+            |n| n == "DECLARED",
+            &["FOO".to_owned()],
+        );
     });
     assert_eq!(found, ["Usage of undefined variable '$FOOO' (did you mean $FOO?)"]);
 }
@@ -91,7 +116,8 @@ fn undefined_names_have_neighbours() {
 fn platforms_of_from() {
     let check = |from: &str| {
         let file = crate::parse(from).unwrap();
-        let vars: VariableList = [("TARGETPLATFORM", "linux/amd64"), ("P", "linux/arm64")].into_iter().collect();
+        let vars: VariableList =
+            [("TARGETPLATFORM", "linux/amd64"), ("P", "linux/arm64")].into_iter().collect();
         let expanded = Lexer::new('\\').word(file.stages[0].platform.as_deref().unwrap(), &vars);
         scoped(|l| checks::from_platform(l, &file.stages[0], &expanded, Some("linux/amd64")))
     };
@@ -117,7 +143,10 @@ fn secrets_by_name() {
 #[test]
 fn ports() {
     let check = |port: &str| scoped(|l| checks::exposed_port(l, Span::line(1), port)).len();
-    assert_eq!([check("80"), check("80/tcp"), check("80/TCP"), check("80:80"), check("1.2.3.4:80:80/UDP")], [0, 0, 1, 1, 2]);
+    assert_eq!(
+        [check("80"), check("80/tcp"), check("80/TCP"), check("80:80"), check("1.2.3.4:80:80/UDP")],
+        [0, 0, 1, 1, 2]
+    );
 }
 
 #[test]
@@ -135,7 +164,10 @@ fn bases_and_pairs() {
     let file = crate::parse("ARG V\nFROM a:$V\nENV a b\nCMD x\nCMD [\"x\"]\n").unwrap();
     let mut linter = Linter::default();
     checks::default_base(&mut linter, &file.stages[0], "a:");
-    assert_eq!(linter.warnings()[0].message, "Default value for ARG a:$V results in empty or invalid base image name");
+    assert_eq!(
+        linter.warnings()[0].message,
+        "Default value for ARG a:$V results in empty or invalid base image name"
+    );
     let mut once = checks::OnlyOnce::default();
     let [env, cmd, exec] = file.stages[0].instructions.as_slice() else { panic!() };
     let mut lint = linter.with_comments(&[]);
@@ -150,6 +182,10 @@ fn bases_and_pairs() {
     let rules: Vec<_> = linter.warnings().iter().skip(1).map(|w| (w.rule, w.span.start.line)).collect();
     assert_eq!(
         rules,
-        [(Rule::LegacyKeyValueFormat, 3), (Rule::MultipleInstructionsDisallowed, 4), (Rule::JsonArgsRecommended, 4)]
+        [
+            (Rule::LegacyKeyValueFormat, 3),
+            (Rule::MultipleInstructionsDisallowed, 4),
+            (Rule::JsonArgsRecommended, 4)
+        ]
     );
 }

@@ -90,9 +90,15 @@ mod tests {
     #[test]
     fn markers_in_all_spellings() {
         let plain = parse_marker("<<EOF").unwrap();
-        assert_eq!((plain.name.as_str(), plain.expand, plain.chomp, plain.file_descriptor), ("EOF", true, false, 0));
+        assert_eq!(
+            (plain.name.as_str(), plain.expand, plain.chomp, plain.file_descriptor),
+            ("EOF", true, false, 0)
+        );
         let quoted = parse_marker("3<<-'END'").unwrap();
-        assert_eq!((quoted.name.as_str(), quoted.expand, quoted.chomp, quoted.file_descriptor), ("END", false, true, 3));
+        assert_eq!(
+            (quoted.name.as_str(), quoted.expand, quoted.chomp, quoted.file_descriptor),
+            ("END", false, true, 3)
+        );
         assert!(!parse_marker("<<\"a b\"").unwrap().expand);
         assert_eq!(parse_marker("<< EOF").unwrap().name, "EOF");
         assert_eq!(parse_marker("<<$X").unwrap().name, "$X");

@@ -146,7 +146,10 @@ mod tests {
     #[test]
     fn strings_with_escapes() {
         assert_eq!(strings(r#" [ "a" , "b\"\\\/\b\f\n\r\t" ] "#), ["a", "b\"\\/\u{8}\u{c}\n\r\t"]);
-        assert_eq!(strings(r#"["\u00fc\ud83d\ude00","\ud83d","\ud83dx","\ud83d\u0041"]"#), ["ü😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}A"]);
+        assert_eq!(
+            strings(r#"["\u00fc\ud83d\ude00","\ud83d","\ud83dx","\ud83d\u0041"]"#),
+            ["ü😀", "\u{fffd}", "\u{fffd}x", "\u{fffd}A"]
+        );
         assert!(strings("[]").is_empty());
     }
 
@@ -161,7 +164,18 @@ mod tests {
         for other in ["[1]", r#"["a", null]"#, r#"[["a"]]"#, r#"[{"a": 1}]"#, "[true]"] {
             assert_eq!(parse_array(other), Array::Other, "{other}");
         }
-        for invalid in ["", "a", "[ -f x ]", "['a']", r#"["a",]"#, r#"["a"] x"#, r#"["a"#, "[\"a\tb\"]", r#"["\x"]"#, r#"["\u12"]"#] {
+        for invalid in [
+            "",
+            "a",
+            "[ -f x ]",
+            "['a']",
+            r#"["a",]"#,
+            r#"["a"] x"#,
+            r#"["a"#,
+            "[\"a\tb\"]",
+            r#"["\x"]"#,
+            r#"["\u12"]"#,
+        ] {
             assert_eq!(parse_array(invalid), Array::Invalid, "{invalid}");
         }
     }

@@ -128,7 +128,9 @@ impl<'a> Reader<'a> {
 
     fn directive(&mut self, line: line::Line<'a>) -> Result<bool, Error> {
         let at = |error: Error| error.at(Span::line(line.number)).unblamed();
-        let Some(directive) = self.directives.line(line.trimmed().trim_start()).map_err(at)? else { return Ok(false) };
+        let Some(directive) = self.directives.line(line.trimmed().trim_start()).map_err(at)? else {
+            return Ok(false);
+        };
         if directive.name == Name::Escape {
             self.document.escape = match directive.value {
                 "\\" => '\\',
@@ -175,7 +177,8 @@ impl<'a> Reader<'a> {
     fn heredocs(&mut self, line: &LogicalLine<'a>, span: Span) -> Result<Vec<Heredoc>, Error> {
         let mut heredocs = heredoc::markers(line);
         for heredoc in &mut heredocs {
-            heredoc::read_body(heredoc, &mut self.lines).map_err(|e| e.within(self.through_last_line(span)))?;
+            heredoc::read_body(heredoc, &mut self.lines)
+                .map_err(|e| e.within(self.through_last_line(span)))?;
         }
         Ok(heredocs)
     }
@@ -273,9 +276,11 @@ fn json_or(
                 .collect();
             Ok(Args { words, json: true, ..Args::default() })
         }
-        Array::Other => Err(Error::new(ErrorKind::Syntax, "a JSON array of arguments holds something else than strings")
-            .at(rest.word(line).span)
-            .expected("strings only, each in double quotes")),
+        Array::Other => {
+            Err(Error::new(ErrorKind::Syntax, "a JSON array of arguments holds something else than strings")
+                .at(rest.word(line).span)
+                .expected("strings only, each in double quotes"))
+        }
         Array::Invalid => Ok(Args::words(other(line, rest))),
     }
 }

@@ -178,11 +178,7 @@ fn pair(word: Word, instruction: &str) -> Result<KeyValue, Error> {
             .expected("`name=value`, with quotes around a value that holds blanks"));
     };
     let (key_span, value_span) = word.split_span(key.len());
-    Ok(KeyValue {
-        key: Word::new(key, key_span),
-        value: Word::new(value, value_span),
-        has_delimiter: true,
-    })
+    Ok(KeyValue { key: Word::new(key, key_span), value: Word::new(value, value_span), has_delimiter: true })
 }
 
 #[cfg(test)]

@@ -64,7 +64,13 @@ impl Scan<'_> {
     }
 
     /// `:-word` and its kin; an unknown operator is refused only when its variable is looked at.
-    fn conditional(&mut self, name: &str, operator: char, empty_is_unset: bool, at: usize) -> Result<String, Failure> {
+    fn conditional(
+        &mut self,
+        name: &str,
+        operator: char,
+        empty_is_unset: bool,
+        at: usize,
+    ) -> Result<String, Failure> {
         let word = self.operand('}', false)?;
         let value = self.lookup(name);
         let colon = if empty_is_unset { ":" } else { "" };
@@ -93,9 +99,14 @@ impl Scan<'_> {
         let word = self.operand('}', true)?;
         let value = self.lookup(name);
         let Some(value) = value else {
-            return Ok(if self.lexer.keep_unset { format!("${{{name}{operator}{word}}}") } else { String::new() });
+            return Ok(if self.lexer.keep_unset {
+                format!("${{{name}{operator}{word}}}")
+            } else {
+                String::new()
+            });
         };
-        let (greedy, pattern) = word.strip_prefix(operator).map_or((false, word.as_str()), |rest| (true, rest));
+        let (greedy, pattern) =
+            word.strip_prefix(operator).map_or((false, word.as_str()), |rest| (true, rest));
         let trim = if operator == '#' { strip_prefix } else { strip_suffix };
         trim(pattern, &value, greedy).map_err(|reason| bad_pattern(at, pattern, &reason))
     }
@@ -111,14 +122,20 @@ impl Scan<'_> {
         let replacement = self.operand('}', true)?;
         let value = self.lookup(name);
         let Some(value) = value else {
-            return Ok(if self.lexer.keep_unset { format!("${{{name}/{pattern}/{replacement}}}") } else { String::new() });
+            return Ok(if self.lexer.keep_unset {
+                format!("${{{name}/{pattern}/{replacement}}}")
+            } else {
+                String::new()
+            });
         };
-        let compiled = Pattern::new(&pattern, true, false).map_err(|reason| bad_pattern(at, &pattern, &reason))?;
+        let compiled =
+            Pattern::new(&pattern, true, false).map_err(|reason| bad_pattern(at, &pattern, &reason))?;
         Ok(compiled.replace(&value, &replacement, all))
     }
 
     /// The text of a substitution up to its closing character.
     fn operand(&mut self, stop: char, raw_escapes: bool) -> Result<String, Failure> {
+        self.operand_begins();
         self.until(Some(stop), raw_escapes, None).map_err(|failure| match stop {
             _ if !failure.unclosed => failure,
             '}' => self.missing_brace(),

@@ -81,6 +81,9 @@ impl Lexer {
     }
 
     /// Expands, then splits at blanks that are neither quoted nor escaped. Blanks from variables split too.
+    ///
+    /// A quirk of the reference that images depend on: what stands in a word before a substitution with an operand
+    /// is lost (`1${port#8}` is the value of `${port#8}`). Only EXPOSE splits words, so only EXPOSE shows it.
     pub fn words(&self, text: &str, vars: &dyn Variables) -> Result<Vec<String>, Error> {
         let mut words = WordList::default();
         let mut scan = Scan::new(self, text, vars);
@@ -112,8 +115,9 @@ impl Failure {
     fn into_error(self, text: &str) -> Error {
         let shown: String = text.chars().take(80).collect();
         let dots = if shown.len() < text.len() { "…" } else { "" };
-        let error = Error::new(ErrorKind::Expansion, format!("cannot expand {shown:?}{dots}: {}", self.reason))
-            .at_offset(self.offset);
+        let error =
+            Error::new(ErrorKind::Expansion, format!("cannot expand {shown:?}{dots}: {}", self.reason))
+                .at_offset(self.offset);
         match self.expected {
             Some(what) => error.expected(what),
             None => error,

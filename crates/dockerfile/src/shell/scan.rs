@@ -46,6 +46,8 @@ pub(super) struct Scan<'a> {
     text: &'a str,
     pos: usize,
     depth: usize,
+    /// How many substitutions with an operand were read.
+    operands: usize,
     /// Bytes that values may still add.
     budget: usize,
 }
@@ -62,6 +64,7 @@ impl<'a> Scan<'a> {
             text,
             pos,
             depth: 0,
+            operands: 0,
             budget: MAX_EXPANSION,
         }
     }
@@ -78,6 +81,11 @@ impl<'a> Scan<'a> {
 
     pub(super) fn offset(&self) -> usize {
         self.pos
+    }
+
+    /// Notes that a substitution with an operand begins.
+    pub(super) fn operand_begins(&mut self) {
+        self.operands += 1;
     }
 
     pub(super) fn at_end(&self) -> bool {
@@ -126,6 +134,7 @@ impl<'a> Scan<'a> {
                 self.depth -= 1;
                 return Ok(result);
             }
+            let operands = self.operands;
             let piece = match c {
                 '$' => Some(self.dollar()?),
                 '<' => Some(self.less_than()),
@@ -136,6 +145,9 @@ impl<'a> Scan<'a> {
             match piece {
                 Some(piece) => {
                     result.push_str(&piece);
+                    if operands != self.operands {
+                        words.iter_mut().for_each(|words| words.current.clear());
+                    }
                     match &mut words {
                         Some(words) if c == '$' => words.push_split(&piece),
                         Some(words) => words.push_whole(&piece),
@@ -180,8 +192,11 @@ impl<'a> Scan<'a> {
         let open = self.pos;
         let body_start = open + 1;
         let Some(length) = self.text[body_start..].find('\'') else {
-            return Err(Failure::new(open, "unexpected end of the statement: the single-quote is never closed")
-                .expected("a matching `'`"));
+            return Err(Failure::new(
+                open,
+                "unexpected end of the statement: the single-quote is never closed",
+            )
+            .expected("a matching `'`"));
         };
         let close = body_start + length;
         self.pos = close + 1;

@@ -28,12 +28,25 @@ fn plain_names() {
 #[test]
 fn defaults_and_alternatives() {
     let cases = [
-        ("${A:-d}", "x"), ("${EMPTY:-d}", "d"), ("${NO:-d}", "d"),
-        ("${A-d}", "x"), ("${EMPTY-d}", ""), ("${NO-d}", "d"),
-        ("${A:+d}", "d"), ("${EMPTY:+d}", ""), ("${NO:+d}", ""),
-        ("${A+d}", "d"), ("${EMPTY+d}", "d"), ("${NO+d}", ""),
-        ("${A:?d}", "x"), ("${A?d}", "x"), ("${EMPTY?d}", ""),
-        ("${NO:-${A:-y}}z", "xz"), ("${NO:-'a b'}", "a b"), ("${NO:-a\\}b}", "a}b"), ("${NO:-\"}\"}", "}"),
+        ("${A:-d}", "x"),
+        ("${EMPTY:-d}", "d"),
+        ("${NO:-d}", "d"),
+        ("${A-d}", "x"),
+        ("${EMPTY-d}", ""),
+        ("${NO-d}", "d"),
+        ("${A:+d}", "d"),
+        ("${EMPTY:+d}", ""),
+        ("${NO:+d}", ""),
+        ("${A+d}", "d"),
+        ("${EMPTY+d}", "d"),
+        ("${NO+d}", ""),
+        ("${A:?d}", "x"),
+        ("${A?d}", "x"),
+        ("${EMPTY?d}", ""),
+        ("${NO:-${A:-y}}z", "xz"),
+        ("${NO:-'a b'}", "a b"),
+        ("${NO:-a\\}b}", "a}b"),
+        ("${NO:-\"}\"}", "}"),
     ];
     for (text, expected) in cases {
         assert_eq!(word(text), expected, "{text}");
@@ -50,11 +63,17 @@ fn required_variables_say_why() {
 #[test]
 fn prefixes_and_suffixes() {
     let cases = [
-        ("${PATH_LIKE#*/}", "usr/local/bin"), ("${PATH_LIKE##*/}", "bin"),
-        ("${PATH_LIKE%/*}", "/usr/local"), ("${PATH_LIKE%%/*}", ""),
-        ("${PATH_LIKE#/usr}", "/local/bin"), ("${PATH_LIKE%b?n}", "/usr/local/"),
-        ("${PATH_LIKE#usr}", "/usr/local/bin"), ("${PATH_LIKE%%*local}", "/usr/local/bin"),
-        ("${NO#x}", ""), ("${NL#*}", "a\nb"), ("${NL##*}", "\nb"),
+        ("${PATH_LIKE#*/}", "usr/local/bin"),
+        ("${PATH_LIKE##*/}", "bin"),
+        ("${PATH_LIKE%/*}", "/usr/local"),
+        ("${PATH_LIKE%%/*}", ""),
+        ("${PATH_LIKE#/usr}", "/local/bin"),
+        ("${PATH_LIKE%b?n}", "/usr/local/"),
+        ("${PATH_LIKE#usr}", "/usr/local/bin"),
+        ("${PATH_LIKE%%*local}", "/usr/local/bin"),
+        ("${NO#x}", ""),
+        ("${NL#*}", "a\nb"),
+        ("${NL##*}", "\nb"),
     ];
     for (text, expected) in cases {
         assert_eq!(word(text), expected, "{text}");
@@ -64,10 +83,14 @@ fn prefixes_and_suffixes() {
 #[test]
 fn replacement() {
     let cases = [
-        ("${PATH_LIKE/\\//_}", "_usr/local/bin"), ("${PATH_LIKE//\\//_}", "_usr_local_bin"),
-        ("${PATH_LIKE/l*l/L}", "/usr/L/bin"), ("${PATH_LIKE//?i?/x}", "/usr/local/x"),
-        ("${PATH_LIKE//[a-z]/x}", "/usr/local/bin"), ("${PATH_LIKE/usr/}", "//local/bin"),
-        ("${A/x/$0}", ""), ("${NO/x/y}", ""),
+        ("${PATH_LIKE/\\//_}", "_usr/local/bin"),
+        ("${PATH_LIKE//\\//_}", "_usr_local_bin"),
+        ("${PATH_LIKE/l*l/L}", "/usr/L/bin"),
+        ("${PATH_LIKE//?i?/x}", "/usr/local/x"),
+        ("${PATH_LIKE//[a-z]/x}", "/usr/local/bin"),
+        ("${PATH_LIKE/usr/}", "//local/bin"),
+        ("${A/x/$0}", ""),
+        ("${NO/x/y}", ""),
     ];
     for (text, expected) in cases {
         assert_eq!(word(text), expected, "{text}");
@@ -110,9 +133,19 @@ fn names_are_counted_even_when_it_fails() {
 
 #[test]
 fn words_split_at_blanks_outside_quotes() {
-    assert_eq!(words(r#" a  "b c"d 'e f' g\ h $SPACED "$SPACED" "" "#), ["a", "b cd", "e f", "g h", "a", "b", "a  b"]);
-    assert_eq!(words("80${A:-0}"), ["80x"]);
+    assert_eq!(
+        words(r#" a  "b c"d 'e f' g\ h $SPACED "$SPACED" "" "#),
+        ["a", "b cd", "e f", "g h", "a", "b", "a  b"]
+    );
+    assert_eq!(words("80$A/tcp 80${A}"), ["80x/tcp", "80x"]);
     assert_eq!(words("cat << EOF <<'X Y'"), ["cat", "<< EOF", "<<X Y"]);
+}
+
+#[test]
+fn words_lose_what_stands_before_an_operand() {
+    assert_eq!(words("80${A:-0}/tcp b${A#x}"), ["x/tcp"]);
+    assert_eq!(words("a\"b${A:-0}\"c"), ["bxc"]);
+    assert_eq!(word("80${A:-0}"), "80x");
 }
 
 #[test]

@@ -80,8 +80,11 @@ impl LintResults {
     #[must_use]
     pub fn new(filename: &str, text: &[u8], warnings: &[Warning], error: Option<BuildError>) -> Self {
         let warnings = warnings.iter().map(LintWarning::new).collect();
-        let source =
-            SourceInfo { filename: filename.to_owned(), data: text.to_vec(), language: "Dockerfile".to_owned() };
+        let source = SourceInfo {
+            filename: filename.to_owned(),
+            data: text.to_vec(),
+            language: "Dockerfile".to_owned(),
+        };
         Self { warnings, sources: vec![source], error }
     }
 
@@ -155,7 +158,9 @@ mod null_when_empty {
         (!list.is_empty()).then_some(list).serialize(serializer)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<LintWarning>, D::Error> {
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<Vec<LintWarning>, D::Error> {
         Ok(Option::deserialize(deserializer)?.unwrap_or_default())
     }
 }

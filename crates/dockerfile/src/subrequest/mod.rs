@@ -48,7 +48,9 @@ impl SubRequest {
     /// The sub-request with this name on the wire.
     #[must_use]
     pub fn parse(name: &str) -> Option<Self> {
-        [Self::Lint, Self::Outline, Self::Targets, Self::Describe].into_iter().find(|request| request.name() == name)
+        [Self::Lint, Self::Outline, Self::Targets, Self::Describe]
+            .into_iter()
+            .find(|request| request.name() == name)
     }
 }
 

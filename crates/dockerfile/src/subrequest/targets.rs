@@ -72,7 +72,12 @@ impl TargetList {
     pub fn text(&self) -> String {
         let names: Vec<String> = self.targets.iter().map(Target::title).collect();
         let mut rows = vec![["TARGET", "DESCRIPTION"]];
-        rows.extend(names.iter().zip(&self.targets).map(|(name, target)| [name.as_str(), target.description.as_str()]));
+        rows.extend(
+            names
+                .iter()
+                .zip(&self.targets)
+                .map(|(name, target)| [name.as_str(), target.description.as_str()]),
+        );
         table(&rows, 1)
     }
 }

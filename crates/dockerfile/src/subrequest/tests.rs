@@ -41,7 +41,10 @@ fn lint_results_with_an_error() {
     let results = LintResults::new("Dockerfile", text.as_bytes(), &[], Some(error));
     let json: serde_json::Value = serde_json::from_str(&results.json()).unwrap();
     assert!(json["warnings"].is_null());
-    assert_eq!(json["buildError"]["message"], "dockerfile parse error on line 2: unknown instruction: BADCMD");
+    assert_eq!(
+        json["buildError"]["message"],
+        "dockerfile parse error on line 2: unknown instruction: BADCMD"
+    );
     assert!(results.error_text().contains("   2 | >>> BADCMD"));
     assert_eq!((results.status_code(), results.text().as_str()), (1, ""));
 }
@@ -73,7 +76,10 @@ fn outline() {
 fn description() {
     let list = describe();
     let text = describe_text(&list);
-    assert!(text.starts_with("NAME                 VERSION DESCRIPTION\noutline              1.0.0   "), "{text}");
+    assert!(
+        text.starts_with("NAME                 VERSION DESCRIPTION\noutline              1.0.0   "),
+        "{text}"
+    );
     assert!(list.iter().all(|d| SubRequest::parse(&d.name).is_some()));
     let json: serde_json::Value = serde_json::from_str(&Described::json(&list)).unwrap();
     assert_eq!(json[0]["type"], "rpc");

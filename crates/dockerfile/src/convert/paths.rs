@@ -1,0 +1,153 @@
+//! Paths inside an image, by the rules of its operating system.
+//!
+//! Windows images may be given `\` or `/`, and drive C: or none; inside LLB every path has `/` and no drive.
+
+use kiln_pattern::clean;
+
+/// As Go's `path.Join`.
+pub(super) fn join(a: &str, b: &str) -> String {
+    match (a, b) {
+        ("", "") => String::new(),
+        ("", b) => clean(b),
+        (a, "") => clean(a),
+        (a, b) => clean(&format!("{a}/{b}")),
+    }
+}
+
+/// `\` becomes `/` in paths of Windows.
+pub(super) fn to_slash(path: &str, windows: bool) -> String {
+    if windows { path.replace('\\', "/") } else { path.to_owned() }
+}
+
+fn from_slash(path: &str, windows: bool) -> String {
+    if windows { path.replace('/', "\\") } else { path.to_owned() }
+}
+
+/// Takes the drive from a Windows path; other paths stay as they are. `keep_slash`: one at the end says "a folder".
+///
+/// Another drive than C:, a drive alone and UNC paths are errors.
+pub(super) fn strip_drive(path: &str, windows: bool, keep_slash: bool) -> Result<String, String> {
+    if !windows {
+        return Ok(path.to_owned());
+    }
+    let slashed = to_slash(path, true);
+    if path.len() == 2 && path.ends_with(':') {
+        return Err(format!("no relative path specified in {path:?}"));
+    }
+    if slashed.starts_with("//") {
+        return Err("UNC paths are not supported".into());
+    }
+    let rest = match slashed.split_once(':') {
+        Some((drive, rest)) if drive.eq_ignore_ascii_case("c") => rest,
+        Some(_) => return Err(format!("the specified path is not on the system drive (C:): {path:?}")),
+        None => &slashed,
+    };
+    let cleaned = clean(rest);
+    Ok(if keep_slash && cleaned.len() > 1 && rest.ends_with('/') { cleaned + "/" } else { cleaned })
+}
+
+/// Does the path begin at the root of the image?
+pub(super) fn is_absolute(path: &str, windows: bool) -> bool {
+    strip_drive(path, windows, false).is_ok_and(|p| p.starts_with('/'))
+}
+
+/// Makes `path` absolute below `parent`, with slashes and without drive. `keep_slash` keeps what says "a folder" at the
+/// end: a slash, or `/.`.
+pub(super) fn normalize(parent: &str, path: &str, windows: bool, keep_slash: bool) -> Result<String, String> {
+    let path = to_slash(path, windows);
+    let original = path.clone();
+    let parent = to_slash(if parent.is_empty() { "/" } else { parent }, windows);
+    let mut parent = strip_drive(&parent, windows, keep_slash)?;
+    if !is_absolute(&parent, windows) {
+        parent = join("/", &parent);
+    }
+    let path = if path.is_empty() { parent.clone() } else { path };
+    let mut path = strip_drive(&path, windows, keep_slash)?;
+    if !is_absolute(&path, windows) {
+        path = join(&parent, &path);
+    }
+    if keep_slash {
+        if original.ends_with('/') && !path.ends_with('/') {
+            path.push('/');
+        } else if original.ends_with("/.") {
+            if path != "/" {
+                path.push('/');
+            }
+            path.push('.');
+        }
+    }
+    Ok(path)
+}
+
+/// The working directory after `WORKDIR path`, in the spelling of the image's system.
+pub(super) fn workdir(current: &str, path: &str, windows: bool) -> Result<String, String> {
+    Ok(from_slash(&normalize(current, path, windows, false)?, windows))
+}
+
+/// A destination of COPY: absolute below the working directory `dir`.
+pub(super) fn in_workdir(dir: &str, path: &str, windows: bool) -> Result<String, String> {
+    let path = strip_drive(path, windows, true)?;
+    if is_absolute(&path, windows) {
+        return normalize("/", &path, windows, true);
+    }
+    // The working directory itself is a folder, whatever is there.
+    let path = if path.is_empty() || path == "." { "./" } else { &path };
+    normalize(dir, path, windows, true)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn drives() {
+        for (path, want) in [
+            ("C:\\a\\..\\b", "/b"),
+            ("c:/a/", "/a"),
+            ("c:a", "a"),
+            ("\\a\\b", "/a/b"),
+            ("a", "a"),
+            ("", "."),
+            ("C:\\", "/"),
+        ] {
+            assert_eq!(strip_drive(path, true, false).unwrap(), want, "{path}");
+        }
+        assert_eq!(strip_drive("C:\\a\\", true, true).unwrap(), "/a/");
+        for bad in ["C:", "d:\\a", "\\\\server\\share", "//x", "\\\\.\\C:\\a", "ab:c"] {
+            assert!(strip_drive(bad, true, false).is_err(), "{bad}");
+        }
+        assert_eq!(strip_drive("d:\\a", false, false).unwrap(), "d:\\a");
+    }
+
+    #[test]
+    fn working_directories() {
+        for (current, path, windows, want) in [
+            ("", "app", false, "/app"),
+            ("/a", "b/../c", false, "/a/c"),
+            ("/a", "/b/", false, "/b"),
+            ("/", "C:\\app\\x", true, "\\app\\x"),
+            ("\\app", "y", true, "\\app\\y"),
+            ("\\app", "/z", true, "\\z"),
+            ("", "", false, "/"),
+        ] {
+            assert_eq!(workdir(current, path, windows).unwrap(), want, "{current} {path}");
+        }
+        assert!(workdir("/", "D:\\x", true).is_err());
+    }
+
+    #[test]
+    fn destinations() {
+        for (dir, path, windows, want) in [
+            ("/w", ".", false, "/w/"),
+            ("/w", "./", false, "/w/"),
+            ("/w", "", false, "/w/"),
+            ("/w", "a/", false, "/w/a/"),
+            ("/w", "/a/.", false, "/a/."),
+            ("/", "/", false, "/"),
+            ("/app", "C:\\x\\", true, "/x/"),
+            ("/app", "y\\z", true, "/app/y/z"),
+        ] {
+            assert_eq!(in_workdir(dir, path, windows).unwrap(), want, "{dir} {path}");
+        }
+    }
+}

@@ -1,7 +1,5 @@
 //! Excerpts of a file around what is wrong, as clients show them.
 
-use std::fmt::Write as _;
-
 use crate::error::{Error, Errors};
 use crate::span::Span;
 
@@ -44,8 +42,7 @@ pub fn excerpt(filename: &str, text: &str, span: Span) -> String {
     let mut out = format!("{filename}:{first}\n{RULE}");
     for (number, line) in (from..=to).zip(&lines[from - 1..]) {
         let mark = if (first..=last).contains(&number) { ">>>" } else { "   " };
-        // Writing to a string cannot fail.
-        let _ = writeln!(out, " {number:3} | {mark} {line}");
+        out += &format!(" {number:3} | {mark} {line}\n");
     }
     out.push_str(RULE);
     out
@@ -73,9 +70,9 @@ pub fn error(filename: &str, text: &str, error: &Error) -> String {
     let hint = hints.join("; ");
     let line = (span.start.line as usize).checked_sub(1).and_then(|index| text.split('\n').nth(index));
     let Some(line) = line else {
-        let _ = writeln!(out, "  --> {filename}");
+        out += &format!("  --> {filename}\n");
         if !hint.is_empty() {
-            let _ = writeln!(out, "   = {hint}");
+            out += &format!("   = {hint}\n");
         }
         return out;
     };
@@ -91,10 +88,11 @@ pub fn error(filename: &str, text: &str, error: &Error) -> String {
     // Tabs stay tabs, so that the marks stand below their text.
     let indent: String = line[..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
     let marks = "^".repeat(line.get(start..end).map_or(1, |marked| marked.chars().count().max(1)));
-    let _ = writeln!(out, "{gutter} --> {filename}:{number}:{}", start + 1);
-    let _ = writeln!(out, "{gutter}  |");
-    let _ = writeln!(out, "{number}  | {line}");
-    let _ = writeln!(out, "{}", format!("{gutter}  | {indent}{marks} {hint}").trim_end());
+    out += &format!("{gutter} --> {filename}:{number}:{}\n", start + 1);
+    out += &format!("{gutter}  |\n");
+    out += &format!("{number}  | {line}\n");
+    out += format!("{gutter}  | {indent}{marks} {hint}").trim_end();
+    out.push('\n');
     out
 }
 

@@ -1,7 +1,5 @@
 //! `frontend.lint`
 
-use std::fmt::Write as _;
-
 use serde::{Deserialize, Serialize};
 
 use super::{Location, base64_bytes, to_json};
@@ -132,12 +130,11 @@ impl LintWarning {
     }
 
     fn write(&self, sources: &[SourceInfo], out: &mut String) {
-        // Writing to a string cannot fail.
-        let _ = write!(out, "\nWARNING: {}", self.rule_name);
+        *out += &format!("\nWARNING: {}", self.rule_name);
         if !self.url.is_empty() {
-            let _ = write!(out, " - {}", self.url);
+            *out += &format!(" - {}", self.url);
         }
-        let _ = write!(out, "\n{}\n{}", self.detail, excerpt_of(sources, &self.location));
+        *out += &format!("\n{}\n{}", self.detail, excerpt_of(sources, &self.location));
     }
 }
 

@@ -1,0 +1,140 @@
+//! Names of steps: `[linux/amd64->arm64 builder 2/5] RUN make`.
+
+use kiln_oci::Platform;
+
+use crate::shell::{Lexer, Variables};
+
+/// Counts the steps of a stage and names them.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Steps {
+    /// The stage's name; empty if it is the only one.
+    pub(super) stage: String,
+    /// How many steps it has.
+    pub(super) total: usize,
+    /// Step names tell their platform.
+    pub(super) with_platform: bool,
+    done: usize,
+}
+
+impl Steps {
+    /// The name of the next step. `env` are the variables that may name a target platform.
+    pub(super) fn next(
+        &mut self,
+        text: &str,
+        platform: Option<&Platform>,
+        env: &[(String, String)],
+        onbuild: bool,
+    ) -> String {
+        if self.total == 0 {
+            return text.to_owned();
+        }
+        self.done += 1;
+        let mut out = String::from("[");
+        if let Some(platform) = platform.filter(|_| self.with_platform) {
+            out.push_str(&platform.format_all());
+            out.push_str(&cross(platform, target(env)));
+            out.push(' ');
+        }
+        if !self.stage.is_empty() {
+            out.push_str(&self.stage);
+            out.push(' ');
+        }
+        let width = self.total.to_string().len();
+        out.push_str(&format!("{:>width$}/{}] ", self.done, self.total));
+        if onbuild {
+            out.push_str("ONBUILD ");
+        }
+        out + text
+    }
+
+    /// Makes the next name repeat the number of the last one.
+    pub(super) fn again(&mut self) {
+        self.done = self.done.saturating_sub(1);
+    }
+}
+
+/// `->arm64`: what is built for, if it is another platform than the one that builds.
+fn cross(base: &Platform, target: Option<Platform>) -> String {
+    let Some(mut target) = target else { return String::new() };
+    if target.os.is_empty() {
+        target.os.clone_from(&base.os);
+    }
+    if target.architecture.is_empty() {
+        target.architecture.clone_from(&base.architecture);
+    }
+    let target = target.normalize();
+    if target.os != base.os {
+        return format!("->{}", target.format_all());
+    }
+    if target.architecture == base.architecture {
+        return String::new();
+    }
+    match target.variant.as_str() {
+        "" => format!("->{}", target.architecture),
+        variant => format!("->{}/{variant}", target.architecture),
+    }
+}
+
+/// The platform that the step's TARGET… variables name.
+fn target(env: &[(String, String)]) -> Option<Platform> {
+    let mut platform = None;
+    for (name, value) in env {
+        let field = match name.as_str() {
+            "TARGETPLATFORM" => match Platform::parse(value) {
+                Ok(platform) => return Some(platform),
+                Err(_) => continue,
+            },
+            "TARGETOS" => |p: &mut Platform| &mut p.os,
+            "TARGETARCH" => |p: &mut Platform| &mut p.architecture,
+            "TARGETVARIANT" => |p: &mut Platform| &mut p.variant,
+            _ => continue,
+        };
+        field(platform.get_or_insert_with(Platform::default)).clone_from(value);
+    }
+    platform
+}
+
+/// An instruction's text with its variables expanded and its keyword in upper case.
+pub(super) fn display(lexer: &Lexer, code: &str, env: &dyn Variables) -> String {
+    let text = lexer.word(code, env).text.unwrap_or_else(|_| code.to_owned());
+    match text.split_once(' ') {
+        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
+        None => text.to_uppercase(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn p(s: &str) -> Platform {
+        Platform::parse(s).unwrap()
+    }
+
+    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
+        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    }
+
+    #[test]
+    fn numbers_and_platforms() {
+        let mut steps = Steps { stage: "base".into(), total: 10, with_platform: true, done: 0 };
+        assert_eq!(steps.next("RUN a", Some(&p("linux/amd64")), &[], false), "[linux/amd64 base  1/10] RUN a");
+        let to = env(&[("TARGETARCH", "arm64")]);
+        assert_eq!(steps.next("b", Some(&p("linux/amd64")), &to, true), "[linux/amd64->arm64 base  2/10] ONBUILD b");
+        steps.again();
+        let to = env(&[("TARGETPLATFORM", "windows/amd64")]);
+        assert_eq!(steps.next("b", Some(&p("linux/amd64")), &to, false), "[linux/amd64->windows/amd64 base  2/10] b");
+        assert_eq!(steps.next("b", None, &to, false), "[base  3/10] b");
+        let mut none = Steps::default();
+        assert_eq!(none.next("FROM x", None, &[], false), "FROM x");
+        let to = env(&[("TARGETPLATFORM", "?"), ("TARGETOS", "linux"), ("TARGETARCH", "arm"), ("TARGETVARIANT", "v6")]);
+        assert_eq!(cross(&p("linux/amd64"), target(&to)), "->arm/v6");
+    }
+
+    #[test]
+    fn texts() {
+        let vars = super::super::args::Env::default();
+        assert_eq!(display(&Lexer::new('\\'), "copy $a b", &vars), "COPY  b");
+        assert_eq!(display(&Lexer::new('\\'), "run ${", &vars), "RUN ${");
+    }
+}

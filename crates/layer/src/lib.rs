@@ -17,7 +17,7 @@ mod windows;
 
 pub use apply::{Applied, ApplyOptions, Whiteouts, apply};
 pub use compress::{Compression, Decompressed, Format, LayerWriter, Settings, Written, decompress};
-pub use diff::DiffOptions;
+pub use diff::{DiffOptions, Times};
 pub use error::{Error, Result};
 
 /// The two ways in which layers hold a file tree.

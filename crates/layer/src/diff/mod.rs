@@ -19,9 +19,9 @@ use kiln_fstree::Root;
 
 use crate::{
     LayerFormat,
-    compress::{LayerWriter, Settings, Written, decompress},
+    compress::{Compression, LayerWriter, Settings, Written, decompress},
     error::{Error, Result, read_error, stream_error},
-    tar::{TarReader, TarWriter, Timestamp},
+    tar::{Header, Kind, TarReader, TarWriter, Timestamp},
 };
 
 #[cfg(not(unix))]
@@ -29,13 +29,36 @@ use other as imp;
 #[cfg(unix)]
 use unix as imp;
 
+/// What becomes of modification times.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Times {
+    /// They stay, cut to whole seconds.
+    #[default]
+    Keep,
+    /// Later ones become this second since 1970 (`SOURCE_DATE_EPOCH`).
+    NotAfter(i64),
+    /// All are this second since 1970.
+    Set(i64),
+}
+
+impl Times {
+    #[cfg_attr(not(unix), expect(dead_code, reason = "trees are read on unix only so far"))]
+    fn of(self, seconds: i64) -> i64 {
+        match self {
+            Times::Keep => seconds,
+            Times::NotAfter(epoch) => epoch.min(seconds),
+            Times::Set(epoch) => epoch,
+        }
+    }
+}
+
 /// How to write a layer.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct DiffOptions {
     /// The layer's format.
     pub format: LayerFormat,
-    /// No file's time is later than this second since 1970 (`SOURCE_DATE_EPOCH`).
-    pub epoch: Option<i64>,
+    /// What becomes of modification times.
+    pub times: Times,
     /// How the layer is packed.
     pub settings: Settings,
 }
@@ -68,6 +91,61 @@ pub fn trees<W: Write>(
     options: &DiffOptions,
 ) -> Result<(W, Written)> {
     imp::write(upper, lower, imp::Walk::Complete, sink, options)
+}
+
+/// A tar archive of whole trees, as users take it home: with all extended attributes.
+pub struct Archive<W> {
+    inner: imp::Archive<W>,
+}
+
+impl<W: Write> Archive<W> {
+    /// Starts an archive.
+    pub fn new(sink: W) -> Self {
+        Archive { inner: imp::Archive::new(LayerWriter::new(sink, Compression::Uncompressed.into())) }
+    }
+
+    /// Adds a folder of the root user with mode 0755.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn folder(&mut self, path: &str, seconds: i64) -> Result<()> {
+        let mut header = Header::new(Kind::Directory, format!("{path}/"));
+        (header.mode, header.mtime) = (0o755, Timestamp::from_seconds(seconds));
+        self.inner.tar().header(&header).map_err(Error::Write)
+    }
+
+    /// Adds a file of the root user.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn file(&mut self, path: &str, mode: u32, seconds: i64, content: &[u8]) -> Result<()> {
+        let mut header = Header::new(Kind::File, path);
+        (header.mode, header.size, header.mtime) =
+            (mode, content.len() as u64, Timestamp::from_seconds(seconds));
+        let tar = self.inner.tar();
+        tar.header(&header).and_then(|()| tar.write_all(content)).map_err(Error::Write)
+    }
+
+    /// Adds everything below `root`, under the folder `prefix` if it is not empty.
+    ///
+    /// # Errors
+    ///
+    /// As [`upper()`].
+    pub fn tree(&mut self, prefix: &str, root: &Root, times: Times) -> Result<()> {
+        self.inner.tree(prefix, root, times)
+    }
+
+    /// Ends the archive and gives the sink back.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Write`].
+    pub fn finish(self) -> Result<W> {
+        let layer = self.inner.into_tar().finish().map_err(Error::Write)?;
+        Ok(layer.finish().map_err(Error::Write)?.0)
+    }
 }
 
 /// Packs the tar stream inside `blob`, in whatever compression, anew as `settings` say.

@@ -11,7 +11,7 @@ use kiln_fstree::Root;
 use rustix::fs::{CWD, FileType, Mode, Timespec, Timestamps, XattrFlags};
 use tempfile::TempDir;
 
-use super::{DiffOptions, clamp_times, repack, trees, upper};
+use super::{Archive, DiffOptions, Times, clamp_times, repack, trees, upper};
 use crate::{
     ApplyOptions, Compression, LayerFormat, Settings, apply, decompress,
     tar::{Header, Kind, TarReader},
@@ -229,7 +229,7 @@ fn an_epoch_bounds_times() {
     let trees = Trees::new();
     trees.file("upper/new", "x");
     set_time(&trees.file("upper/old", "y"), 50, 0);
-    let options = DiffOptions { epoch: Some(100), ..plain() };
+    let options = DiffOptions { times: Times::NotAfter(100), ..plain() };
     let (blob, written) = upper(&trees.root("upper"), None, Vec::new(), &options).expect("diff");
     let times = |blob| entries(blob).iter().map(|(h, _)| h.mtime.seconds).collect::<Vec<_>>();
     assert_eq!(times(blob), [100, 50]);
@@ -274,4 +274,26 @@ fn a_layer_unpacked_and_written_again_is_the_same() {
     assert_eq!(applied.diff_id, written.diff_id);
     assert_eq!(write(target.path()).1, written);
     assert_eq!(fs::metadata(target.path().join("link")).expect("stat").nlink(), 2);
+}
+
+#[test]
+fn an_archive_of_trees() {
+    let trees = Trees::new();
+    let file = trees.file("upper/d/f", "x");
+    fs::hard_link(&file, trees.0.path().join("upper/link")).expect("link");
+    let has_xattrs = rustix::fs::setxattr(&file, "user.a", b"b", XattrFlags::empty()).is_ok();
+    let mut archive = Archive::new(Vec::new());
+    archive.folder("linux_arm64", 5).expect("folder");
+    archive.tree("linux_arm64", &trees.root("upper"), Times::Set(7)).expect("tree");
+    archive.file("linux_arm64/extra.json", 0o600, 7, b"{}").expect("file");
+    archive.tree("", &trees.root("lower"), Times::Keep).expect("tree");
+    let blob = archive.finish().expect("finish");
+    let expected =
+        ["linux_arm64/", "linux_arm64/d/", "linux_arm64/d/f x", "linux_arm64/link = linux_arm64/d/f"];
+    let found = rows(blob.clone());
+    assert_eq!(found[..4], expected);
+    assert_eq!(found[4..], ["linux_arm64/extra.json {}"]);
+    let found = entries(blob);
+    assert!(found[1..].iter().all(|(header, _)| header.mtime.seconds == 7));
+    assert_eq!(found[2].0.xattrs().count(), usize::from(has_xattrs));
 }

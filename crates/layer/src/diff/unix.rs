@@ -17,7 +17,7 @@ use rustix::{
     io::Errno,
 };
 
-use super::DiffOptions;
+use super::{DiffOptions, Times};
 use crate::{
     LayerFormat,
     apply::tree::{is_whiteout, join, names, open_in_root, split},
@@ -50,9 +50,48 @@ pub(super) fn write<W: Write>(
     let upper_fd = open(upper).map_err(fail)?;
     let lower_fd = lower.map(open).transpose().map_err(fail)?;
     let out = LayerWriter::new(sink, options.settings);
-    let mut diff = Diff { root: upper.as_fd(), layer: Layer::start(out, options)?, links: Links::default() };
+    let mut layer = Layer::start(out, options)?;
+    let mut diff = Diff { root: upper.as_fd(), layer: &mut layer, links: Links::default() };
     diff.folder(&mut Vec::new(), &upper_fd, lower_fd.as_ref(), walk)?;
-    diff.layer.tar.finish().and_then(LayerWriter::finish).map_err(Error::Write)
+    layer.tar.finish().and_then(LayerWriter::finish).map_err(Error::Write)
+}
+
+/// An archive of trees under way.
+pub(super) struct Archive<W> {
+    layer: Layer<W>,
+}
+
+impl<W: Write> Archive<W> {
+    pub(super) fn new(out: LayerWriter<W>) -> Self {
+        let tar = TarWriter::new(out);
+        let layer = Layer {
+            tar,
+            format: LayerFormat::Unix,
+            times: Times::Keep,
+            prefix: Vec::new(),
+            all_xattrs: true,
+            folders: HashSet::new(),
+        };
+        Archive { layer }
+    }
+
+    pub(super) fn tar(&mut self) -> &mut TarWriter<LayerWriter<W>> {
+        &mut self.layer.tar
+    }
+
+    pub(super) fn into_tar(self) -> TarWriter<LayerWriter<W>> {
+        self.layer.tar
+    }
+
+    pub(super) fn tree(&mut self, prefix: &str, root: &Root, times: Times) -> Result<()> {
+        let fd = open_in_root(root.as_fd(), b"", OFlags::DIRECTORY | OFlags::RDONLY)
+            .map_err(|error| Error::tree(b"/", "open the tree", error))?;
+        self.layer.times = times;
+        self.layer.prefix = if prefix.is_empty() { Vec::new() } else { format!("{prefix}/").into_bytes() };
+        self.layer.folders.clear();
+        let mut diff = Diff { root: root.as_fd(), layer: &mut self.layer, links: Links::default() };
+        diff.folder(&mut Vec::new(), &fd, None, Walk::Complete)
+    }
 }
 
 /// Device and inode number.
@@ -69,7 +108,7 @@ struct Links {
 
 struct Diff<'a, W> {
     root: BorrowedFd<'a>,
-    layer: Layer<W>,
+    layer: &'a mut Layer<W>,
     links: Links,
 }
 
@@ -183,6 +222,10 @@ impl<W: Write> Diff<'_, W> {
             kind => {
                 if kind == Kind::Directory {
                     self.layer.folders.insert(path.to_vec());
+                    if self.layer.all_xattrs {
+                        let folder = open_file(path, name, parent)?;
+                        self.layer.add_xattrs(&mut header, path, &folder)?;
+                    }
                 }
                 self.layer.write(header)?;
             }
@@ -203,9 +246,7 @@ impl<W: Write> Diff<'_, W> {
 
     fn file(&mut self, path: &[u8], name: &OsStr, parent: &OwnedFd, mut header: Header) -> Result<()> {
         let mut file = open_file(path, name, parent)?;
-        if let Some(capability) = capability(path, &file)? {
-            header.set_xattr(CAPABILITY.as_bytes(), capability);
-        }
+        self.layer.add_xattrs(&mut header, path, &file)?;
         self.layer.write_file(header, &mut file)
     }
 
@@ -231,7 +272,11 @@ impl<W: Write> Diff<'_, W> {
 struct Layer<W> {
     tar: TarWriter<LayerWriter<W>>,
     format: LayerFormat,
-    epoch: Option<i64>,
+    times: Times,
+    /// What stands before each name, with its slash.
+    prefix: Vec<u8>,
+    /// Whether all extended attributes are written, or capabilities only.
+    all_xattrs: bool,
     /// Folders that have an entry.
     folders: HashSet<Vec<u8>>,
 }
@@ -244,7 +289,8 @@ impl<W: Write> Layer<W> {
                 tar.header(&header).map_err(Error::Write)?;
             }
         }
-        Ok(Layer { tar, format: options.format, epoch: options.epoch, folders: HashSet::new() })
+        let (format, times) = (options.format, options.times);
+        Ok(Layer { tar, format, times, prefix: Vec::new(), all_xattrs: false, folders: HashSet::new() })
     }
 
     /// The entry of a file, or `None` for a socket, which no archive holds.
@@ -267,8 +313,7 @@ impl<W: Write> Layer<W> {
         if kind == Kind::File {
             header.size = u64::try_from(stat.st_size).unwrap_or(0);
         }
-        let seconds = stat.st_mtime;
-        header.mtime = Timestamp::from_seconds(self.epoch.map_or(seconds, |epoch| epoch.min(seconds)));
+        header.mtime = Timestamp::from_seconds(self.times.of(stat.st_mtime));
         if matches!(kind, Kind::CharDevice | Kind::BlockDevice) {
             header.device = (fs::major(stat.st_rdev), fs::minor(stat.st_rdev));
         }
@@ -279,7 +324,24 @@ impl<W: Write> Layer<W> {
         if self.format == LayerFormat::Windows {
             windows::wrap(&mut header);
         }
+        if !self.prefix.is_empty() {
+            header.path.splice(..0, self.prefix.iter().copied());
+            if header.kind == Kind::HardLink {
+                header.link.splice(..0, self.prefix.iter().copied());
+            }
+        }
         self.tar.header(&header).map_err(Error::Write)
+    }
+
+    fn add_xattrs(&self, header: &mut Header, path: &[u8], file: &File) -> Result<()> {
+        if self.all_xattrs {
+            for (name, value) in xattrs(file).map_err(|e| Error::tree(path, "read extended attributes", e))? {
+                header.set_xattr(name.as_bytes(), value);
+            }
+        } else if let Some(capability) = capability(path, file)? {
+            header.set_xattr(CAPABILITY.as_bytes(), capability);
+        }
+        Ok(())
     }
 
     fn write_file(&mut self, header: Header, file: &mut File) -> Result<()> {
@@ -435,6 +497,41 @@ fn open_file(path: &[u8], name: &OsStr, parent: &OwnedFd) -> Result<File> {
     fs::openat(parent, name, flags, Mode::empty())
         .map(File::from)
         .map_err(|e| Error::tree(path, "open file", e))
+}
+
+/// All extended attributes of a file but those of overlayfs.
+fn xattrs(file: &File) -> rustix::io::Result<Vec<(OsString, Vec<u8>)>> {
+    // The kernel's limits for the list and for one value.
+    const MAX: usize = 64 << 10;
+    let mut list = [0; 1024];
+    let length = match fs::flistxattr(file, &mut list) {
+        Err(Errno::OPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
+        Err(Errno::RANGE) => None,
+        result => Some(result?),
+    };
+    let list = match length {
+        Some(length) => list[..length].to_vec(),
+        None => {
+            let mut list = vec![0; MAX];
+            let length = fs::flistxattr(file, list.as_mut_slice())?;
+            list.truncate(length);
+            list
+        }
+    };
+    let mut found = Vec::new();
+    for name in list.split(|&b| b == 0).filter(|n| !n.is_empty() && !n.starts_with(b"trusted.overlay.")) {
+        let name = OsStr::from_bytes(name);
+        let mut value = vec![0; MAX];
+        match fs::fgetxattr(file, name, value.as_mut_slice()) {
+            Ok(length) => {
+                value.truncate(length);
+                found.push((name.to_owned(), value));
+            }
+            Err(Errno::NODATA | Errno::OPNOTSUPP) => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(found)
 }
 
 fn capability(path: &[u8], file: &File) -> Result<Option<Vec<u8>>> {

@@ -92,7 +92,11 @@ impl FileHash {
     /// The content hash.
     #[must_use]
     pub fn finish(self) -> Digest {
-        Digest::from_sha256(self.hasher.finalize().into())
+        Digest::from_sha256(self.finish_bytes())
+    }
+
+    pub(crate) fn finish_bytes(self) -> [u8; 32] {
+        self.hasher.finalize().into()
     }
 }
 

@@ -442,6 +442,14 @@ impl Dir {
         }
     }
 
+    /// Extended attributes of the folder itself.
+    ///
+    /// # Errors
+    /// Those of `flistxattr(2)`.
+    pub fn xattrs_self(&self) -> io::Result<Xattrs> {
+        file_xattrs(&File::from(self.reopen()?))
+    }
+
     /// Sets an extended attribute of an entry; a link's own.
     ///
     /// # Errors

@@ -329,6 +329,14 @@ impl Dir {
         Ok(Xattrs::new())
     }
 
+    /// Windows folders have none.
+    ///
+    /// # Errors
+    /// None.
+    pub fn xattrs_self(&self) -> io::Result<Xattrs> {
+        Ok(Xattrs::new())
+    }
+
     /// Windows files have no extended attributes.
     ///
     /// # Errors

@@ -23,6 +23,7 @@
 //! A binary that uses [`EmbeddedExecutor`] must call [`runtime_main`] first thing in `main` when [`is_runtime`] says
 //! so, before any thread or runtime exists.
 
+mod defaults;
 mod error;
 mod executor;
 mod hosts;

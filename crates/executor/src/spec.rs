@@ -46,28 +46,20 @@ pub struct RootSpec {
     pub readonly: bool,
 }
 
-/// A file tree that can be mounted: what a snapshotter hands out, as plain data.
+/// A file tree that can be mounted.
 #[derive(Debug, Clone)]
 pub enum Tree {
-    /// A folder (or a file) of the host.
-    Bind {
-        /// Absolute path on the host.
-        path: PathBuf,
-        /// Mount it read-only.
-        readonly: bool,
-    },
-    /// An overlay of folders.
-    Overlay {
-        /// Read-only layers, topmost first.
-        lowers: Vec<PathBuf>,
-        /// Where changes go and overlayfs's scratch folder beside it; `None` is a read-only view.
-        upper: Option<(PathBuf, PathBuf)>,
-        /// Skip syncing of the upper layer (`volatile`).
-        volatile: bool,
-    },
+    /// What a snapshotter hands out, as plain data.
+    Mount(kiln_store::MountSpec),
     /// A mount that exists already: a detached mount, or a folder handle in the daemon's mount namespace.
     #[cfg(unix)]
     Handle(Arc<std::os::fd::OwnedFd>),
+}
+
+impl From<kiln_store::MountSpec> for Tree {
+    fn from(spec: kiln_store::MountSpec) -> Self {
+        Self::Mount(spec)
+    }
 }
 
 /// Something mounted into the root.

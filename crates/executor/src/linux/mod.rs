@@ -1,21 +1,45 @@
 //! The executors of Linux.
 
-use std::path::PathBuf;
+mod cgroup;
+mod exe;
+mod external;
+mod helper;
+mod mount;
+mod owner;
+mod pass;
+mod pool;
+mod seccomp;
+mod sources;
+mod start;
+mod stubs;
+mod sys;
+mod wire;
+mod zygote;
+
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+use std::sync::Arc;
+
+pub use external::ExternalExecutor;
 
 use crate::{BoxFuture, Container, Error, Executor, ExecutorConfig, ProcessIo, Result, RunSpec, Security};
+use cgroup::{Cgroup, Layout, Wanted};
+use pool::Pool;
 
 /// Runs steps with the OCI runtime that is part of this binary.
 #[derive(Debug)]
 pub struct EmbeddedExecutor {
-    config: ExecutorConfig,
+    shared: Arc<Shared>,
 }
 
-/// Runs steps with an OCI runtime binary (`runc`, `crun`).
+/// What lives as long as the executor.
 #[derive(Debug)]
-pub struct ExternalExecutor {
+struct Shared {
     config: ExecutorConfig,
-    runtime: PathBuf,
+    executable: OwnedFd,
+    layout: Layout,
+    sandbox: Pool,
+    insecure: Pool,
 }
 
 impl EmbeddedExecutor {
@@ -23,58 +47,92 @@ impl EmbeddedExecutor {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if this executable cannot be opened to be started anew.
+    /// [`Error::System`] if this executable cannot be opened to be started anew: not root, or a kernel before 5.12.
     pub fn new(config: ExecutorConfig) -> Result<Self> {
-        Ok(Self { config })
-    }
-}
-
-impl ExternalExecutor {
-    /// Uses the OCI runtime at `runtime`; bundles are made in `state` (a folder, emptied first).
-    ///
-    /// # Errors
-    ///
-    /// [`Error::Runtime`] if there is no such program.
-    pub fn new(config: ExecutorConfig, runtime: PathBuf, state: PathBuf) -> Result<Self> {
-        drop(state);
-        Ok(Self { config, runtime })
+        let executable =
+            exe::own().map_err(|source| Error::System { step: "open our own executable to run steps", source })?;
+        let layout = Layout::detect();
+        let (sandbox, insecure) = (Pool::new(Security::Sandbox), Pool::new(Security::Insecure));
+        Ok(Self { shared: Arc::new(Shared { config, executable, layout, sandbox, insecure }) })
     }
 }
 
 impl Executor for EmbeddedExecutor {
     fn start(&self, spec: RunSpec, io: ProcessIo) -> BoxFuture<'_, Result<Container>> {
-        drop((spec, io, &self.config));
-        Box::pin(async { Err(Error::Lost) })
+        Box::pin(start(self.shared.clone(), spec, io))
     }
 
-    fn prepare(&self, _: Security) {}
+    fn prepare(&self, security: Security) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let shared = self.shared.clone();
+            runtime.spawn(async move { shared.pool(security).prepare(&shared).await });
+        }
+    }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+        Box::pin(async {
+            self.shared.sandbox.shutdown().await;
+            self.shared.insecure.shutdown().await;
+        })
     }
 }
 
-impl Executor for ExternalExecutor {
-    fn start(&self, spec: RunSpec, io: ProcessIo) -> BoxFuture<'_, Result<Container>> {
-        drop((spec, io, &self.config, &self.runtime));
-        Box::pin(async { Err(Error::Lost) })
+impl Shared {
+    fn pool(&self, security: Security) -> &Pool {
+        match security {
+            Security::Sandbox => &self.sandbox,
+            Security::Insecure => &self.insecure,
+        }
     }
 
-    fn prepare(&self, _: Security) {}
-
-    fn shutdown(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {})
+    fn cgroup(&self, spec: &RunSpec) -> Result<Option<Cgroup>> {
+        let parent = spec.cgroup_parent.as_ref().or(self.config.cgroup_parent.as_ref());
+        let wanted = Wanted {
+            id: &spec.id,
+            parent: parent.map(|parent| parent.0.as_str()),
+            resources: &spec.resources,
+            samples: spec.samples,
+            sandbox: spec.security == Security::Sandbox,
+        };
+        if wanted.anything() { Cgroup::new(&self.layout, &wanted).map(Some) } else { Ok(None) }
     }
+}
+
+async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Container> {
+    start::check(&spec)?;
+    let pool = shared.pool(spec.security);
+    let cgroup = shared.cgroup(&spec)?.map(Arc::new);
+    let birthplace = cgroup.as_ref().and_then(|cgroup| cgroup.birthplace());
+    let (zygote, born) = pool.take(&shared, birthplace).await?;
+    let spec = Arc::new(spec);
+    let setting_up = {
+        let (shared, spec, cgroup) = (shared.clone(), spec.clone(), cgroup.clone());
+        let nodev = zygote.nodev;
+        tokio::task::spawn_blocking(move || {
+            let sandbox = spec.security == Security::Sandbox;
+            let (cgroups, doors) = match &cgroup {
+                Some(cgroup) => (cgroup.view().clone(), cgroup.doors(false)),
+                None => (shared.layout.view(sandbox, false), Ok(Vec::new())),
+            };
+            let doors = doors.map_err(|source| Error::System { step: "open a cgroup", source })?;
+            let around = start::Surroundings { dns: &shared.config.dns, nodev, cgroups, doors };
+            start::container(born, &spec, &io.stdin, around).map(|started| (started, io))
+        })
+    };
+    let (started, io) = setting_up.await.map_err(|_| Error::Lost)??;
+    let id = spec.id.clone();
+    let process = owner::own_container(started, io, owner::Home { zygote: zygote.zygote, spec, cgroup });
+    Ok(Container::new(id, process))
 }
 
 /// This process was started to be the runtime helper: `main` must call [`runtime_main`] at once.
 #[must_use]
 pub fn is_runtime() -> bool {
-    false
+    std::env::args_os().next().is_some_and(|name| name == helper::NAME)
 }
 
-/// Serves as the runtime helper until its daemon ends.
+/// Serves as the runtime helper until its daemon ends. The process must have one thread only.
 #[must_use]
 pub fn runtime_main() -> ExitCode {
-    ExitCode::FAILURE
+    helper::serve()
 }

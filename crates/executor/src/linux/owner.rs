@@ -1,0 +1,382 @@
+//! The task that owns a running process: moves its streams, answers requests, says how it ended, and clears up.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use rustix::termios::Winsize;
+use tokio::io::unix::AsyncFd;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use super::cgroup::Cgroup;
+use super::start::{self, Started, Streams};
+use super::wire::Stub;
+use super::zygote::Zygote;
+use super::{stubs, sys};
+use crate::process::{Ended, Request};
+use crate::{
+    Error, Exit, Output, OutputStream, Process, ProcessIo, ProcessSpec, Result, RunSpec, Sample, Stdin, WinSize,
+};
+
+/// Most bytes of one chunk of output.
+const CHUNK: usize = 32 << 10;
+/// How often a container is measured, and how many measurements are kept before every other is dropped.
+const SAMPLE_EVERY: Duration = Duration::from_secs(1);
+const MAX_SAMPLES: usize = 120;
+
+/// What a container's owner has beyond the process.
+pub(super) struct Home {
+    pub(super) zygote: Zygote,
+    pub(super) spec: Arc<RunSpec>,
+    pub(super) cgroup: Option<Arc<Cgroup>>,
+}
+
+/// Takes over a container whose program runs.
+pub(super) fn own_container(started: Started, io: ProcessIo, home: Home) -> Process {
+    own(started, io, Some(home))
+}
+
+fn own(started: Started, io: ProcessIo, home: Option<Home>) -> Process {
+    let (requests, asked) = mpsc::unbounded_channel();
+    let (ended, watch) = watch::channel(None);
+    tokio::spawn(run(started, io, home, asked, ended));
+    Process::new(requests, watch)
+}
+
+async fn run(
+    started: Started,
+    io: ProcessIo,
+    home: Option<Home>,
+    asked: mpsc::UnboundedReceiver<Request>,
+    ended: watch::Sender<Ended>,
+) {
+    let Started { born, streams, message, root, stubs } = started;
+    let result = live(born, streams, message, io, home.as_ref(), asked).await;
+    let cgroup = home.and_then(|home| home.cgroup);
+    let clear = tokio::task::spawn_blocking(move || clear(root, &stubs, cgroup));
+    let oom = clear.await.unwrap_or_default();
+    let result = result.map(|exit| Exit { oom_killed: oom, ..exit });
+    // Nobody may care.
+    ended.send_replace(Some(result.map_err(Arc::new)));
+}
+
+/// Nothing of the container runs any more: its traces go. The result: whether it died for lack of memory.
+fn clear(root: Option<OwnedFd>, stubs: &[Stub], cgroup: Option<Arc<Cgroup>>) -> bool {
+    if let Some(root) = &root {
+        stubs::remove(root.as_fd(), stubs);
+    }
+    // The last handle on the root: closing it unmounts.
+    drop(root);
+    let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed());
+    drop(cgroup);
+    oom
+}
+
+async fn live(
+    mut born: super::zygote::Born,
+    streams: Streams,
+    message: Option<String>,
+    io: ProcessIo,
+    home: Option<&Home>,
+    mut asked: mpsc::UnboundedReceiver<Request>,
+) -> Result<Exit> {
+    let failed = |source| Error::System { step: "read the output of a process", source };
+    let mut pumps = Pumps::new(streams, io).map_err(failed)?;
+    if let Some(message) = message {
+        pumps.write(OutputStream::Stderr, Bytes::from(message)).await;
+    }
+    let mut samples = Samples::new(home.and_then(|home| home.cgroup.clone()).filter(|_| wants_samples(home)));
+    let mut handles = true;
+    let status = loop {
+        tokio::select! {
+            status = &mut born.ended => break status,
+            () = pumps.turn() => {}
+            request = asked.recv(), if handles => match request {
+                Some(Request::Signal(signal)) => signal_process(&born.pidfd, signal),
+                Some(Request::Resize(size)) => pumps.resize(size),
+                Some(Request::Exec { spec, io, reply }) => exec(home, &born.pidfd, *spec, io, reply),
+                // Nobody holds it any more.
+                None => {
+                    signal_process(&born.pidfd, crate::process::SIGKILL);
+                    handles = false;
+                }
+            },
+            () = samples.tick() => {}
+        }
+    };
+    pumps.drain().await;
+    let status = status.map_err(|_| Error::Lost)?;
+    Ok(Exit { code: code(status), oom_killed: false, samples: samples.finish() })
+}
+
+fn wants_samples(home: Option<&Home>) -> bool {
+    home.is_some_and(|home| home.spec.samples)
+}
+
+fn signal_process(pidfd: &OwnedFd, signal: i32) {
+    if let Err(error) = sys::pidfd_signal(pidfd.as_fd(), signal) {
+        tracing::debug!(%error, signal, "signal not delivered");
+    }
+}
+
+/// The exit code of a wait status, as shells and OCI runtimes tell it.
+fn code(status: i32) -> u32 {
+    let signal = status & 0x7f;
+    if signal == 0 { (status >> 8 & 0xff) as u32 } else { 128 + signal as u32 }
+}
+
+fn exec(
+    home: Option<&Home>,
+    pidfd: &Arc<OwnedFd>,
+    spec: ProcessSpec,
+    io: ProcessIo,
+    reply: oneshot::Sender<Result<Process>>,
+) {
+    let Some(Home { zygote, spec: first, cgroup }) = home else {
+        _ = reply.send(Err(Error::Unsupported { feature: "exec".to_owned(), place: "in a process that is no container" }));
+        return;
+    };
+    let (zygote, first, cgroup, pidfd) = (zygote.clone(), first.clone(), cgroup.clone(), pidfd.clone());
+    tokio::spawn(async move {
+        let process = start_further(&zygote, &first, cgroup, pidfd, spec, io).await;
+        // If nobody waits for it any more, dropping it kills it.
+        drop(reply.send(process));
+    });
+}
+
+async fn start_further(
+    zygote: &Zygote,
+    first: &Arc<RunSpec>,
+    cgroup: Option<Arc<Cgroup>>,
+    pidfd: Arc<OwnedFd>,
+    spec: ProcessSpec,
+    io: ProcessIo,
+) -> Result<Process> {
+    start::check_process(&spec)?;
+    let born = zygote.exec(pidfd).await.map_err(|error| {
+        tracing::debug!(%error, container = first.id, "cannot start a further process");
+        Error::NotRunning(first.id.clone())
+    })?;
+    let first = first.clone();
+    let started = tokio::task::spawn_blocking(move || {
+        let doors = cgroup.map(|cgroup| cgroup.doors(true)).transpose();
+        let doors = doors.map_err(|source| Error::System { step: "open a cgroup", source })?.unwrap_or_default();
+        let started = start::further(born, &spec, &first, &io.stdin, doors)?;
+        Ok((started, io))
+    });
+    let (started, io) = started.await.map_err(|_| Error::Lost)??;
+    Ok(own(started, io, None))
+}
+
+/// Measurements, if they are wanted.
+struct Samples {
+    cgroup: Option<Arc<Cgroup>>,
+    taken: Vec<Sample>,
+    every: Duration,
+}
+
+impl Samples {
+    fn new(cgroup: Option<Arc<Cgroup>>) -> Self {
+        Self { cgroup, taken: Vec::new(), every: SAMPLE_EVERY }
+    }
+
+    async fn tick(&mut self) {
+        match &self.cgroup {
+            None => std::future::pending().await,
+            Some(cgroup) => {
+                tokio::time::sleep(self.every).await;
+                self.taken.push(cgroup.sample());
+                if self.taken.len() >= MAX_SAMPLES {
+                    let mut keep = false;
+                    self.taken.retain(|_| {
+                        keep = !keep;
+                        keep
+                    });
+                    self.every *= 2;
+                }
+            }
+        }
+    }
+
+    fn finish(mut self) -> Vec<Sample> {
+        if let Some(cgroup) = &self.cgroup {
+            self.taken.push(cgroup.sample());
+        }
+        self.taken
+    }
+}
+
+/// The streams of a process, moved as data comes.
+struct Pumps {
+    outputs: Vec<(OutputStream, AsyncFd<OwnedFd>)>,
+    input: Option<AsyncFd<OwnedFd>>,
+    stdin: Option<mpsc::Receiver<Bytes>>,
+    /// Input that was taken from the channel but not by the process.
+    pending: Bytes,
+    output: Option<mpsc::Sender<Output>>,
+    buffer: BytesMut,
+    terminal: bool,
+}
+
+impl Pumps {
+    fn new(streams: Streams, io: ProcessIo) -> io::Result<Self> {
+        let ProcessIo { stdin, output } = io;
+        let stdin = match stdin {
+            Stdin::Null => None,
+            Stdin::Channel(channel) => Some(channel),
+        };
+        let terminal = matches!(streams, Streams::Terminal(_));
+        let (outputs, input) = match streams {
+            Streams::Pipes { stdin, stdout, stderr } => (
+                vec![(OutputStream::Stdout, sys::watch(stdout)?), (OutputStream::Stderr, sys::watch(stderr)?)],
+                stdin.map(sys::watch).transpose()?,
+            ),
+            Streams::Terminal(master) => {
+                let input = stdin.is_some().then(|| master.try_clone().and_then(sys::watch)).transpose()?;
+                (vec![(OutputStream::Stdout, sys::watch(master)?)], input)
+            }
+        };
+        Ok(Self { outputs, input, stdin, pending: Bytes::new(), output, buffer: BytesMut::new(), terminal })
+    }
+
+    /// Moves something; waits until there is something to move.
+    async fn turn(&mut self) {
+        let Self { outputs, input, stdin, pending, .. } = self;
+        let index = tokio::select! {
+            index = readable(outputs) => index,
+            () = feed(input, stdin, pending) => return,
+        };
+        if let Some(index) = index {
+            self.read(index).await;
+        }
+    }
+
+    /// Reads one chunk of a stream. Its end is taken out. `false`: nothing was there.
+    async fn read(&mut self, index: usize) -> bool {
+        let (stream, ref fd) = self.outputs[index];
+        self.buffer.reserve(CHUNK);
+        self.buffer.resize(CHUNK, 0);
+        let mut ready = match fd.ready(tokio::io::Interest::READABLE).await {
+            Ok(ready) => ready,
+            Err(_) => {
+                self.outputs.remove(index);
+                return false;
+            }
+        };
+        let buffer = &mut self.buffer;
+        match ready.try_io(|fd| rustix::io::read(fd, &mut buffer[..]).map_err(Into::into)) {
+            Err(_would_block) => false,
+            // A terminal whose processes are gone fails to be read.
+            Ok(Ok(0) | Err(_)) => {
+                drop(ready);
+                self.outputs.remove(index);
+                false
+            }
+            Ok(Ok(length)) => {
+                drop(ready);
+                let data = self.buffer.split_to(length).freeze();
+                self.write(stream, data).await;
+                true
+            }
+        }
+    }
+
+    async fn write(&mut self, stream: OutputStream, data: Bytes) {
+        if let Some(output) = &self.output
+            && output.send(Output { stream, data }).await.is_err()
+        {
+            self.output = None;
+        }
+    }
+
+    /// Every process that could write is gone, so what is in the pipes now is all there will ever be.
+    async fn drain(&mut self) {
+        for (stream, fd) in std::mem::take(&mut self.outputs) {
+            loop {
+                self.buffer.resize(CHUNK, 0);
+                match rustix::io::read(fd.get_ref(), &mut self.buffer[..]) {
+                    Ok(length @ 1..) => {
+                        let data = self.buffer.split_to(length).freeze();
+                        self.write(stream, data).await;
+                    }
+                    Err(rustix::io::Errno::INTR) => {}
+                    _ => break,
+                }
+            }
+        }
+    }
+
+    fn resize(&self, size: WinSize) {
+        if !self.terminal {
+            return;
+        }
+        if let Some((_, master)) = self.outputs.first() {
+            let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
+            if let Err(error) = rustix::termios::tcsetwinsize(master.get_ref(), size) {
+                tracing::debug!(%error, "cannot resize the terminal");
+            }
+        }
+    }
+}
+
+/// Waits until one of the streams can be read, the first of them being preferred.
+async fn readable(outputs: &[(OutputStream, AsyncFd<OwnedFd>)]) -> Option<usize> {
+    match outputs {
+        [] => std::future::pending().await,
+        [(_, one)] => one.readable().await.ok().map(|_| 0),
+        [(_, first), (_, second), ..] => tokio::select! {
+            biased;
+            ready = first.readable() => ready.ok().map(|_| 0),
+            ready = second.readable() => ready.ok().map(|_| 1),
+        },
+    }
+}
+
+/// Moves input to the process; what it does not take now stays in `pending`. Safe to be interrupted.
+async fn feed(input: &mut Option<AsyncFd<OwnedFd>>, stdin: &mut Option<mpsc::Receiver<Bytes>>, pending: &mut Bytes) {
+    let Some(fd) = input else { return std::future::pending().await };
+    if pending.is_empty() {
+        let next = match stdin {
+            Some(channel) => channel.recv().await,
+            None => None,
+        };
+        match next {
+            Some(bytes) => *pending = bytes,
+            None => {
+                *stdin = None;
+                *input = None;
+                return;
+            }
+        }
+    }
+    while !pending.is_empty() {
+        let Ok(mut ready) = fd.writable().await else { break };
+        match ready.try_io(|fd| rustix::io::write(fd, pending).map_err(Into::into)) {
+            Err(_would_block) => {}
+            Ok(Ok(written)) => drop(pending.split_to(written)),
+            // It reads no more.
+            Ok(Err(_)) => {
+                drop(ready);
+                *input = None;
+                *stdin = None;
+                return;
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn codes_are_those_of_shells() {
+        assert_eq!(code(0), 0);
+        assert_eq!(code(37 << 8), 37);
+        assert_eq!(code(9), 137);
+        assert_eq!(code(11 | 0x80), 139);
+        assert_eq!(code(255 << 8), 255);
+    }
+}

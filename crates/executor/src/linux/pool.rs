@@ -1,0 +1,104 @@
+//! The zygote of one kind of containers, and first processes that it has made ahead.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use super::zygote::{Born, Options, Zygote};
+use super::wire::{NODEV, SANDBOX};
+use super::{Shared, cgroup};
+use crate::{Error, Result, Security};
+
+/// How long a prepared process waits for a use.
+const PATIENCE: Duration = Duration::from_secs(5);
+
+/// A zygote and what its containers need to know of it.
+#[derive(Debug, Clone)]
+pub(super) struct Parent {
+    pub(super) zygote: Zygote,
+    /// No device rules: file systems of its containers must keep devices away.
+    pub(super) nodev: bool,
+}
+
+#[derive(Debug)]
+pub(super) struct Pool {
+    security: Security,
+    parent: tokio::sync::Mutex<Option<Parent>>,
+    prepared: Mutex<Option<(Instant, Parent, Born)>>,
+}
+
+impl Pool {
+    pub(super) fn new(security: Security) -> Self {
+        Self { security, parent: tokio::sync::Mutex::default(), prepared: Mutex::default() }
+    }
+
+    /// A process that waits for its setup: one prepared, or a new one. One in a cgroup of its own is always new.
+    pub(super) async fn take(&self, shared: &Arc<Shared>, cgroup: Option<OwnedFd>) -> Result<(Parent, Born)> {
+        let prepared = if cgroup.is_none() { self.prepared().take() } else { None };
+        if let Some((_, parent, born)) = prepared
+            && !parent.zygote.is_gone()
+        {
+            return Ok((parent, born));
+        }
+        let parent = self.parent(shared).await?;
+        let born = parent.zygote.start(cgroup).await;
+        let born = born.map_err(|source| Error::System { step: "make a container's process", source })?;
+        Ok((parent, born))
+    }
+
+    /// Makes a process ahead, if there is none.
+    pub(super) async fn prepare(&self, shared: &Arc<Shared>) {
+        if self.prepared().is_some() {
+            return;
+        }
+        let Ok(parent) = self.parent(shared).await else { return };
+        let Ok(born) = parent.zygote.start(None).await else { return };
+        let since = Instant::now();
+        *self.prepared() = Some((since, parent, born));
+        let shared = Arc::downgrade(shared);
+        let security = self.security;
+        tokio::spawn(async move {
+            tokio::time::sleep(PATIENCE).await;
+            if let Some(shared) = shared.upgrade() {
+                shared.pool(security).prepared().take_if(|prepared| prepared.0 == since);
+            }
+        });
+    }
+
+    pub(super) async fn shutdown(&self) {
+        let parent = self.parent.lock().await.take();
+        self.prepared().take();
+        if let Some(parent) = parent {
+            parent.zygote.shutdown().await;
+        }
+    }
+
+    /// The zygote; a new one if there is none.
+    async fn parent(&self, shared: &Arc<Shared>) -> Result<Parent> {
+        let mut slot = self.parent.lock().await;
+        if let Some(parent) = slot.as_ref().filter(|parent| !parent.zygote.is_gone()) {
+            return Ok(parent.clone());
+        }
+        let (shared, security) = (shared.clone(), self.security);
+        let spawning = tokio::task::spawn_blocking(move || spawn(&shared, security));
+        let parent = spawning.await.map_err(|_| Error::Lost)??;
+        Ok(slot.insert(parent).clone())
+    }
+
+    fn prepared(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Parent, Born)>> {
+        // What a panicking thread left is still a process that waits, or none.
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+fn spawn(shared: &Shared, security: Security) -> Result<Parent> {
+    cgroup::sweep(&shared.layout);
+    let sandboxed = security == Security::Sandbox;
+    let cgroup = if sandboxed { cgroup::Sandbox::new(&shared.layout) } else { None };
+    let nodev = sandboxed && cgroup.is_none();
+    let flags = if sandboxed { SANDBOX } else { 0 } | if nodev { NODEV } else { 0 };
+    let options = Options { flags, cgroup, oom_score_adj: shared.config.oom_score_adj };
+    let zygote = Zygote::spawn(&shared.executable, options)
+        .map_err(|source| Error::System { step: "start the runtime helper", source })?;
+    Ok(Parent { zygote, nodev })
+}

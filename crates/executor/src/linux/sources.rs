@@ -1,0 +1,39 @@
+//! Mount sources as detached mounts, opened by the daemon: the container never sees a path of the host.
+
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+
+use kiln_store::MountSpec;
+use rustix::fs::{CWD, Mode, OFlags};
+
+use super::mount;
+use crate::Tree;
+
+/// A detached mount of a tree.
+pub(super) fn open(tree: &Tree) -> io::Result<OwnedFd> {
+    match tree {
+        Tree::Mount(MountSpec::Bind { path, read_only }) => {
+            let mount = host(path)?;
+            mount::restrict(&mount, if *read_only { mount::RDONLY } else { 0 })?;
+            Ok(mount)
+        }
+        Tree::Mount(spec) => spec.open_fd().map_err(|error| match error {
+            kiln_store::Error::Mount { source, what, hint } => {
+                io::Error::new(source.kind(), format!("{what}: {source} {hint}").trim_end().to_owned())
+            }
+            other => io::Error::other(other),
+        }),
+        Tree::Handle(handle) => match mount::clone_of(handle.as_fd(), "") {
+            // A mount that is attached nowhere cannot be cloned before Linux 6.15; it can be attached itself, once.
+            Err(error) if error.raw_os_error() == Some(libc::EINVAL) => Ok(handle.try_clone()?),
+            other => other,
+        },
+    }
+}
+
+/// A detached mount of a file or folder of the host, links followed.
+pub(super) fn host(path: &Path) -> io::Result<OwnedFd> {
+    let handle = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mount::clone_of(handle, "")
+}

@@ -1,0 +1,141 @@
+//! Whatever the end, nothing stays.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use kiln_executor::{Error, Executor as _, ProcessIo, Resources, run};
+use tokio_util::sync::CancellationToken;
+
+use crate::support::{Bench, descendants, mount_count};
+
+crate::tests![background_processes, cancelled, thousand_cancelled, dropped, dropped_while_starting, out_of_memory, resources, samples, helper_killed];
+
+async fn background_processes(bench: Arc<Bench>) {
+    let start = Instant::now();
+    let ran = bench.run(bench.script("(sleep 30; echo late) & echo started")).await;
+    assert_eq!((ran.exit.code, ran.out.as_str()), (0, "started\n"));
+    assert!(start.elapsed() < Duration::from_secs(5));
+}
+
+async fn cancelled(bench: Arc<Bench>) {
+    let token = CancellationToken::new();
+    let (io, mut output) = ProcessIo::output(4);
+    let spec = bench.script("trap '' TERM INT HUP; (trap '' TERM; setsid sleep 1000) & echo up; while :; do sleep 1000; done");
+    let cancel = token.clone();
+    let canceller = tokio::spawn(async move {
+        output.recv().await.unwrap();
+        cancel.cancel();
+        // Whoever cancels also stops reading.
+        drop(output);
+    });
+    let result = run(&bench.executor, spec, io, &token).await;
+    assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+    canceller.await.unwrap();
+    assert!(matches!(run(&bench.executor, bench.script("true"), ProcessIo::default(), &token).await, Err(Error::Cancelled)));
+}
+
+/// Steps that fork and ignore signals, cancelled at moments of all kinds.
+async fn thousand_cancelled(bench: Arc<Bench>) {
+    let (mounts, processes) = (mount_count(), descendants().len());
+    let count = if cfg!(debug_assertions) { 1000 } else { 3000 };
+    let start = Instant::now();
+    let mut tasks = tokio::task::JoinSet::new();
+    for n in 0..count {
+        while tasks.len() >= 8 {
+            tasks.join_next().await.unwrap().unwrap();
+        }
+        let bench = bench.clone();
+        tasks.spawn(async move {
+            let spec = bench.script("trap '' TERM; for i in 1 2 3 4; do (trap '' TERM; setsid sleep 1000; :) & done; f() { f | f & }; [ $((RANDOM % 10)) = 0 ] && f; wait; sleep 1000");
+            let token = CancellationToken::new();
+            let cancel = token.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(Duration::from_micros(n % 40 * 500)).await;
+                cancel.cancel();
+            });
+            let result = run(&bench.executor, spec, ProcessIo::default(), &token).await;
+            assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+        });
+    }
+    while let Some(done) = tasks.join_next().await {
+        done.unwrap();
+    }
+    println!("    {count} in {:.1?}", start.elapsed());
+    // At most the helper and what it has prepared.
+    assert!(descendants().len() <= processes.max(2), "{:?}", descendants());
+    assert_eq!(mount_count(), mounts);
+}
+
+async fn dropped(bench: Arc<Bench>) {
+    let container = bench.start("trap '' TERM; sleep 1000 & sleep 1000").await;
+    let before = descendants().len();
+    drop(container);
+    for _ in 0..100 {
+        if descendants().len() < before {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", descendants());
+}
+
+async fn dropped_while_starting(bench: Arc<Bench>) {
+    let before = descendants().len();
+    for n in 0..100 {
+        let starting = bench.start("sleep 1000");
+        drop(tokio::time::timeout(Duration::from_micros(n * 50), starting).await);
+    }
+    for _ in 0..100 {
+        if descendants().len() <= before.max(2) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", descendants());
+}
+
+async fn out_of_memory(bench: Arc<Bench>) {
+    let mut spec = bench.script("tail /dev/zero");
+    spec.resources = Resources { memory: 32 << 20, memory_swap: 32 << 20, ..Resources::default() };
+    match bench.try_run(spec).await {
+        Ok(ran) => assert!(ran.exit.oom_killed && ran.exit.code == 137, "{ran:?}"),
+        Err(Error::Setup { step, source }) => println!("    skipped: {step}: {source}"),
+        Err(error) => panic!("{error}"),
+    }
+    assert!(!bench.run(bench.script("exit 1")).await.exit.oom_killed);
+}
+
+async fn resources(bench: Arc<Bench>) {
+    let mut spec = bench.script("cat /sys/fs/cgroup/memory.max /sys/fs/cgroup/memory/memory.limit_in_bytes 2>/dev/null; cat /proc/self/cgroup");
+    spec.resources = Resources { memory: 256 << 20, ..Resources::default() };
+    match bench.try_run(spec).await {
+        Ok(ran) => assert!(ran.out.starts_with("268435456\n"), "{ran:?}"),
+        Err(Error::Setup { step, source }) => println!("    skipped: {step}: {source}"),
+        Err(error) => panic!("{error}"),
+    }
+    let mut spec = bench.script("true");
+    spec.cgroup_parent = Some(kiln_executor::CgroupParent("../../x".to_owned()));
+    assert!(bench.try_run(spec).await.unwrap_err().to_string().contains("cgroup parent"));
+}
+
+async fn samples(bench: Arc<Bench>) {
+    let mut spec = bench.script("for i in $(seq 20000); do :; done");
+    spec.samples = true;
+    let ran = bench.run(spec).await;
+    let sample = ran.exit.samples.last().expect("one at the end");
+    println!("    {sample:?}");
+}
+
+async fn helper_killed(bench: Arc<Bench>) {
+    let mut container = bench.start("trap '' TERM; sleep 1000 & wait").await;
+    for pid in descendants() {
+        let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
+        let name = std::fs::read_to_string(format!("/proc/{}/comm", pid.as_raw_nonzero())).unwrap_or_default();
+        if name.trim() == "kiln-runtime" {
+            rustix::process::kill_process(pid, rustix::process::Signal::KILL).unwrap();
+        }
+    }
+    assert!(container.wait().await.is_err());
+    // The next one has a new helper.
+    assert_eq!(bench.output("echo again").await, "again\n");
+}

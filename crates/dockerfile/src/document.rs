@@ -5,7 +5,7 @@ use crate::directives::{Directives, detect_syntax, find_check};
 use crate::error::{Error, ErrorKind, Errors};
 use crate::instruction::{self, Parsed};
 use crate::lint::{Linter, tree};
-use crate::parser::{self, Keyword, Statement};
+use crate::parser::{Keyword, Statement, Statements};
 
 /// Most errors that are reported of one file.
 pub const MAX_ERRORS: usize = 20;
@@ -36,25 +36,37 @@ pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Error
     if text.is_empty() {
         return Err(Error::new(ErrorKind::Syntax, "the Dockerfile cannot be empty").into());
     }
-    let mut document = parser::read(text);
-    let mut errors = std::mem::take(&mut document.errors);
+    let mut statements = Statements::new(text);
     let mut builder = Builder { dockerfile: Dockerfile::default(), in_stage: false, orphaned: false };
-    builder.dockerfile.directives =
-        Directives { escape: document.escape, syntax: detect_syntax(text), check: find_check(text) };
-    if errors.is_empty() {
-        tree::empty_continuations(&document, linter);
-    }
-    // A truncated file is not worth guessing about, and one error is enough to stop the lint.
-    for statement in document.statements {
-        if errors.is_empty() {
-            tree::statement(&statement, linter);
-        }
-        match builder.add(statement) {
-            Ok(added) if errors.is_empty() => builder.describe(added, linter),
+    let mut errors = Vec::new();
+    // What the lint finds counts if the file can be cut into statements, up to the first that is wrong.
+    let mut found = linter.child();
+    let mut is_cut = true;
+    while let Some(statement) = statements.next() {
+        let added = match statement {
+            Err(error) => {
+                is_cut = false;
+                Err(error)
+            }
+            Ok(statement) => {
+                if errors.is_empty() {
+                    tree::statement(&statement, &mut found);
+                }
+                builder.add(statement)
+            }
+        };
+        match added {
+            Ok(added) if errors.is_empty() => builder.describe(added, &mut found),
             Ok(_) => {}
             Err(error) => errors.push(error),
         }
     }
+    if is_cut {
+        tree::empty_continuations(statements.empty_continuations(), linter);
+        linter.adopt(found);
+    }
+    builder.dockerfile.directives =
+        Directives { escape: statements.escape(), syntax: detect_syntax(text), check: find_check(text) };
     finish(builder.dockerfile, errors, linter)
 }
 
@@ -78,12 +90,10 @@ fn finish(dockerfile: Dockerfile, mut errors: Vec<Error>, linter: &mut Linter) -
 /// # Errors
 /// When there is not exactly one instruction, or it is wrong.
 pub fn parse_instruction(text: &str) -> Result<Instruction, Error> {
-    let mut document = parser::read(text);
-    if let Some(error) = document.errors.drain(..).next() {
-        return Err(error);
-    }
-    match (document.statements.pop(), document.statements.len()) {
-        (Some(statement), 0) => match instruction::parse(statement)? {
+    let mut statements = Statements::new(text);
+    let first = statements.next().transpose()?;
+    match (first, statements.next().transpose()?) {
+        (Some(statement), None) => match instruction::parse(statement)? {
             Parsed::Instruction(instruction) => Ok(instruction),
             Parsed::Stage(stage) => {
                 Err(Error::new(ErrorKind::Argument, "FROM can't stand here").at(stage.span))

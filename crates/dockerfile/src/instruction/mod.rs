@@ -38,11 +38,17 @@ fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
     let command = command(kind, &mut statement)?;
     Ok(Parsed::Instruction(Instruction {
         keyword: statement.keyword.text,
-        code: statement.text.trim().to_owned(),
+        code: code(statement.text),
         span: statement.span,
         comments: statement.comments,
         command,
     }))
+}
+
+/// The text without the blanks at its end; there are none at its start.
+fn code(mut text: String) -> String {
+    text.truncate(text.trim_end().len());
+    text
 }
 
 fn unknown_instruction(keyword: &Word) -> Error {
@@ -202,8 +208,7 @@ fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
         }
         _ => {}
     }
-    let text = statement.text.trim_start();
-    let expression = text.get(statement.keyword.len()..).unwrap_or_default();
+    let expression = statement.text.get(statement.keyword.len()..).unwrap_or_default();
     let mut expression = expression.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']).to_owned();
     for heredoc in &statement.heredocs {
         expression.push('\n');

@@ -1,7 +1,7 @@
 //! FROM.
 
 use super::flags::{Flags, Kind};
-use super::{description, refuse};
+use super::{code, description, refuse};
 use crate::ast::Stage;
 use crate::error::Error;
 use crate::parser::Statement;
@@ -25,7 +25,7 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
     let spelled_name = named.as_ref().and(words.get(2)).map(|word| word.text.clone());
     let name = named.as_ref().map(|(_, name)| name.clone());
     Ok(Stage {
-        code: statement.text.trim().to_owned(),
+        code: code(statement.text),
         span: statement.span,
         base: base.clone(),
         description: name.as_ref().and_then(|name| description(&statement.comments, name)),

@@ -108,6 +108,16 @@ impl Linter {
         Err(Error::new(ErrorKind::Lint, format!("lint violation found for rules: {}", rules.join(", "))))
     }
 
+    /// A linter of the same kind without warnings, for findings that may not count in the end.
+    pub(crate) fn child(&self) -> Self {
+        Self { warnings: Vec::new(), ..self.clone() }
+    }
+
+    /// Takes the findings of a child over.
+    pub(crate) fn adopt(&mut self, child: Self) {
+        self.warnings.extend(child.warnings);
+    }
+
     fn report(&mut self, config: &Config, span: Span, finding: Finding<'_>) {
         let rule = finding.rule();
         if !self.silent && config.runs(rule) {

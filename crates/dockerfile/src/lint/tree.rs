@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use super::{Finding, Linter};
 use crate::ast::Stage;
-use crate::parser::{Document, Keyword, Statement};
+use crate::parser::{Keyword, Statement};
 use crate::span::Span;
 use crate::word::Word;
 
@@ -12,8 +12,8 @@ use crate::word::Word;
 const RESERVED: [&str; 2] = ["context", "scratch"];
 
 /// Blank lines inside instructions.
-pub(crate) fn empty_continuations(document: &Document, linter: &mut Linter) {
-    for span in &document.empty_continuations {
+pub(crate) fn empty_continuations(last_lines: &[Span], linter: &mut Linter) {
+    for span in last_lines {
         linter.run(*span, Finding::NoEmptyContinuation);
     }
 }

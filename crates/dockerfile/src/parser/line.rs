@@ -32,7 +32,11 @@ impl<'a> Line<'a> {
     }
 
     fn is_comment(self) -> bool {
-        self.raw.trim_start().starts_with('#')
+        match self.raw.as_bytes().first() {
+            Some(b'#') => true,
+            Some(b'!'..=b'~') => false,
+            _ => self.raw.trim_start().starts_with('#'),
+        }
     }
 }
 
@@ -161,7 +165,8 @@ fn column(line: &str, part: &str) -> u32 {
 /// Cuts the escape character at the end of a line, with blanks after it; says whether there was one.
 /// Two of them in a row continue nothing.
 fn strip_continuation(line: &str, escape: char) -> (&str, bool) {
-    match line.trim_end_matches([' ', '\t']).strip_suffix(escape) {
+    let kept = line.bytes().rposition(|b| b != b' ' && b != b'\t').map_or(0, |at| at + 1);
+    match line[..kept].strip_suffix(escape) {
         Some(body) if !body.ends_with(escape) => (body, true),
         _ => (line, false),
     }

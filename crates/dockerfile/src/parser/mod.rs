@@ -33,7 +33,7 @@ pub(crate) struct Statement {
     pub(crate) flags: Vec<Word>,
     pub(crate) args: Args,
     pub(crate) heredocs: Vec<Heredoc>,
-    /// The joined text; blanks at its end are kept.
+    /// The joined text; blanks at its start are cut, those at its end are kept.
     pub(crate) text: String,
     /// With the heredocs.
     pub(crate) span: Span,
@@ -58,72 +58,96 @@ impl Args {
     }
 }
 
-/// A file cut into statements.
-#[derive(Debug, Default)]
-pub(crate) struct Document {
-    pub(crate) escape: char,
-    pub(crate) statements: Vec<Statement>,
-    /// The last lines of instructions with blank lines inside.
-    pub(crate) empty_continuations: Vec<Span>,
-    /// What is wrong with the text, in order.
-    pub(crate) errors: Vec<Error>,
-}
-
-/// Cuts a file into statements. Errors don't stop it; a statement with an error is left out.
-pub(crate) fn read(text: &str) -> Document {
-    let mut reader = Reader {
-        lines: Lines::new(text),
-        directives: DirectiveReader::new("#"),
-        comments: Vec::new(),
-        document: Document { escape: '\\', ..Document::default() },
-        begun: false,
-    };
-    while match reader.step() {
-        Ok(more) => more,
-        Err(error) => {
-            reader.document.errors.push(error);
-            true
-        }
-    } {}
-    if !reader.begun && reader.document.errors.is_empty() {
-        reader.document.errors.push(
-            Error::new(ErrorKind::Syntax, "the Dockerfile has no instructions: file with no instructions")
-                .at(Span::line(reader.lines.number()))
-                .expected("FROM"),
-        );
-    }
-    reader.document
-}
-
-struct Reader<'a> {
+/// Cuts a file into statements, one after the other. Errors don't end it; a statement with an error is left out.
+pub(crate) struct Statements<'a> {
     lines: Lines<'a>,
     directives: DirectiveReader,
     comments: Vec<String>,
-    document: Document,
-    /// There was an instruction, right or wrong.
+    escape: char,
+    empty_continuations: Vec<Span>,
+    /// There was an instruction or an error.
     begun: bool,
 }
 
-impl<'a> Reader<'a> {
-    /// Reads one comment, blank line or instruction; `false` at the end.
-    fn step(&mut self) -> Result<bool, Error> {
-        let Some(line) = self.lines.next()? else { return Ok(false) };
+impl<'a> Statements<'a> {
+    pub(crate) fn new(text: &'a str) -> Self {
+        Self {
+            lines: Lines::new(text),
+            directives: DirectiveReader::new("#"),
+            comments: Vec::new(),
+            escape: '\\',
+            empty_continuations: Vec::new(),
+            begun: false,
+        }
+    }
+
+    /// The escape character, as far as the file is read.
+    pub(crate) fn escape(&self) -> char {
+        self.escape
+    }
+
+    /// The last lines of instructions with blank lines inside, as far as the file is read.
+    pub(crate) fn empty_continuations(&self) -> &[Span] {
+        &self.empty_continuations
+    }
+
+    /// Nothing to build is an error too.
+    fn nothing(&self) -> Error {
+        Error::new(ErrorKind::Syntax, "file with no instructions")
+            .at(Span::line(self.lines.number()))
+            .expected("FROM")
+    }
+}
+
+impl Iterator for Statements<'_> {
+    type Item = Result<Statement, Error>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            match self.step() {
+                Ok(Step::Statement(statement)) => return Some(Ok(*statement)),
+                Ok(Step::Nothing) => {}
+                Ok(Step::End) if self.begun => return None,
+                Ok(Step::End) => {
+                    self.begun = true;
+                    return Some(Err(self.nothing()));
+                }
+                Err(error) => {
+                    self.begun = true;
+                    return Some(Err(error));
+                }
+            }
+        }
+    }
+}
+
+/// What a look at the next line brought.
+enum Step {
+    Statement(Box<Statement>),
+    Nothing,
+    End,
+}
+
+impl<'a> Statements<'a> {
+    /// Reads one comment, blank line or instruction.
+    fn step(&mut self) -> Result<Step, Error> {
+        let Some(line) = self.lines.next()? else { return Ok(Step::End) };
         let comment = comment_text(line);
         if self.directive(line)? {
-            return Ok(true);
+            return Ok(Step::Nothing);
         }
         match comment {
             // A comment without text cuts the ones above off.
             Some("") => self.comments.clear(),
             Some(text) => self.comments.push(text.to_owned()),
             None => {
-                if let Some(joined) = LogicalLine::join(line, self.document.escape, &mut self.lines)? {
+                if let Some(joined) = LogicalLine::join(line, self.escape, &mut self.lines)? {
                     self.begun = true;
-                    self.instruction(&joined)?;
+                    return self.instruction(joined).map(|statement| Step::Statement(Box::new(statement)));
                 }
             }
         }
-        Ok(true)
+        Ok(Step::Nothing)
     }
 
     fn directive(&mut self, line: line::Line<'a>) -> Result<bool, Error> {
@@ -132,7 +156,7 @@ impl<'a> Reader<'a> {
             return Ok(false);
         };
         if directive.name == Name::Escape {
-            self.document.escape = match directive.value {
+            self.escape = match directive.value {
                 "\\" => '\\',
                 "`" => '`',
                 other => {
@@ -144,34 +168,33 @@ impl<'a> Reader<'a> {
         Ok(true)
     }
 
-    fn instruction(&mut self, line: &LogicalLine<'a>) -> Result<(), Error> {
+    fn instruction(&mut self, line: LogicalLine<'a>) -> Result<Statement, Error> {
         let comments = std::mem::take(&mut self.comments);
         if let Some(last) = line.empty_continuation {
-            self.document.empty_continuations.push(Span::line(last));
+            self.empty_continuations.push(Span::line(last));
         }
         let span = line.span();
         let whole = Part { start: 0, end: line.text.len() };
-        let mut cut = cut(line, whole, self.document.escape).map_err(|e| e.within(span))?;
-        let heredocs = if cut.takes_heredocs { self.heredocs(line, span)? } else { Vec::new() };
+        let mut cut = cut(&line, whole, self.escape).map_err(|e| e.within(span))?;
+        let heredocs = if cut.takes_heredocs { self.heredocs(&line, span)? } else { Vec::new() };
         if cut.kind.is_none() {
-            self.skip_lost_heredocs(&cut.keyword, line);
+            self.skip_lost_heredocs(&cut.keyword, &line);
         }
         let span = if heredocs.is_empty() { span } else { self.through_last_line(span) };
         if cut.kind == Some(Keyword::Expose) {
             // The reference keeps the words in order.
             cut.args.words.sort_by(|a, b| a.text.cmp(&b.text));
         }
-        self.document.statements.push(Statement {
+        Ok(Statement {
             keyword: cut.keyword,
             kind: cut.kind,
             flags: cut.flags,
             args: cut.args,
             heredocs,
-            text: line.text.to_string(),
+            text: line.text.into_owned(),
             span,
             comments,
-        });
-        Ok(())
+        })
     }
 
     fn heredocs(&mut self, line: &LogicalLine<'a>, span: Span) -> Result<Vec<Heredoc>, Error> {

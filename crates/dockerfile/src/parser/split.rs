@@ -34,16 +34,19 @@ impl Part {
 }
 
 /// Blanks that separate arguments (other Unicode spaces don't).
-pub(super) fn is_blank(c: char) -> bool {
-    matches!(c, '\t' | '\u{b}' | '\u{c}' | '\r' | ' ')
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, b'\t' | 0x0b | 0x0c | b'\r' | b' ')
 }
 
 /// Cuts at the first run of blanks.
 fn cut_blank(line: &LogicalLine<'_>, part: Part) -> (Part, Option<Part>) {
     let text = part.text(line);
-    let Some(at) = text.find(is_blank) else { return (part, None) };
-    let after = &text[at..];
-    let next = part.start + at + (after.len() - after.trim_start_matches(is_blank).len());
+    let Some(at) = text.bytes().position(is_blank) else { return (part, None) };
+    let next = text
+        .bytes()
+        .skip(at)
+        .position(|b| !is_blank(b))
+        .map_or(part.end, |skipped| part.start + at + skipped);
     (Part { start: part.start, end: part.start + at }, Some(Part { start: next, end: part.end }))
 }
 
@@ -112,35 +115,31 @@ pub(super) fn plain_words(line: &LogicalLine<'_>, part: Part) -> Vec<Word> {
 fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
     let text = part.text(line);
     let mut words = Vec::new();
-    let mut word: Option<(usize, String)> = None;
+    let mut start = None;
     let mut quote = None;
+    let mut end = text.len();
     let mut chars = text.char_indices();
-    let mut finish = |word: &mut Option<(usize, String)>, end: usize| {
-        if let Some((start, text)) = word.take().filter(|(_, text)| !text.is_empty()) {
-            words.push(Word::new(text, line.span_of(part.start + start, part.start + end)));
-        }
-    };
     while let Some((at, c)) = chars.next() {
         if quote.is_none() && c.is_whitespace() {
-            finish(&mut word, at);
+            if let Some(start) = start.take() {
+                words.push(line.word(part.start + start, part.start + at));
+            }
             continue;
         }
-        let (_, text) = word.get_or_insert_with(|| (at, String::new()));
+        start.get_or_insert(at);
         match quote {
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
             _ => {}
         }
-        if c == escape && quote != Some('\'') {
+        if c == escape && quote != Some('\'') && chars.next().is_none() {
             // An escape at the very end is dropped.
-            let Some((_, escaped)) = chars.next() else { continue };
-            text.push(c);
-            text.push(escaped);
-        } else {
-            text.push(c);
+            end = at;
         }
     }
-    finish(&mut word, text.len());
+    if let Some(start) = start.filter(|start| *start < end) {
+        words.push(line.word(part.start + start, part.start + end));
+    }
     words
 }
 

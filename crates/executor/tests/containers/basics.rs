@@ -24,7 +24,7 @@ async fn output_and_code(bench: Arc<Bench>) {
 }
 
 async fn exit_codes(bench: Arc<Bench>) {
-    for (script, code) in [("true", 0), ("exit 255", 255), ("kill -9 $$", 0), ("sh -c 'kill -9 $$'", 137), ("kill -SEGV $$", 0)] {
+    for (script, code) in [("true", 0), ("exit 255", 255), ("kill -9 $$", 0), ("sh -c 'kill -9 $$'; exit $?", 137), ("kill -SEGV $$", 0)] {
         assert_eq!(bench.run(bench.script(script)).await.exit.code, code, "{script}");
     }
     // PID 1 ignores what it has no handler for, but not what comes from outside.

@@ -46,7 +46,7 @@ async fn thousand_cancelled(bench: Arc<Bench>) {
         }
         let bench = bench.clone();
         tasks.spawn(async move {
-            let spec = bench.script("trap '' TERM; for i in 1 2 3 4; do (trap '' TERM; setsid sleep 1000; :) & done; f() { f | f & }; [ $((RANDOM % 10)) = 0 ] && f; wait; sleep 1000");
+            let spec = bench.script("trap '' TERM; for i in 1 2 3 4; do (trap '' TERM; setsid sleep 1000; :) & done; f() { [ $1 = 0 ] || { f $(($1-1)) & f $(($1-1)) & }; sleep 1000; }; f 5");
             let token = CancellationToken::new();
             let cancel = token.clone();
             tokio::spawn(async move {

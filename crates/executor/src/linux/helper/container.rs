@@ -18,11 +18,8 @@ use super::super::wire::{SourceSetup, Stub};
 use super::super::sys;
 use super::failure::{Doing, Result};
 use super::process::{self, Launch};
-use super::walk::{Make, walk};
+use super::walk::{Make, PROC, walk};
 use super::{devices, identity, kernel_files};
-
-/// The magic number of procfs.
-const PROC: i64 = 0x9fa0;
 
 /// The first process of a container.
 pub(super) fn main(socket: &OwnedFd, sandbox: bool, nodev: bool) -> ! {

@@ -13,6 +13,8 @@ use rustix::io::Errno;
 
 use super::super::wire::{Stub, Times};
 
+/// The magic number of procfs.
+pub(super) const PROC: i64 = 0x9fa0;
 /// As many links as the kernel follows.
 const MAX_LINKS: usize = 40;
 /// Longest path that is walked, links included.
@@ -114,6 +116,10 @@ impl Walk {
     }
 
     fn follow(&mut self, link: &OwnedFd, links: usize) -> io::Result<()> {
+        // Those of procfs are no paths.
+        if i64::from(rustix::fs::fstatfs(link)?.f_type) == PROC {
+            return Err(Errno::LOOP.into());
+        }
         let target = rustix::fs::readlinkat(link, "", Vec::new())?;
         let target = components_checked(target.as_bytes(), self.rest.len())?;
         if links > MAX_LINKS {

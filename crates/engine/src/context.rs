@@ -18,6 +18,8 @@ use crate::{
 /// What the engine's owner task and everybody else share of a vertex.
 pub(crate) struct VertexState<D: Domain> {
     pub(crate) digest: Digest,
+    /// See the owner task's tables.
+    pub(crate) variant: u64,
     pub(crate) name: Arc<str>,
     pub(crate) op: Arc<D::Op>,
     pub(crate) inputs: Vec<(Arc<VertexState<D>>, usize)>,

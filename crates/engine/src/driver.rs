@@ -1,43 +1,135 @@
 //! The owner task, and the way to reach it.
 
-use std::marker::PhantomData;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use tokio::sync::{mpsc, oneshot};
 
 use crate::context::VertexState;
+use crate::core::{BuildRequest, Core, Msg, Origin, Ticket};
 use crate::{CacheStore, CachedResult, Domain, Edge, Graph, JobSerial, ProgressSink, SolveCause, SolveError};
 
-pub(crate) struct Remote<D: Domain>(PhantomData<D>);
+/// How many messages the owner task takes before it settles.
+const BATCH: usize = 256;
+
+/// Numbers jobs and tickets, over all engines.
+static NEXT: AtomicU64 = AtomicU64::new(1);
+
+/// The way to the owner task. Keeps it alive.
+pub(crate) struct Remote<D: Domain> {
+    tx: mpsc::UnboundedSender<Msg<D>>,
+}
 
 impl<D: Domain> Clone for Remote<D> {
     fn clone(&self) -> Self {
-        Self(PhantomData)
+        Self { tx: self.tx.clone() }
+    }
+}
+
+async fn own<D: Domain>(mut core: Core<D>, mut rx: mpsc::UnboundedReceiver<Msg<D>>) {
+    let mut batch = Vec::with_capacity(BATCH);
+    while rx.recv_many(&mut batch, BATCH).await > 0 {
+        batch.drain(..).for_each(|msg| core.handle(msg));
+        core.settle();
+    }
+}
+
+/// Withdraws a build when its future is dropped.
+struct Claim<'a, D: Domain> {
+    remote: &'a Remote<D>,
+    ticket: Ticket,
+    answered: bool,
+}
+
+impl<D: Domain> Drop for Claim<'_, D> {
+    fn drop(&mut self) {
+        if !self.answered {
+            self.remote.send(Msg::Cancel(self.ticket));
+        }
     }
 }
 
 impl<D: Domain> Remote<D> {
-    pub(crate) fn start(_store: Arc<dyn CacheStore<D>>) -> Self {
-        Self(PhantomData)
+    pub(crate) fn new(tx: mpsc::UnboundedSender<Msg<D>>) -> Self {
+        Self { tx }
     }
-    pub(crate) fn open(&self, _data: D::Job, _sink: Arc<dyn ProgressSink>) -> JobSerial {
-        0
+
+    /// Starts the owner task.
+    pub(crate) fn start(store: Arc<dyn CacheStore<D>>) -> Self {
+        let (tx, rx) = mpsc::unbounded_channel();
+        tokio::spawn(own(Core::new(tx.downgrade(), store), rx));
+        Self { tx }
     }
+
+    /// What is sent to an engine that is gone is lost, and whoever waits for an answer is told by the lost reply.
+    fn send(&self, msg: Msg<D>) {
+        self.tx.send(msg).ok();
+    }
+
+    pub(crate) fn open(&self, data: D::Job, sink: Arc<dyn ProgressSink>) -> JobSerial {
+        let job = NEXT.fetch_add(1, Ordering::Relaxed);
+        self.send(Msg::Open { job, data, sink });
+        job
+    }
+
     pub(crate) async fn build(
         &self,
-        _job: JobSerial,
-        _stores: Vec<Arc<dyn CacheStore<D>>>,
-        _graph: Graph<D>,
-        _edge: Edge,
+        job: JobSerial,
+        stores: Vec<Arc<dyn CacheStore<D>>>,
+        graph: Graph<D>,
+        edge: Edge,
     ) -> Result<CachedResult<D>, SolveError<D>> {
-        Err(SolveError::bare(SolveCause::Closed))
+        self.request(Origin::Job(job, stores), graph, edge).await
     }
+
     pub(crate) async fn build_for(
         &self,
-        _vertex: &Arc<VertexState<D>>,
-        _graph: Graph<D>,
-        _edge: Edge,
+        vertex: &Arc<VertexState<D>>,
+        graph: Graph<D>,
+        edge: Edge,
     ) -> Result<CachedResult<D>, SolveError<D>> {
-        Err(SolveError::bare(SolveCause::Closed))
+        self.request(Origin::Vertex(vertex.clone()), graph, edge).await
     }
-    pub(crate) async fn close(&self, _job: JobSerial) {}
-    pub(crate) fn drop_job(&self, _job: JobSerial) {}
+
+    async fn request(
+        &self,
+        origin: Origin<D>,
+        graph: Graph<D>,
+        edge: Edge,
+    ) -> Result<CachedResult<D>, SolveError<D>> {
+        let ticket = NEXT.fetch_add(1, Ordering::Relaxed);
+        let (reply, answer) = oneshot::channel();
+        let mut claim = Claim { remote: self, ticket, answered: false };
+        self.send(Msg::Build(Box::new(BuildRequest { ticket, origin, graph, edge, reply })));
+        let result = answer.await;
+        claim.answered = true;
+        result.unwrap_or_else(|_| Err(SolveError::bare(SolveCause::Closed)))
+    }
+
+    pub(crate) async fn close(&self, job: JobSerial) {
+        let (done, stopped) = oneshot::channel();
+        self.send(Msg::Close { job, done: Some(done) });
+        stopped.await.ok();
+    }
+
+    pub(crate) fn drop_job(&self, job: JobSerial) {
+        self.send(Msg::Close { job, done: None });
+    }
+
+    /// Breaks the engine, to see that the fuzz test notices.
+    #[cfg(test)]
+    pub(crate) fn start_broken(store: Arc<dyn CacheStore<D>>, broken: Option<crate::fuzz::Broken>) -> Self {
+        let (tx, rx) = mpsc::unbounded_channel();
+        let mut core = Core::new(tx.downgrade(), store);
+        core.broken = broken;
+        tokio::spawn(own(core, rx));
+        Self { tx }
+    }
+
+    #[cfg(test)]
+    pub(crate) async fn census(&self) -> crate::core::Census {
+        let (reply, answer) = oneshot::channel();
+        self.send(Msg::Census(reply));
+        answer.await.unwrap_or_default()
+    }
 }

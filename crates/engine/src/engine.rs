@@ -38,6 +38,17 @@ impl<D: Domain> Engine<D> {
     }
 }
 
+#[cfg(test)]
+impl<D: Domain> Engine<D> {
+    pub(crate) fn broken(store: Arc<dyn CacheStore<D>>, broken: Option<crate::fuzz::Broken>) -> Self {
+        Self { remote: Remote::start_broken(store, broken) }
+    }
+
+    pub(crate) async fn census(&self) -> crate::core::Census {
+        self.remote.census().await
+    }
+}
+
 impl<D: Domain> Clone for Engine<D> {
     fn clone(&self) -> Self {
         Self { remote: self.remote.clone() }

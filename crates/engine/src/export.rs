@@ -105,6 +105,7 @@ impl<D: Domain> CacheExportGraph<D> {
             by_key: HashMap::new(),
             by_root: HashMap::new(),
             by_id: HashMap::new(),
+            by_inputs: HashMap::new(),
         };
         for result in results {
             for key in result.keys.iter().chain(&result.sub_keys) {
@@ -126,6 +127,7 @@ struct Walk<D: Domain> {
     by_key: HashMap<KeyPtr, Option<usize>>,
     by_root: HashMap<KeyId, usize>,
     by_id: HashMap<(u32, KeyId), Option<usize>>,
+    by_inputs: HashMap<(KeyId, Vec<Vec<ExportLink>>), usize>,
 }
 
 impl<D: Domain> Walk<D> {
@@ -163,10 +165,7 @@ impl<D: Domain> Walk<D> {
         let edge = key.0.vertex.as_ref().map(|v| Edge::new(v.digest.clone(), key.0.shape.output()));
         if key.deps().is_empty() {
             let at = self.root(digest);
-            let record = &mut self.graph.records[at];
-            record.results.extend(results);
-            record.edge = record.edge.take().or(edge);
-            record.export = record.export.or(key.0.export);
+            self.complete(at, results, edge, key.0.export);
             return Some(at);
         }
         let mut inputs = Vec::with_capacity(key.deps().len());
@@ -182,12 +181,40 @@ impl<D: Domain> Walk<D> {
             }
             inputs.push(links);
         }
-        Some(self.push(ExportRecord { digest, inputs, results, edge, export: key.0.export }))
+        let at = self.linked(digest, inputs);
+        self.complete(at, results, edge, key.0.export);
+        Some(at)
     }
 
-    fn push(&mut self, record: ExportRecord<D>) -> usize {
-        self.graph.records.push(record);
+    fn complete(&mut self, at: usize, results: Vec<RecordRef<D>>, edge: Option<Edge>, export: Option<bool>) {
+        let record = &mut self.graph.records[at];
+        for result in results {
+            if !record.results.iter().any(|r| r.record.id == result.record.id) {
+                record.results.push(result);
+            }
+        }
+        record.edge = record.edge.take().or(edge);
+        record.export = record.export.or(export);
+    }
+
+    fn push(&mut self, digest: KeyId, inputs: Vec<Vec<ExportLink>>) -> usize {
+        self.graph.records.push(ExportRecord {
+            digest,
+            inputs,
+            results: Vec::new(),
+            edge: None,
+            export: None,
+        });
         self.graph.records.len() - 1
+    }
+
+    fn linked(&mut self, digest: KeyId, inputs: Vec<Vec<ExportLink>>) -> usize {
+        if let Some(at) = self.by_inputs.get(&(digest, inputs.clone())) {
+            return *at;
+        }
+        let at = self.push(digest, inputs.clone());
+        self.by_inputs.insert((digest, inputs), at);
+        at
     }
 
     fn root(&mut self, digest: KeyId) -> usize {

@@ -18,19 +18,27 @@
 //! * All tables belong to one owner task. What it decides for an edge is a pure function; everything that takes time
 //!   runs in tasks that report back to it.
 
+mod arena;
+mod commit;
 mod context;
+mod core;
 mod decision;
 mod domain;
 mod driver;
 mod engine;
 mod error;
 mod export;
+#[cfg(test)]
+mod fuzz;
 mod graph;
 mod key;
 mod memory;
 mod progress;
+mod step;
 mod store;
 mod sync;
+#[cfg(test)]
+mod tests;
 
 pub use context::{JobGroup, OpContext, VertexView};
 pub use decision::{Decision, InputTrace, Outcome, Reason, Way};

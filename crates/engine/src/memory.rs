@@ -62,6 +62,11 @@ impl<D: Domain> MemoryStore<D> {
         }
     }
 
+    /// The result `record` under `key`.
+    pub fn peek(&self, key: &KeyId, record: &RecordId) -> Option<D::Output> {
+        lock(&self.keys).get(key)?.results.get(record).map(|(_, output)| output.clone())
+    }
+
     /// All ids of results, sorted.
     pub fn record_ids(&self) -> Vec<RecordId> {
         let keys = lock(&self.keys);

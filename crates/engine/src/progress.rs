@@ -270,14 +270,15 @@ impl Hub {
         Self { digest, state: Mutex::new(state) }
     }
 
-    /// Adds a job's sink, and tells it what there was.
-    pub(crate) fn join(&self, job: JobSerial, sink: &Arc<dyn ProgressSink>) {
+    /// Adds a job's sink, and tells it what there was. Says whether it is new.
+    pub(crate) fn join(&self, job: JobSerial, sink: &Arc<dyn ProgressSink>) -> bool {
         let mut state = lock(&self.state);
         if state.listeners.iter().any(|l| l.job == job) {
-            return;
+            return false;
         }
         state.replay(&**sink);
         state.listeners.push(Listener { job, sink: sink.clone() });
+        true
     }
 
     /// Removes a job's sink. If the vertex is being worked on, that job is told that for it this is over.

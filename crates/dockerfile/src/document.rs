@@ -34,7 +34,7 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Dockerfile, Errors> {
 /// As [`parse`].
 pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Errors> {
     if text.is_empty() {
-        return Err(Error::new(ErrorKind::Syntax, "the Dockerfile cannot be empty").into());
+        return Err(Error::new(ErrorKind::Syntax, "the Dockerfile is empty").into());
     }
     let mut statements = Statements::new(text);
     let mut builder = Builder { dockerfile: Dockerfile::default(), in_stage: false, orphaned: false };
@@ -144,7 +144,7 @@ impl Builder {
         Err(Error::new(
             ErrorKind::Syntax,
             format!(
-                "no build stage in current context: {} stands before any FROM",
+                "{} stands before any FROM",
                 instruction.command.name()
             ),
         )

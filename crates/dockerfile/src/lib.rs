@@ -1,6 +1,7 @@
 //! The Dockerfile language as a library: text in; syntax tree with source ranges and diagnostics out.
 //!
-//! Pure functions: no files are opened, no environment is read, nothing is asynchronous.
+//! Pure functions: no files are opened, no environment is read, nothing is asynchronous but what
+//! [`convert`] asks its caller for.
 //!
 //! ```
 //! use kiln_dockerfile::lint::Linter;
@@ -21,9 +22,11 @@
 //! - [`lint`]: warnings, and where the converter reports more of them
 //! - [`error`], [`render`]: what is wrong, and how to show it
 //! - [`directives`], [`ignore`]: the comments at the top, the ignore file beside
+//! - [`convert`]: to LLB and an image config
 //! - [`subrequest`]: what a build can be asked for other than to run
 
 pub mod ast;
+pub mod convert;
 pub mod directives;
 pub mod error;
 pub mod ignore;

@@ -4,6 +4,9 @@
 ///
 /// Returns the reason when quotes are out of place.
 pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
+    if line.is_empty() {
+        return Err("there is nothing in it");
+    }
     let mut fields = Vec::new();
     let mut rest = line;
     loop {
@@ -151,6 +154,7 @@ mod tests {
         assert_eq!(csv_fields("a,b=c").unwrap(), ["a", "b=c"]);
         assert_eq!(csv_fields(r#""a,b","c""d",e"#).unwrap(), ["a,b", "c\"d", "e"]);
         assert_eq!(csv_fields("a,").unwrap(), ["a", ""]);
+        assert!(csv_fields("").is_err());
         assert!(csv_fields(r#"a"b"#).is_err());
         assert!(csv_fields(r#""a"#).is_err());
         assert!(csv_fields(r#""a"b"#).is_err());

@@ -7,7 +7,8 @@ use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
-    directives::detect_syntax(&text);
+    let detected = directives::detect_syntax(&text);
+    assert!(detected.is_none_or(|syntax| syntax.command.starts_with(&syntax.image)));
     let mut linter = Linter::for_file(&text, None).unwrap_or_default();
     let lines = u32::try_from(text.split('\n').count()).unwrap_or(u32::MAX);
     match parse_linted(&text, &mut linter) {

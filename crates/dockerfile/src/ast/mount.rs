@@ -77,7 +77,7 @@ impl MountFlag {
 
 fn fields(raw: &Word, flag: &str) -> Result<Vec<String>, Error> {
     csv_fields(raw)
-        .map_err(|reason| refuse(format!("failed to parse csv of --{flag}: {reason}")).at(raw.span))
+        .map_err(|reason| refuse(format!("--{flag} is no list of comma-separated fields: {reason}")).at(raw.span))
 }
 
 struct Reader {
@@ -96,7 +96,7 @@ impl Reader {
                 self.mount.required = true;
             }
             key => {
-                return Err(refuse(format!("invalid field '{field}' must be a key=value pair")).suggest(
+                return Err(refuse(format!("'{field}' has no value")).suggest(
                     nearest(key, MOUNT_KEYS)
                         .filter(|k| matches!(*k, "ro" | "rw" | "readonly" | "readwrite" | "required")),
                 ));
@@ -158,7 +158,7 @@ impl Reader {
                 [("mode", mount.mode.is_some()), ("uid", mount.uid.is_some()), ("gid", mount.gid.is_some())]
             {
                 if given {
-                    return Err(refuse(format!("{name} not allowed for \"{}\" type mounts", kind.as_str())));
+                    return Err(refuse(format!("a {} mount takes no {name}", kind.as_str())));
                 }
             }
         }
@@ -167,7 +167,7 @@ impl Reader {
             check_secret(&mount)?;
         }
         if mount.sharing.is_some() && kind != MountType::Cache {
-            return Err(refuse(format!("invalid cache sharing set for {} mount", kind.as_str())));
+            return Err(refuse(format!("a {} mount takes no sharing", kind.as_str())));
         }
         Ok(mount)
     }
@@ -175,16 +175,16 @@ impl Reader {
 
 fn check_secret(mount: &Mount) -> Result<(), Error> {
     if !mount.from.is_empty() {
-        return Err(refuse("secret mount should not have a from"));
+        return Err(refuse("a secret mount takes no from"));
     }
     if mount.sharing.is_some() {
-        return Err(refuse("secret mount should not define sharing"));
+        return Err(refuse("a secret mount takes no sharing"));
     }
     if mount.source.is_empty() && mount.target.is_empty() && mount.id.is_empty() {
-        return Err(refuse("invalid secret mount. one of source, target required"));
+        return Err(refuse("a secret mount without a name").expected("id, source or target"));
     }
     if !mount.source.is_empty() && !mount.id.is_empty() {
-        return Err(refuse("both source and id can't be set"));
+        return Err(refuse("source and id name the same thing").expected("one of them"));
     }
     Ok(())
 }
@@ -237,12 +237,12 @@ impl Device {
                     parse_bool(value).ok_or_else(|| refuse(format!("invalid value for {key}: {value}")))?;
             }
             ("name", Some(_)) if !self.name.is_empty() => {
-                return Err(refuse(format!("device name already set to {}", self.name)));
+                return Err(refuse(format!("a second name beside {}", self.name)));
             }
             ("name", Some(value)) => value.clone_into(&mut self.name),
             // The name itself: CDI names hold `=`.
             _ if self.name.is_empty() => field.clone_into(&mut self.name),
-            (_, None) => return Err(refuse(format!("invalid field '{field}' must be a key=value pair"))),
+            (_, None) => return Err(refuse(format!("'{field}' has no value"))),
             (_, Some(_)) => {
                 return Err(refuse(format!("unexpected key '{key}' in '{field}'"))
                     .suggest(nearest(&key, ["name", "required"])));

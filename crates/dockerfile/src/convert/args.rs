@@ -30,9 +30,6 @@ impl Env {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
 
-    pub(super) fn pairs(&self) -> &[(String, String)] {
-        &self.0
-    }
 }
 
 impl Variables for Env {

@@ -22,7 +22,7 @@ mod failure;
 mod format;
 mod git_ref;
 mod ignore;
-mod metadata;
+mod epoch;
 mod mounts;
 mod named;
 mod names;

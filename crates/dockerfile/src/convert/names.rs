@@ -79,7 +79,7 @@ fn cross(base: &Platform, target: Option<Platform>) -> String {
 fn target(env: &[(String, String)]) -> Option<Platform> {
     let mut platform = None;
     for (name, value) in env {
-        let field = match name.as_str() {
+        let field: fn(&mut Platform) -> &mut String = match name.as_str() {
             "TARGETPLATFORM" => match Platform::parse(value) {
                 Ok(platform) => return Some(platform),
                 Err(_) => continue,

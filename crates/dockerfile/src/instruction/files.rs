@@ -60,10 +60,10 @@ pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
 fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
     match statement.args.words.as_slice() {
         [] => {
-            Err(refuse(format!("{name} requires at least two arguments"))
+            Err(refuse(format!("{name} without arguments"))
                 .expected("sources and a destination"))
         }
-        [only] => Err(refuse(format!("{name} requires at least two arguments, but has only one"))
+        [only] => Err(refuse(format!("{name} without a destination"))
             .at(only.span)
             .expected("a destination after it")),
         _ => Ok(()),
@@ -73,10 +73,10 @@ fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
 fn sources(statement: &mut Statement, name: &str) -> Result<Sources, Error> {
     let mut paths = words(statement);
     let Some(dest) = paths.pop() else {
-        return Err(refuse(format!("{name} requires at least two arguments")));
+        return Err(refuse(format!("{name} without arguments")));
     };
     if parse_marker(&dest).is_some() {
-        return Err(refuse(format!("{name} cannot take a heredoc as its destination"))
+        return Err(refuse(format!("a heredoc as the destination of {name}"))
             .at(dest.span)
             .expected("a path after the heredocs"));
     }

@@ -51,11 +51,11 @@ impl Flags {
             return Err(unknown(spelled, bare, known));
         };
         if kind != Kind::Values && self.given.iter().any(|(given, ..)| *given == name) {
-            return Err(refuse(format!("duplicate flag {spelled}")).expected("it once only"));
+            return Err(refuse(format!("{spelled} is given twice")).expected("it once only"));
         }
         if kind != Kind::Bool && value.is_none() {
             return Err(
-                refuse(format!("missing a value on flag {spelled}")).expected(format!("`{spelled}=…`"))
+                refuse(format!("{spelled} without a value")).expected(format!("`{spelled}=…`"))
             );
         }
         Ok((name, kind, value))
@@ -106,7 +106,7 @@ fn truth(value: &Option<Word>, word: &Word) -> Result<bool, Error> {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
         Some("") => {
-            Err(refuse(format!("missing a value on flag {word}")).expected("`true` or `false`, or no `=`"))
+            Err(refuse(format!("{word} without a value")).expected("`true` or `false`, or no `=`"))
         }
         Some(_) => Err(refuse(format!("not a boolean value: {word}")).expected("`true` or `false`")),
     }
@@ -137,10 +137,10 @@ mod tests {
     fn what_is_wrong_is_named() {
         let message = |words: &[&str]| parse(words).unwrap_err().to_string();
         assert!(message(&["--form=a"]).contains("did you mean from?"));
-        assert!(message(&["--from"]).contains("missing a value"));
-        assert!(message(&["--from=a", "--from=b"]).contains("duplicate flag --from"));
+        assert!(message(&["--from"]).contains("--from without a value"));
+        assert!(message(&["--from=a", "--from=b"]).contains("--from is given twice"));
         assert!(message(&["--link=maybe"]).contains("boolean"));
-        assert!(message(&["--link="]).contains("missing a value"));
+        assert!(message(&["--link="]).contains("without a value"));
         assert!(message(&["--From=a"]).contains("unknown flag: --From"));
     }
 }

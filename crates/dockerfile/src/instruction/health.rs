@@ -16,7 +16,7 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
     let mut words = words(statement).into_iter();
     let Some(kind) = words.next() else {
         return Err(
-            refuse("HEALTHCHECK requires at least one argument").expected("CMD and a command, or NONE")
+            refuse("HEALTHCHECK without arguments").expected("CMD and a command, or NONE")
         );
     };
     let command: Vec<String> = words.map(|word| word.text).collect();
@@ -24,9 +24,9 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
         "NONE" if command.is_empty() => {
             Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })
         }
-        "NONE" => Err(refuse("HEALTHCHECK NONE takes no arguments").at(kind.span)),
+        "NONE" => Err(refuse("HEALTHCHECK NONE with arguments").at(kind.span)),
         "CMD" => check(&statement.flags, &kind, command, json),
-        other => Err(refuse(format!("unknown type \"{other}\" in HEALTHCHECK"))
+        other => Err(refuse(format!("HEALTHCHECK of the unknown type \"{other}\""))
             .at(kind.span)
             .expected("CMD and a command, or NONE")),
     }
@@ -44,7 +44,7 @@ fn check(flags: &[Word], kind: &Word, command: Vec<String>, json: bool) -> Resul
         ],
     )?;
     if command.is_empty() {
-        return Err(refuse("missing command after HEALTHCHECK CMD").at(kind.span));
+        return Err(refuse("HEALTHCHECK CMD without a command").at(kind.span));
     }
     let mut test = vec![if json { "CMD" } else { "CMD-SHELL" }.to_owned()];
     test.extend(command);
@@ -81,7 +81,7 @@ fn retries(word: &Word) -> Result<i32, Error> {
     })?;
     if count < 0 {
         return Err(
-            Error::new(ErrorKind::Flag, format!("--retries cannot be negative ({count})")).at(word.span)
+            Error::new(ErrorKind::Flag, format!("--retries={count} is negative")).at(word.span)
         );
     }
     Ok(count)

@@ -105,7 +105,7 @@ fn words(statement: &mut Statement) -> Vec<Word> {
 fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Vec<Word>, Error> {
     let words = words(statement);
     if words.is_empty() {
-        return Err(refuse(format!("{name} requires at least one argument")).expected(what));
+        return Err(refuse(format!("{name} without arguments")).expected(what));
     }
     Ok(words)
 }
@@ -113,13 +113,13 @@ fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Vec
 fn exactly_one(statement: &mut Statement, name: &str, what: &str) -> Result<Word, Error> {
     words(statement)
         .pop()
-        .ok_or_else(|| refuse(format!("{name} requires exactly one argument")).expected(what))
+        .ok_or_else(|| refuse(format!("{name} without its argument")).expected(what))
 }
 
 fn pairs(statement: &mut Statement, name: &str) -> Result<Vec<KeyValue>, Error> {
     let pairs = std::mem::take(&mut statement.args.pairs);
     if pairs.is_empty() {
-        return Err(refuse(format!("{name} requires at least one argument")).expected("`name=value`"));
+        return Err(refuse(format!("{name} without arguments")).expected("`name=value`"));
     }
     match pairs.iter().find(|pair| pair.key.is_empty()) {
         Some(blank) => Err(blank_name(name, blank.key.span)),
@@ -128,7 +128,7 @@ fn pairs(statement: &mut Statement, name: &str) -> Result<Vec<KeyValue>, Error> 
 }
 
 fn blank_name(instruction: &str, span: crate::span::Span) -> Error {
-    refuse(format!("{instruction} names can not be blank")).at(span).expected("a name before the `=`")
+    refuse(format!("{instruction} with an empty name")).at(span).expected("a name before the `=`")
 }
 
 fn arg(statement: &mut Statement) -> Result<Arg, Error> {
@@ -174,7 +174,7 @@ fn shell(statement: &mut Statement) -> Result<Vec<Word>, Error> {
     let json = statement.args.json;
     let words = at_least_one(statement, "SHELL", "a JSON array such as `[\"/bin/sh\", \"-c\"]`")?;
     if !json {
-        return Err(refuse("SHELL requires its arguments in JSON form")
+        return Err(refuse("SHELL in shell form")
             .at(words[0].span)
             .expected("an array such as `[\"/bin/sh\", \"-c\"]`"));
     }
@@ -193,17 +193,16 @@ fn volume(statement: &mut Statement) -> Result<Vec<Word>, Error> {
 }
 
 fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
-    let trigger = exactly_one(statement, "ONBUILD", "an instruction")
-        .map_err(|_| refuse("ONBUILD requires at least one argument").expected("an instruction"))?;
+    let trigger = exactly_one(statement, "ONBUILD", "an instruction")?;
     match Keyword::parse(&trigger) {
         Some(Keyword::Onbuild) => {
             return Err(
-                refuse("ONBUILD may not be chained: `ONBUILD ONBUILD` isn't allowed").at(trigger.span)
+                refuse("ONBUILD within ONBUILD").at(trigger.span)
             );
         }
         Some(name @ (Keyword::Maintainer | Keyword::From)) => {
             return Err(
-                refuse(format!("{} isn't allowed as an ONBUILD trigger", name.name())).at(trigger.span)
+                refuse(format!("{} can't be the trigger of an ONBUILD", name.name())).at(trigger.span)
             );
         }
         _ => {}

@@ -14,7 +14,7 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
         [base, r#as, name] if r#as.eq_ignore_ascii_case("as") => (base, Some((r#as, stage_name(name)?))),
         _ => {
             let error =
-                refuse("FROM requires either one or three arguments").expected("`image` or `image AS name`");
+                refuse(format!("FROM with {} words", words.len())).expected("`image` or `image AS name`");
             return Err(match words.get(1) {
                 Some(word) => error.at(word.span),
                 None => error,
@@ -45,7 +45,7 @@ fn stage_name(word: &Word) -> Result<Word, Error> {
     let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     if !valid {
-        return Err(refuse(format!("invalid name for build stage: \"{word}\""))
+        return Err(refuse(format!("\"{word}\" can't be the name of a stage"))
             .at(word.span)
             .expected("a letter, then letters, digits, `-`, `_` and `.`"));
     }

@@ -99,7 +99,7 @@ impl Config {
 }
 
 fn refuse(part: &str) -> Error {
-    Error::new(ErrorKind::Lint, format!("failed to parse check options: invalid check option \"{part}\""))
+    Error::new(ErrorKind::Lint, format!("cannot read the check option \"{part}\""))
 }
 
 #[cfg(test)]

@@ -72,7 +72,7 @@ pub(super) fn read_body(heredoc: &mut Heredoc, lines: &mut Lines<'_>) -> Result<
         }
         heredoc.content.push_str(line.raw);
     }
-    Err(Error::new(ErrorKind::Syntax, format!("unterminated heredoc {}", heredoc.name))
+    Err(Error::new(ErrorKind::Syntax, format!("the heredoc {} is never closed", heredoc.name))
         .at(heredoc.span)
         .expected(format!("a line that is {} alone", heredoc.name)))
 }

@@ -68,7 +68,7 @@ impl<'a> Lines<'a> {
             let span = Span::line(self.number);
             return Err(Error::new(
                 ErrorKind::Syntax,
-                format!("dockerfile line greater than max allowed size of {MAX_LINE}"),
+                format!("the line is longer than {MAX_LINE} bytes"),
             )
             .at(span)
             .expected("a line broken up by continuations"));

@@ -93,7 +93,7 @@ impl<'a> Statements<'a> {
 
     /// Nothing to build is an error too.
     fn nothing(&self) -> Error {
-        Error::new(ErrorKind::Syntax, "file with no instructions")
+        Error::new(ErrorKind::Syntax, "there are no instructions")
             .at(Span::line(self.lines.number()))
             .expected("FROM")
     }

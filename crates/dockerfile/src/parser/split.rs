@@ -161,7 +161,7 @@ pub(super) fn pairs(
     if !first.contains('=') {
         let (key, value) = cut_blank(line, part);
         let Some(value) = value else {
-            return Err(Error::new(ErrorKind::Syntax, format!("{instruction} must have two arguments"))
+            return Err(Error::new(ErrorKind::Syntax, format!("{instruction} with a name and no value"))
                 .at(part.word(line).span)
                 .expected("`name=value`"));
         };

@@ -139,12 +139,12 @@ impl Scan<'_> {
         self.until(Some(stop), raw_escapes, None).map_err(|failure| match stop {
             _ if !failure.unclosed => failure,
             '}' => self.missing_brace(),
-            _ => self.fail("syntax error: the pattern has no end").expected("`/` and a replacement"),
+            _ => self.fail("the pattern has no end").expected("`/` and a replacement"),
         })
     }
 
     fn missing_brace(&self) -> Failure {
-        self.fail("syntax error: `${` is never closed").expected("a closing `}`")
+        self.fail("`${` is never closed").expected("a closing `}`")
     }
 
     /// A variable's name: letters, digits and `_`; digits only if it starts with one; or one special character.
@@ -177,9 +177,9 @@ fn is_digit(c: char) -> bool {
 }
 
 fn unsupported(at: usize, modifier: &str) -> Failure {
-    Failure::new(at, format!("unsupported modifier ({modifier}) in substitution")).expected(MODIFIERS)
+    Failure::new(at, format!("there is no modifier `{modifier}`")).expected(MODIFIERS)
 }
 
 fn bad_pattern(at: usize, pattern: &str, reason: &str) -> Failure {
-    Failure::new(at, format!("invalid pattern ({pattern}) in substitution: {reason}"))
+    Failure::new(at, format!("cannot read the pattern `{pattern}`: {reason}"))
 }

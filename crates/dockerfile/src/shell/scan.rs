@@ -160,7 +160,7 @@ impl<'a> Scan<'a> {
         self.depth -= 1;
         match stop {
             None => Ok(result),
-            Some(_) => Err(Failure { unclosed: true, ..self.fail("syntax error: `${` is never closed") }),
+            Some(_) => Err(Failure { unclosed: true, ..self.fail("`${` is never closed") }),
         }
     }
 
@@ -194,7 +194,7 @@ impl<'a> Scan<'a> {
         let Some(length) = self.text[body_start..].find('\'') else {
             return Err(Failure::new(
                 open,
-                "unexpected end of the statement: the single-quote is never closed",
+                "the single quote is never closed",
             )
             .expected("a matching `'`"));
         };
@@ -217,7 +217,7 @@ impl<'a> Scan<'a> {
                 None => {
                     return Err(Failure::new(
                         open,
-                        "unexpected end of the statement: the double-quote is never closed",
+                        "the double quote is never closed",
                     )
                     .expected("a matching `\"`"));
                 }

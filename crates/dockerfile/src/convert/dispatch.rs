@@ -1,0 +1,408 @@
+//! Walking through the instructions of the stages that are needed.
+
+use kiln_llb::build::{Constraints, File, Owner};
+use kiln_oci::{HealthCheck, History, ImageConfig, default_path_env};
+
+use super::args::StateEnv;
+use super::failure::refuse;
+use super::format;
+use super::outline::ArgInfo;
+use super::paths;
+use super::resolver::Resolver;
+use super::stage::{Stage, Step};
+use super::{Converter, Failure, expose, names, signal};
+use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue};
+use crate::error::Error;
+use crate::lint::checks;
+use crate::shell::{Lexer, Variables};
+use crate::text::parse_bool;
+use crate::word::Word;
+
+const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+/// Build arguments that choose what is scanned; no step sees them.
+const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
+const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
+
+impl<R: Resolver> Converter<'_, R> {
+    /// Walks the stages that are needed, in the order of the file.
+    pub(super) async fn dispatch_stages(&mut self, target: usize) -> Result<(), Failure> {
+        self.ignore = Some(self.source.ignore(self.options, self.resolver).await?);
+        let reachable = self.stages.reachable(target);
+        for index in 0..self.stages.list.len() {
+            let wanted = reachable.contains(&index) && !self.stages.list[index].dispatched;
+            if wanted || self.all_stages {
+                self.dispatch_stage(index)?;
+            }
+        }
+        // All of the target is used, whoever looks.
+        self.stages.use_path(target, "/".into());
+        Ok(())
+    }
+
+    fn dispatch_stage(&mut self, index: usize) -> Result<(), Error> {
+        self.stages.inherit(index);
+        let stage = &mut self.stages.list[index];
+        stage.dispatched = true;
+        self.begin_stage(index)?;
+        for step in self.stages.list[index].steps.clone() {
+            let span = step.instruction.span;
+            self.dispatch(index, step).map_err(|e| e.within(span))?;
+        }
+        self.note_scans(index);
+        Ok(())
+    }
+
+    /// Takes variables, folder and user from the base's config.
+    fn begin_stage(&mut self, index: usize) -> Result<(), Error> {
+        let stage = &mut self.stages.list[index];
+        let platform = stage.platform.get_or_insert_with(|| self.platforms.target.clone()).clone();
+        let env = &mut stage.image.config.env;
+        if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
+            env.push(format!("PATH={}", default_path_env(&platform.os)));
+        }
+        let mut state = stage.state.clone();
+        for entry in env.iter() {
+            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+            state = state.env(name, value);
+        }
+        if !self.options.hostname.is_empty() {
+            state = state.hostname(&self.options.hostname);
+        }
+        let working_dir = stage.image.config.working_dir.clone();
+        if !working_dir.is_empty() {
+            let dir = enter(&mut stage.image, &working_dir, platform.is_windows()).map_err(|e| e.within(stage.span))?;
+            state = state.dir(dir);
+        }
+        if !stage.image.config.user.is_empty() {
+            state = state.user(stage.image.config.user.clone());
+        }
+        stage.state = state.network(self.options.network);
+        Ok(())
+    }
+
+    fn dispatch(&mut self, index: usize, mut step: Step) -> Result<(), Error> {
+        self.expand(index, &mut step.instruction)?;
+        let instruction = &step.instruction;
+        match &instruction.command {
+            Command::Run(run) => self.run_step(index, &step, run),
+            Command::Copy(copy) => self.copy_step(index, &step, copy),
+            Command::Add(add) => self.add_step(index, &step, add),
+            Command::Workdir(path) => self.workdir(index, &step, path),
+            Command::Arg(arg) => self.arg(index, instruction, &arg.args),
+            Command::Env(pairs) => self.env(index, instruction, pairs),
+            Command::Label(pairs) => self.label(index, instruction, pairs),
+            Command::Cmd(line) => self.cmd(index, instruction, line),
+            Command::Entrypoint(line) => self.entrypoint(index, instruction, line),
+            Command::Healthcheck(check) => self.healthcheck(index, instruction, check),
+            Command::Expose(ports) => self.expose(index, instruction, ports),
+            command => {
+                if let Some(message) = self.stages.list[index].metadata(command)? {
+                    self.commit(index, message, false);
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Expands the instruction's words in the scope of the stage.
+    fn expand(&mut self, index: usize, instruction: &mut Instruction) -> Result<(), Error> {
+        let (comments, span) = (instruction.comments.clone(), instruction.span);
+        let stage = &self.stages.list[index];
+        let heredoc = Lexer::for_heredoc();
+        let (linter, lexer) = (&mut self.linter, &self.lexer);
+        let mut expand = |lexer: &Lexer, word: &str| {
+            let expansion = lexer.word(word, &StateEnv(&stage.state));
+            let mut lint = linter.with_comments(&comments);
+            stage.report(&mut lint, span, &expansion.unmatched);
+            expansion.text
+        };
+        instruction.command.expand(&mut |word| expand(lexer, word))?;
+        instruction.command.expand_raw(&mut |word| expand(&heredoc, word))
+    }
+
+    fn arg(&mut self, index: usize, instruction: &Instruction, args: &[ArgDecl]) -> Result<(), Error> {
+        let mut texts = Vec::with_capacity(args.len());
+        for decl in args {
+            let name = decl.key.as_str();
+            let mut lint = self.linter.with_comments(&instruction.comments);
+            checks::secret_name(&mut lint, instruction.span, "ARG", name);
+            let stage = &mut self.stages.list[index];
+            let given = self.build_args.get(name).cloned();
+            let inherited = given.is_none() && decl.value.is_none() && self.globals.value(name).is_some();
+            let value = match (given, &decl.value) {
+                (Some(given), _) => Some(given),
+                (None, Some(default)) => {
+                    let expansion = self.lexer.word(default, &StateEnv(&stage.state));
+                    stage.report(&mut lint, instruction.span, &expansion.unmatched);
+                    Some(expansion.text.map_err(|e| e.in_word(default))?)
+                }
+                (None, None) => self.globals.value(name).map(str::to_owned),
+            };
+            if let Some(value) = value.as_ref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
+                stage.state = stage.state.clone().env(name, value);
+            }
+            if !inherited {
+                let mut info = ArgInfo::new(decl, instruction.span);
+                info.value = value.clone().unwrap_or_default();
+                stage.outline.args.insert(name.to_owned(), info);
+            }
+            stage.outline.used.insert(name.to_owned());
+            texts.push(value.as_ref().map_or_else(|| name.to_owned(), |v| format!("{name}={v}")));
+            let word = value.map(|text| Word::new(text, decl.key.span));
+            stage.build_args.push(ArgDecl { value: word, ..decl.clone() });
+        }
+        self.commit(index, format!("ARG {}", texts.join(" ")), false);
+        Ok(())
+    }
+
+    fn env(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
+        let mut message = "ENV".to_owned();
+        for pair in pairs {
+            let mut lint = self.linter.with_comments(&instruction.comments);
+            checks::legacy_pair(&mut lint, instruction, pair);
+            checks::secret_name(&mut lint, instruction.span, "ENV", &pair.key);
+            let (key, value) = (pair.key.as_str(), pair.value.as_str());
+            message.push_str(&format!(" {key}={value}"));
+            let stage = &mut self.stages.list[index];
+            stage.state = stage.state.clone().env(key, value);
+            set_env(&mut stage.image.config.env, key, value);
+        }
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn label(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
+        let mut message = "LABEL".to_owned();
+        for pair in pairs {
+            checks::legacy_pair(&mut self.linter.with_comments(&instruction.comments), instruction, pair);
+            message.push_str(&format!(" {}={}", pair.key, pair.value));
+            let labels = &mut self.stages.list[index].image.config.labels;
+            labels.insert(pair.key.text.clone(), pair.value.text.clone());
+        }
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn cmd(&mut self, index: usize, instruction: &Instruction, line: &CommandLine) -> Result<(), Error> {
+        let mut lint = self.linter.with_comments(&instruction.comments);
+        let stage = &mut self.stages.list[index];
+        stage.cmd.note(&mut lint, instruction);
+        checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
+        let args = stage.with_shell(line);
+        let message = format!("CMD {}", format::quoted_list(&args));
+        stage.image.config.cmd = args;
+        stage.image.config.args_escaped = true;
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn entrypoint(&mut self, index: usize, instruction: &Instruction, line: &CommandLine) -> Result<(), Error> {
+        let mut lint = self.linter.with_comments(&instruction.comments);
+        let stage = &mut self.stages.list[index];
+        stage.entrypoint.note(&mut lint, instruction);
+        checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
+        let args = stage.with_shell(line);
+        let message = format!("ENTRYPOINT {}", format::quoted_list(&args));
+        stage.image.config.entrypoint = args;
+        // The base's arguments were for the base's program.
+        if !stage.cmd.is_set() {
+            stage.image.config.cmd.clear();
+        }
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn healthcheck(&mut self, index: usize, instruction: &Instruction, check: &Healthcheck) -> Result<(), Error> {
+        let mut lint = self.linter.with_comments(&instruction.comments);
+        let stage = &mut self.stages.list[index];
+        stage.healthcheck.note(&mut lint, instruction);
+        let check = HealthCheck {
+            test: check.test.clone(),
+            interval: check.interval,
+            timeout: check.timeout,
+            start_period: check.start_period,
+            start_interval: check.start_interval,
+            retries: i64::from(check.retries),
+        };
+        let message = format!("HEALTHCHECK {}", format::health_check(&check));
+        stage.image.config.healthcheck = Some(check);
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn expose(&mut self, index: usize, instruction: &Instruction, ports: &[Word]) -> Result<(), Error> {
+        let mut all = Vec::new();
+        for port in ports {
+            let stage = &self.stages.list[index];
+            let words = self.lexer.words(port, &StateEnv(&stage.state)).map_err(|e| e.in_word(port))?;
+            for word in words {
+                let parsed = expose::parse(&word).map_err(|e| refuse(e).at(port.span))?;
+                let mut lint = self.linter.with_comments(&instruction.comments);
+                checks::exposed_port(&mut lint, instruction.span, &word);
+                all.extend(parsed);
+            }
+        }
+        let message = format!("EXPOSE {}", format::plain_list(&all));
+        self.stages.list[index].image.config.exposed_ports.extend(all);
+        self.commit(index, message, false);
+        Ok(())
+    }
+
+    fn workdir(&mut self, index: usize, step: &Step, path: &Word) -> Result<(), Error> {
+        let instruction = &step.instruction;
+        let stage = &mut self.stages.list[index];
+        let platform = stage.platform().clone();
+        if !stage.workdir_set && !paths::is_absolute(path, platform.is_windows()) {
+            let mut lint = self.linter.with_comments(&instruction.comments);
+            checks::relative_workdir(&mut lint, instruction.span, path);
+        }
+        stage.workdir_set = true;
+        let dir = enter(&mut stage.image, path, platform.is_windows()).map_err(|e| e.at(path.span))?;
+        stage.state = stage.state.clone().dir(&dir);
+        let layer = dir != "/";
+        if layer {
+            let env = StateEnv(&stage.state);
+            let text = names::display(&self.lexer, &instruction.code, &env);
+            let name = stage.names.next(&text, Some(&platform), stage.state.envs(), step.onbuild);
+            let user = &stage.image.config.user;
+            let owner = Some(Owner::parse(user)).filter(|_| !user.is_empty());
+            let constraints = Constraints::new()
+                .custom_name(name)
+                .location(&self.source.map, super::ranges(instruction.span))
+                .platform(platform);
+            let file = File::new().mkdir(&dir, 0o755, true, owner, self.epoch.as_ref().map(nanos));
+            stage.state = stage.state.file(file, constraints);
+        }
+        self.commit(index, format!("WORKDIR {dir}"), layer);
+        Ok(())
+    }
+
+    /// Adds an entry to the image's history.
+    pub(super) fn commit(&mut self, index: usize, created_by: String, layer: bool) {
+        let created = self.epoch.clone();
+        let comment = HISTORY_COMMENT.to_owned();
+        let entry = History { created, created_by, comment, empty_layer: !layer, ..History::default() };
+        self.stages.list[index].image.history.push(entry);
+    }
+
+    /// What the build arguments say of scanning.
+    fn note_scans(&mut self, index: usize) {
+        for name in [SCAN_CONTEXT, SCAN_STAGE] {
+            let stage = &self.stages.list[index];
+            let own = stage.build_args.iter().filter(|a| a.key == name).filter_map(|a| a.value.as_deref()).next_back();
+            let Some(value) = own.or_else(|| self.globals.value(name)) else { continue };
+            let named = || value.split(',').any(|v| v == stage.names.stage);
+            let on = parse_bool(value).unwrap_or_else(named);
+            let stage = &mut self.stages.list[index];
+            match name {
+                SCAN_CONTEXT => stage.scan_context = on,
+                _ => stage.scan_stage = on,
+            }
+        }
+    }
+}
+
+impl Stage {
+    /// The platform of a stage that is being walked.
+    pub(super) fn platform(&self) -> &kiln_oci::Platform {
+        // Set when the walk began.
+        static NONE: std::sync::LazyLock<kiln_oci::Platform> = std::sync::LazyLock::new(kiln_oci::Platform::host);
+        self.platform.as_ref().unwrap_or(&NONE)
+    }
+
+    /// Warns of variables that nothing defines.
+    pub(super) fn report(
+        &self,
+        lint: &mut crate::lint::Scoped<'_>,
+        span: crate::Span,
+        unmatched: &std::collections::BTreeSet<String>,
+    ) {
+        if unmatched.is_empty() {
+            return;
+        }
+        let declared = |name: &str| {
+            name == SCAN_CONTEXT || name == SCAN_STAGE || self.build_args.iter().any(|a| a.key == name)
+        };
+        checks::undefined_variables(lint, span, unmatched, declared, &StateEnv(&self.state).names());
+    }
+
+    /// The arguments of a command, after the stage's shell if it is in shell form.
+    pub(super) fn with_shell(&self, line: &CommandLine) -> Vec<String> {
+        self.shell_command(&line.args, line.prepend_shell)
+    }
+
+    pub(super) fn shell_command(&self, args: &[String], in_shell: bool) -> Vec<String> {
+        if !in_shell {
+            return args.to_vec();
+        }
+        let mut command = match self.image.config.shell.as_slice() {
+            [] if self.image.os == "windows" => vec!["cmd".to_owned(), "/S".to_owned(), "/C".to_owned()],
+            [] => vec!["/bin/sh".to_owned(), "-c".to_owned()],
+            shell => shell.to_vec(),
+        };
+        command.push(args.join(" "));
+        command
+    }
+
+    /// Instructions that change nothing but the config; the history gets what comes back.
+    fn metadata(&mut self, command: &Command) -> Result<Option<String>, Error> {
+        let config = &mut self.image.config;
+        Ok(Some(match command {
+            Command::Maintainer(name) => {
+                self.image.author.clone_from(&name.text);
+                format!("MAINTAINER {name}")
+            }
+            Command::Onbuild(onbuild) => {
+                config.on_build.push(onbuild.expression.clone());
+                return Ok(None);
+            }
+            Command::User(user) => {
+                config.user.clone_from(&user.text);
+                self.state = self.state.clone().user(&user.text);
+                format!("USER {user}")
+            }
+            Command::Volume(volumes) => {
+                if let Some(empty) = volumes.iter().find(|v| v.is_empty()) {
+                    return Err(refuse("VOLUME specified can not be an empty string").at(empty.span));
+                }
+                config.volumes.extend(volumes.iter().map(|v| v.text.clone()));
+                format!("VOLUME {}", format::plain_list(volumes))
+            }
+            Command::Stopsignal(name) => {
+                if !signal::is_signal(name) {
+                    return Err(refuse(format!("invalid signal: {name}")).at(name.span));
+                }
+                config.stop_signal.clone_from(&name.text);
+                format!("STOPSIGNAL {name}")
+            }
+            Command::Shell(shell) => {
+                config.shell = shell.iter().map(|w| w.text.clone()).collect();
+                format!("SHELL {}", format::plain_list(shell))
+            }
+            other => return Err(refuse(format!("{} is not supported here", other.name()))),
+        }))
+    }
+}
+
+/// Changes the working directory of the image; returns it with slashes.
+fn enter(image: &mut ImageConfig, path: &str, windows: bool) -> Result<String, Error> {
+    let dir = paths::workdir(&image.config.working_dir, path, windows)
+        .map_err(|e| refuse(format!("normalizing workdir: {e}")))?;
+    image.config.working_dir.clone_from(&dir);
+    Ok(paths::to_slash(&dir, windows))
+}
+
+/// A variable that is there keeps its place.
+fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
+    let entry = format!("{name}={value}");
+    let same = |e: &&mut String| e.split('=').next() == Some(name);
+    match env.iter_mut().find(same) {
+        Some(old) => *old = entry,
+        None => env.push(entry),
+    }
+}
+
+/// A time as ops have it.
+pub(super) fn nanos(time: &kiln_oci::Time) -> i64 {
+    i64::try_from(time.timestamp().as_nanosecond()).unwrap_or(i64::MAX)
+}

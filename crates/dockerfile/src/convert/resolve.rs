@@ -1,0 +1,325 @@
+//! What stages start from: images, named contexts, nothing.
+
+use std::collections::BTreeSet;
+
+use futures::future::try_join_all;
+use kiln_llb::build::{Constraints, ImageOptions, State, image};
+use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
+
+use super::args::declared;
+use super::failure::refuse;
+use super::named::{self, Loaded, NamedContext};
+use super::resolver::{ImageRequest, ResolvedImage, Resolver};
+use super::stage::{Stage, Step};
+use super::{Converter, Failure};
+use crate::ast::{self, Command};
+use crate::error::Error;
+use crate::lint::checks;
+use crate::suggest::nearest;
+
+/// Names that people misspell.
+const COMMON_IMAGES: &[&str] = &["alpine", "busybox", "centos", "debian", "golang", "ubuntu", "fedora"];
+
+/// What came of a stage's base.
+enum Base {
+    /// A context in place of the stage.
+    Stage(Loaded),
+    /// A context in place of the image.
+    Context(Loaded),
+    /// The image.
+    Image(Box<ResolvedImage>),
+    /// Nobody needs it.
+    Unneeded,
+}
+
+impl<R: Resolver> Converter<'_, R> {
+    /// Adds the stages of the file.
+    pub(super) fn add_stages(&mut self, stages: Vec<ast::Stage>) -> Result<(), Failure> {
+        let names = declared(&self.globals, &self.global_info);
+        for (index, stage) in stages.into_iter().enumerate() {
+            let span = stage.span;
+            self.add_stage(index, stage, &names).map_err(|e| e.within(span))?;
+        }
+        Ok(())
+    }
+
+    fn add_stage(&mut self, index: usize, from: ast::Stage, names: &BTreeSet<String>) -> Result<(), Failure> {
+        let base = self.lexer.word(&from.base, &self.globals);
+        let mut lint = self.linter.with_comments(&from.comments);
+        checks::undefined_args_in_from(&mut lint, from.span, &base.unmatched, names);
+        let base_name = base.text.map_err(|e| e.in_word(&from.base))?;
+        if base_name.is_empty() {
+            return Err(refuse(format!("base name ({}) should not be blank", from.base)).at(from.base.span).into());
+        }
+        let mut used = base.matched;
+        let mut stage = self.stages.stage(base_name, from.span);
+        stage.platform = self.from_platform(&from, names, &mut used)?;
+        stage.name = from.name().unwrap_or_default().to_owned();
+        stage.description = from.description.clone().unwrap_or_default();
+        stage.code.clone_from(&from.code);
+        stage.outline.args.clone_from(&self.global_info);
+        if !stage.name.is_empty() {
+            let platform = stage.platform.as_ref().unwrap_or(&self.platforms.target);
+            stage.named = named::find(self.options, &stage.name, Some(platform))?;
+        }
+        stage.names.stage = match (stage.name.as_str(), &stage.named) {
+            ("", _) => format!("stage-{index}"),
+            (name, _) => name.to_owned(),
+        };
+        stage.names.with_platform = self.options.multi_platform;
+        stage.ignore_cache = self.options.no_cache.contains(&stage.name);
+        stage.steps = from
+            .instructions
+            .into_iter()
+            .map(|instruction| Step { instruction, sources: Vec::new(), onbuild: false })
+            .collect();
+        let replaced = stage.named.is_some();
+        let added = self.stages.add(stage);
+        let stage = &mut self.stages.list[added];
+        if replaced {
+            stage.base = None;
+            return Ok(());
+        }
+        stage.outline.used.extend(used);
+        stage.names.total = count_steps(stage);
+        Ok(())
+    }
+
+    /// The value of `FROM --platform`.
+    fn from_platform(
+        &mut self,
+        from: &ast::Stage,
+        names: &BTreeSet<String>,
+        used: &mut BTreeSet<String>,
+    ) -> Result<Option<Platform>, Error> {
+        let Some(written) = from.platform.as_ref().filter(|p| !p.is_empty()) else { return Ok(None) };
+        let expansion = self.lexer.word(written, &self.globals);
+        let mut lint = self.linter.with_comments(&from.comments);
+        checks::undefined_args_in_from(&mut lint, from.span, &expansion.unmatched, names);
+        checks::from_platform(&mut lint, from, &expansion, self.globals.value("TARGETPLATFORM"));
+        let text = expansion.text.map_err(|e| e.in_word(written))?;
+        let suggestion = || {
+            let unknown = expansion.unmatched.iter();
+            unknown.flat_map(|name| nearest(name, names.iter().map(String::as_str))).next()
+        };
+        if text.is_empty() {
+            let message = format!("empty platform value from expression {written}");
+            return Err(refuse(message).at(written.span).suggest(suggestion()));
+        }
+        let platform = Platform::parse(&text).map_err(|e| {
+            refuse(format!("failed to parse platform {written}: {e}")).at(written.span).suggest(suggestion())
+        })?;
+        used.extend(expansion.matched);
+        Ok(Some(platform))
+    }
+
+    /// Resolves what the target needs, until triggers of bases bring nothing new.
+    pub(super) async fn resolve_stages(&mut self, target: usize) -> Result<(), Failure> {
+        loop {
+            let reachable = self.stages.reachable(target);
+            self.resolve_bases(&reachable).await?;
+            let mut more = false;
+            for index in reachable {
+                self.stages.inherit(index);
+                more |= self.add_triggers(index)?;
+            }
+            if !more {
+                return Ok(());
+            }
+        }
+    }
+
+    async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), Failure> {
+        let mut wanted = Vec::new();
+        for index in 0..self.stages.list.len() {
+            let needed = self.all_stages || reachable.contains(&index);
+            let stage = &mut self.stages.list[index];
+            if stage.base.is_some() || stage.dispatched || stage.resolved {
+                continue;
+            }
+            stage.resolved = needed;
+            if stage.base_name == "scratch" && stage.named.is_none() {
+                stage.state = State::scratch();
+                stage.image = empty_image(&self.platforms.target);
+                stage.platform = Some(self.platforms.target.clone());
+                stage.dispatched |= stage.unregistered;
+                continue;
+            }
+            wanted.push((index, needed));
+        }
+        let bases = try_join_all(wanted.iter().map(|&(index, needed)| self.find_base(index, needed))).await?;
+        for ((index, _), (reference, base)) in wanted.into_iter().zip(bases) {
+            let span = self.stages.list[index].span;
+            self.apply_base(index, reference, base).map_err(|e| e.within(span))?;
+            let stage = &mut self.stages.list[index];
+            stage.dispatched |= stage.unregistered;
+        }
+        Ok(())
+    }
+
+    fn base_platform(&self, index: usize) -> Platform {
+        self.stages.list[index].platform.as_ref().unwrap_or(&self.platforms.target).clone()
+    }
+
+    /// Asks outside for a stage's base; changes nothing yet, since stages are asked for side by side.
+    async fn find_base(&self, index: usize, needed: bool) -> Result<(Reference, Base), Failure> {
+        let stage = &self.stages.list[index];
+        self.ask_for_base(stage, index, needed).await.map_err(|e| e.within(stage.span))
+    }
+
+    async fn ask_for_base(&self, stage: &Stage, index: usize, needed: bool) -> Result<(Reference, Base), Failure> {
+        let name = &stage.base_name;
+        let reference = Reference::parse(name).map_err(|e| refuse(format!("failed to parse stage name {name:?}: {e}")))?;
+        if !needed {
+            return Ok((reference, Base::Unneeded));
+        }
+        if let Some(context) = &stage.named {
+            let loaded = self.load(context, stage).await?;
+            return Ok((reference, Base::Stage(loaded)));
+        }
+        let complete = reference.clone().with_default_tag().to_string();
+        let platform = self.base_platform(index);
+        if let Some(context) = named::find(self.options, &complete, Some(&platform))? {
+            let loaded = self.load(&context, stage).await?;
+            return Ok((reference, Base::Context(loaded)));
+        }
+        let prefix = match self.options.multi_platform {
+            true => format!("[{} internal]", platform.format_all()),
+            false => "[internal]".to_owned(),
+        };
+        let request = ImageRequest {
+            log_name: format!("{prefix} load metadata for {complete}"),
+            reference: complete,
+            platform: Some(platform),
+            resolve_mode: self.options.resolve_mode,
+            oci_layout: None,
+        };
+        let resolved = self.resolver.resolve_image(request).await.map_err(|e| self.not_found(stage, e))?;
+        Ok((reference, Base::Image(Box::new(resolved))))
+    }
+
+    async fn load(&self, context: &NamedContext, stage: &Stage) -> Result<Loaded, Failure> {
+        context.load(self.options, self.resolver, stage.paths).await
+    }
+
+    fn not_found(&self, stage: &Stage, error: super::BoxError) -> Failure {
+        let known = self.stages.names().chain(COMMON_IMAGES.iter().copied());
+        let what = match nearest(&stage.base_name, known) {
+            Some(near) => format!("{} (did you mean {near}?)", stage.base_name),
+            None => stage.base_name.clone(),
+        };
+        Failure::outside(what, stage.span, error)
+    }
+
+    fn apply_base(&mut self, index: usize, reference: Reference, base: Base) -> Result<(), Failure> {
+        let mut platform = self.base_platform(index);
+        let mut reference = reference.with_default_tag();
+        let mut scratch = false;
+        let needed = !matches!(base, Base::Unneeded);
+        match base {
+            Base::Stage(loaded) => {
+                self.take_stage(index, loaded);
+                return Ok(());
+            }
+            Base::Context(loaded) => {
+                self.take_context(index, loaded, platform);
+                return Ok(());
+            }
+            Base::Image(resolved) => {
+                let config = ImageConfig::decode(&resolved.config)
+                    .map_err(|e| refuse(format!("failed to parse image config of {reference}: {e}")))?;
+                reference = Reference::parse(&resolved.reference)
+                    .map_err(|e| refuse(format!("failed to parse ref {:?}: {e}", resolved.reference)))?;
+                if let Some(digest) = resolved.digest {
+                    reference = reference.with_digest(digest);
+                }
+                scratch = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|h| h.empty_layer);
+                let stage = &mut self.stages.list[index];
+                if stage.platform.is_none() && self.platforms.implicit {
+                    platform = self.platforms.detect(&config, &platform);
+                }
+                take_image(stage, config);
+            }
+            Base::Unneeded => {}
+        }
+        let stage = &mut self.stages.list[index];
+        let written = std::mem::replace(&mut stage.base_name, reference.to_string());
+        if !scratch {
+            let name = format!("FROM {reference}");
+            let name = stage.names.next(&name, Some(&platform), &[], false);
+            let constraints = Constraints::new()
+                .location(&self.source.map, super::ranges(stage.span))
+                .description("com.docker.dockerfile.v1.command", &stage.code)
+                .platform(platform.clone())
+                .custom_name(name);
+            let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };
+            stage.state = image(&stage.base_name, options, constraints)?;
+            if needed {
+                let actual = stage.image.platform();
+                checks::base_platform(&mut self.linter, stage.span, &written, &platform, &actual);
+            }
+        }
+        stage.platform = Some(platform);
+        Ok(())
+    }
+
+    /// A client's context takes the place of a stage: its instructions are not looked at.
+    fn take_stage(&mut self, index: usize, loaded: Loaded) {
+        self.pending.extend(loaded.pending);
+        let stage = &mut self.stages.list[index];
+        stage.dispatched = true;
+        stage.state = loaded.state;
+        if let Some(mut image) = loaded.image {
+            forget_unknown(&mut image);
+            image.created = None;
+            if !image.architecture.is_empty() && !image.os.is_empty() {
+                stage.platform = Some(image.platform());
+            }
+            stage.image = image;
+        }
+    }
+
+    /// A client's context takes the place of an image.
+    fn take_context(&mut self, index: usize, loaded: Loaded, platform: Platform) {
+        self.pending.extend(loaded.pending);
+        let stage = &mut self.stages.list[index];
+        take_image(stage, loaded.image.unwrap_or_else(|| empty_image(&platform)));
+        stage.state = loaded.state.platform(platform.clone());
+        stage.platform = Some(platform);
+    }
+}
+
+/// How many steps have a number: those that make a layer, and the base.
+fn count_steps(stage: &Stage) -> usize {
+    let counts = |step: &&Step| {
+        matches!(
+            step.instruction.command,
+            Command::Add(_) | Command::Copy(_) | Command::Run(_) | Command::Workdir(_)
+        )
+    };
+    let base = usize::from(stage.base_name != "scratch" && stage.base.is_none());
+    base + stage.steps.iter().filter(counts).count()
+}
+
+fn take_image(stage: &mut Stage, mut image: ImageConfig) {
+    forget_unknown(&mut image);
+    stage.base_image = Some(image.clone());
+    image.created = None;
+    stage.image = image;
+}
+
+/// Only what the specification knows reaches images that are built on this one.
+fn forget_unknown(image: &mut ImageConfig) {
+    image.extra.clear();
+    image.config.extra.clear();
+}
+
+/// The config of `FROM scratch`.
+fn empty_image(platform: &Platform) -> ImageConfig {
+    let mut image = ImageConfig::empty(platform);
+    image.config.working_dir = "/".into();
+    if !platform.is_windows() {
+        image.config.env = vec![format!("PATH={}", default_path_env(&platform.os))];
+    }
+    image
+}

@@ -1,0 +1,221 @@
+//! RUN.
+
+use kiln_llb::build::{Constraints, File, Mount, Run, State};
+use kiln_llb::caps;
+use kiln_proto::pb;
+
+use super::args::{Masked, StateEnv};
+use super::failure::refuse;
+use super::names;
+use super::resolver::Resolver;
+use super::stage::{Stage, Step};
+use super::Converter;
+use crate::ast::{self, CommandLine, Heredoc, NetworkMode, SecurityMode};
+use crate::error::Error;
+use crate::parser;
+use crate::shell::Lexer;
+
+/// Where a script that stands in the Dockerfile is mounted.
+const SCRIPTS: &str = "/dev/pipes/";
+
+/// The command of a RUN, its heredocs folded in.
+struct Script {
+    args: Vec<String>,
+    /// Goes after the instruction in the step's name.
+    summary: String,
+    /// The file to mount at [`SCRIPTS`].
+    file: Option<(String, String)>,
+}
+
+impl<R: Resolver> Converter<'_, R> {
+    pub(super) fn run_step(&mut self, index: usize, step: &Step, run: &ast::Run) -> Result<(), Error> {
+        let instruction = &step.instruction;
+        // A program may look at any file.
+        self.stages.use_path(index, "/".into());
+        let stage = &self.stages.list[index];
+        let script = read_script(&run.command, stage.image.os == "windows")?;
+        let args = stage.shell_command(&script.args, run.command.prepend_shell);
+        let mut spec = Run::new(args.clone());
+        if let Some((name, data)) = &script.file {
+            let file = State::scratch().file(
+                File::new().mkfile(name, 0o755, data.clone(), None, None),
+                super::context::internal("preparing inline document").platform(stage.platform().clone()),
+            );
+            spec = spec.mount(Mount::bind(SCRIPTS, &file).selector("/").read_only());
+        }
+        spec = self.add_mounts(index, step, run, spec)?;
+        let mut around = self.surroundings(index, run);
+        if self.options.caps.supports(caps::EXEC_META_ULIMIT) {
+            for limit in &self.options.ulimits {
+                around = around.ulimit(&limit.name, limit.soft, limit.hard);
+            }
+        }
+        if let Some(proxy) = self.proxy() {
+            spec = spec.proxy(proxy);
+        }
+        if self.options.shm_size > 0 && self.options.caps.supports(caps::EXEC_MOUNT_TMPFS_SIZE) {
+            spec = spec.mount(Mount::tmpfs("/dev/shm", self.options.shm_size));
+        }
+        if self.options.caps.supports(caps::EXEC_META_CDI) {
+            for device in &run.devices {
+                spec = spec.device(&device.name, !device.required);
+            }
+        } else if let Some(device) = run.devices.first() {
+            return Err(refuse(format!("--device={}: the daemon does not support devices", device.name)));
+        }
+        let constraints = self.run_constraints(index, step, run, &script.summary);
+        let stage = &mut self.stages.list[index];
+        let exec = stage.state.run(spec.surroundings(around).constraints(constraints));
+        let exec = exec.map_err(|e| refuse(e.to_string()).within(instruction.span))?;
+        let message = stage.history_of(&args);
+        stage.state = exec.root().clone();
+        self.commit(index, format!("RUN {message} # buildkit"), true);
+        Ok(())
+    }
+
+    /// The stage's state with what holds for this step alone.
+    fn surroundings(&self, index: usize, run: &ast::Run) -> State {
+        let mut state = self.stages.list[index].state.clone();
+        state = match run.security {
+            SecurityMode::Sandbox => state.security(pb::SecurityMode::Sandbox),
+            SecurityMode::Insecure => state.security(pb::SecurityMode::Insecure),
+        };
+        state = match run.network {
+            NetworkMode::Default => state,
+            NetworkMode::None => state.network(pb::NetMode::None),
+            NetworkMode::Host => state.network(pb::NetMode::Host),
+        };
+        for (host, ip) in &self.options.extra_hosts {
+            state = state.extra_host(host, ip);
+        }
+        if !self.options.cgroup_parent.is_empty() && self.options.caps.supports(caps::EXEC_META_CGROUP_PARENT) {
+            state = state.cgroup_parent(&self.options.cgroup_parent);
+        }
+        state
+    }
+
+    fn run_constraints(&mut self, index: usize, step: &Step, run: &ast::Run, summary: &str) -> Constraints {
+        let instruction = &step.instruction;
+        let lexer = Lexer { raw_quotes: true, keep_unset: true, ..self.lexer.clone() };
+        let stage = &mut self.stages.list[index];
+        let env = StateEnv(&stage.state);
+        let masked: Vec<&str> =
+            run.mounts().filter(|m| m.kind == ast::MountType::Secret).filter_map(|m| m.env.as_deref()).collect();
+        let code = format!("{}{summary}", instruction.code);
+        let text = names::display(&lexer, &code, &Masked { base: env, masked });
+        let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
+        let mut constraints = Constraints::new()
+            .description("com.docker.dockerfile.v1.command", &instruction.code)
+            .location(&self.source.map, super::ranges(instruction.span))
+            .custom_name(name);
+        if stage.ignore_cache {
+            constraints = constraints.ignore_cache();
+        }
+        match self.options.linux_resources.clone() {
+            Some(r) if self.options.caps.supports(caps::EXEC_META_LINUX_RESOURCES) => constraints.linux_resources(r),
+            _ => constraints,
+        }
+    }
+
+    /// Proxies that were given as build arguments, whatever their case; the last in byte order counts.
+    fn proxy(&self) -> Option<pb::ProxyEnv> {
+        let mut proxy = pb::ProxyEnv::default();
+        let mut any = false;
+        for (name, value) in &self.build_args {
+            let field = match name.to_lowercase().as_str() {
+                "http_proxy" => &mut proxy.http_proxy,
+                "https_proxy" => &mut proxy.https_proxy,
+                "ftp_proxy" => &mut proxy.ftp_proxy,
+                "no_proxy" => &mut proxy.no_proxy,
+                "all_proxy" => &mut proxy.all_proxy,
+                _ => continue,
+            };
+            field.clone_from(value);
+            any = true;
+        }
+        any.then_some(proxy)
+    }
+}
+
+impl Stage {
+    /// A command as the history has it: after the values of the ARGs that it may depend on.
+    fn history_of(&self, args: &[String]) -> String {
+        let mut values: Vec<(&str, String)> = Vec::new();
+        for arg in &self.build_args {
+            let name = arg.key.as_str();
+            let value = self.state.get_env(name).or(arg.value.as_deref()).unwrap_or_default();
+            let text = format!("{name}={value}");
+            match values.iter_mut().find(|(n, _)| *n == name) {
+                Some((_, old)) => *old = text,
+                None => values.push((name, text)),
+            }
+        }
+        let mut words = Vec::with_capacity(values.len() + args.len() + 1);
+        if !values.is_empty() {
+            words.push(format!("|{}", values.len()));
+        }
+        words.extend(values.into_iter().map(|(_, text)| text));
+        words.extend(args.iter().cloned());
+        words.join(" ")
+    }
+}
+
+fn read_script(line: &CommandLine, windows: bool) -> Result<Script, Error> {
+    let plain = Script { args: line.args.clone(), summary: String::new(), file: None };
+    let Some(first) = line.files.first() else { return Ok(plain) };
+    let ([text], true) = (line.args.as_slice(), line.prepend_shell) else {
+        return Err(refuse("heredocs need a command in shell form"));
+    };
+    if parser::parse_marker(text).is_none() {
+        return Ok(Script { args: vec![rebuild(text, &line.files)], ..plain });
+    }
+    // The heredoc is the whole command.
+    let data = if first.chomp { parser::chomp(&first.content) } else { first.content.clone() };
+    let summary = format!(" ({})", summarize(&first.content));
+    if !windows && data.starts_with("#!") {
+        let path = super::paths::join(SCRIPTS, &first.name);
+        return Ok(Script { args: vec![path], summary, file: Some((first.name.clone(), data)) });
+    }
+    Ok(Script { args: vec![data], summary, file: None })
+}
+
+/// A command with heredocs inside it: the shell reads them itself.
+fn rebuild(text: &str, files: &[Heredoc]) -> String {
+    let mut out = text.to_owned();
+    for file in files {
+        out.push('\n');
+        out.push_str(&file.content);
+        out.push_str(&file.name);
+    }
+    out
+}
+
+/// The first line, and dots if there are more.
+fn summarize(content: &str) -> String {
+    let text = content.trim();
+    match text.split_once('\n') {
+        Some((first, _)) => format!("{}...", first.strip_suffix('\r').unwrap_or(first)),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn line(args: &str, content: &str) -> CommandLine {
+        let file = Heredoc { name: "EOF".into(), content: content.into(), ..Heredoc::default() };
+        CommandLine { args: vec![args.into()], files: vec![file], prepend_shell: true }
+    }
+
+    #[test]
+    fn heredocs() {
+        let script = read_script(&line("<<EOF", "echo a\necho b\n"), false).unwrap();
+        assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("echo a\necho b\n", " (echo a...)"));
+        let script = read_script(&line("<<EOF", "#!/bin/sh\n"), false).unwrap();
+        assert_eq!(script.args, ["/dev/pipes/EOF"]);
+        assert!(read_script(&line("<<EOF", "#!/bin/sh\n"), true).unwrap().file.is_none());
+        let script = read_script(&line("cat <<EOF", "x\n"), false).unwrap();
+        assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("cat <<EOF\nx\nEOF", ""));
+    }
+}

@@ -1,0 +1,285 @@
+//! The stages of a conversion, and how they depend on each other.
+
+use std::collections::{BTreeSet, HashMap};
+
+use kiln_llb::build::State;
+use kiln_oci::{ImageConfig, Platform};
+
+use super::failure::refuse;
+use super::named::NamedContext;
+use super::names::Steps;
+use super::outline::Capture;
+use crate::ast::{self, ArgDecl, Command, Instruction};
+use crate::error::Error;
+use crate::lint::checks::OnlyOnce;
+use crate::shell::{Lexer, NoVariables};
+use crate::span::Span;
+use crate::suggest::nearest;
+
+/// An instruction, and the stages it takes files from.
+#[derive(Debug, Clone)]
+pub(super) struct Step {
+    pub(super) instruction: Instruction,
+    /// COPY: its `--from`. RUN: one for each mount.
+    pub(super) sources: Vec<usize>,
+    /// It came from a trigger of the base.
+    pub(super) onbuild: bool,
+}
+
+/// A stage in the making, or an image that some instruction takes files from.
+#[derive(Debug)]
+pub(super) struct Stage {
+    /// What it starts from; the complete reference once it is resolved.
+    pub(super) base_name: String,
+    /// The stage it starts from.
+    pub(super) base: Option<usize>,
+    /// Its name in lower case; empty if it has none.
+    pub(super) name: String,
+    /// The FROM as written.
+    pub(super) code: String,
+    pub(super) description: String,
+    pub(super) span: Span,
+    pub(super) steps: Vec<Step>,
+    /// A client's context takes its place.
+    pub(super) named: Option<NamedContext>,
+    pub(super) deps: BTreeSet<usize>,
+    /// It stands in no FROM: `COPY --from=image`.
+    pub(super) unregistered: bool,
+    pub(super) resolved: bool,
+    pub(super) dispatched: bool,
+    pub(super) triggers_known: bool,
+
+    pub(super) state: State,
+    pub(super) image: ImageConfig,
+    /// The base image's config as it was.
+    pub(super) base_image: Option<ImageConfig>,
+    pub(super) platform: Option<Platform>,
+    pub(super) names: Steps,
+    pub(super) ignore_cache: bool,
+    /// What ARGs declared, in order.
+    pub(super) build_args: Vec<ArgDecl>,
+    /// There was a WORKDIR.
+    pub(super) workdir_set: bool,
+    pub(super) cmd: OnlyOnce,
+    pub(super) entrypoint: OnlyOnce,
+    pub(super) healthcheck: OnlyOnce,
+    /// Paths used of the build context.
+    pub(super) context_paths: BTreeSet<String>,
+    /// Index of the set of paths that others use of what it starts from.
+    pub(super) paths: usize,
+    pub(super) outline: Capture,
+    pub(super) scan_context: bool,
+    pub(super) scan_stage: bool,
+}
+
+/// All stages, by index.
+#[derive(Debug, Default)]
+pub(super) struct Stages {
+    pub(super) list: Vec<Stage>,
+    by_name: HashMap<String, usize>,
+    /// Sets of paths; stages that start from each other share one.
+    pub(super) path_sets: Vec<BTreeSet<String>>,
+}
+
+impl Stages {
+    /// A stage that starts from `base_name`.
+    pub(super) fn stage(&mut self, base_name: String, span: Span) -> Stage {
+        self.path_sets.push(BTreeSet::new());
+        Stage {
+            base_name,
+            base: None,
+            name: String::new(),
+            code: String::new(),
+            description: String::new(),
+            span,
+            steps: Vec::new(),
+            named: None,
+            deps: BTreeSet::new(),
+            unregistered: false,
+            resolved: false,
+            dispatched: false,
+            triggers_known: false,
+            state: State::scratch(),
+            image: ImageConfig::default(),
+            base_image: None,
+            platform: None,
+            names: Steps::default(),
+            ignore_cache: false,
+            build_args: Vec::new(),
+            workdir_set: false,
+            cmd: OnlyOnce::default(),
+            entrypoint: OnlyOnce::default(),
+            healthcheck: OnlyOnce::default(),
+            context_paths: BTreeSet::new(),
+            paths: self.path_sets.len() - 1,
+            outline: Capture::default(),
+            scan_context: false,
+            scan_stage: false,
+        }
+    }
+
+    /// Adds a stage; it starts from an earlier one if its base has such a name.
+    pub(super) fn add(&mut self, mut stage: Stage) -> usize {
+        let index = self.list.len();
+        if let Some(&base) = self.by_name.get(&stage.base_name) {
+            stage.base = Some(base);
+            stage.outline = self.list[base].outline.clone();
+        }
+        if !stage.name.is_empty() {
+            self.by_name.insert(stage.name.to_lowercase(), index);
+        }
+        self.list.push(stage);
+        index
+    }
+
+    pub(super) fn find(&self, name: &str) -> Option<usize> {
+        self.by_name.get(&name.to_lowercase()).copied()
+    }
+
+    /// Names for suggestions.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.list.iter().map(|s| s.names.stage.as_str()).filter(|n| !n.is_empty())
+    }
+
+    /// The wanted stage: the last one, or that of a name.
+    pub(super) fn target(&self, name: &str) -> Result<usize, Error> {
+        if name.is_empty() {
+            return Ok(self.list.len() - 1);
+        }
+        self.find(name).ok_or_else(|| {
+            refuse(format!("target stage {name:?} could not be found")).suggest(nearest(name, self.names()))
+        })
+    }
+
+    /// Finds out which stages take files from which.
+    pub(super) fn connect(&mut self) -> Result<(), Error> {
+        for index in 0..self.list.len() {
+            for step in 0..self.list[index].steps.len() {
+                let instruction = self.list[index].steps[step].instruction.clone();
+                let sources = self.sources(&instruction).map_err(|e| e.within(instruction.span))?;
+                self.list[index].deps.extend(&sources);
+                self.list[index].steps[step].sources = sources;
+            }
+        }
+        self.check_circles()?;
+        if let [only] = self.list.as_mut_slice() {
+            only.names.stage.clear();
+        }
+        Ok(())
+    }
+
+    /// The stages that an instruction takes files from; images are added as stages of their own.
+    pub(super) fn sources(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Error> {
+        let span = instruction.span;
+        match &instruction.command {
+            Command::Copy(ast::Copy { from: Some(from), .. }) if !from.is_empty() => {
+                let plain = Lexer::new('\\').word(from, &NoVariables).text.map_err(|e| e.in_word(from))?;
+                if plain != from.text {
+                    return Err(refuse("variable expansion is not supported for --from")
+                        .expected("a stage defined by FROM with an ARG from global scope"));
+                }
+                Ok(vec![match from.parse::<i64>() {
+                    Ok(number) => usize::try_from(number)
+                        .ok()
+                        .filter(|&n| n < self.list.len())
+                        .ok_or_else(|| refuse(format!("invalid stage index {number}")))?,
+                    Err(_) => self.find_or_add(from, span),
+                }])
+            }
+            Command::Run(run) => {
+                let from = |name: &str| if name.is_empty() { "scratch" } else { name }.to_owned();
+                let names: Vec<String> = run.mounts().map(|m| from(&m.from)).collect();
+                // The blame for an image that is not there falls on the RUN.
+                Ok(names.iter().map(|name| self.find_or_add(name, span)).collect())
+            }
+            _ => Ok(Vec::new()),
+        }
+    }
+
+    fn find_or_add(&mut self, name: &str, span: Span) -> usize {
+        self.find(name).unwrap_or_else(|| {
+            let mut stage = self.stage(name.to_owned(), span);
+            stage.unregistered = true;
+            self.add(stage)
+        })
+    }
+
+    /// A stage must not take files from itself, over whatever detours.
+    fn check_circles(&self) -> Result<(), Error> {
+        #[derive(Clone, Copy, PartialEq)]
+        enum Mark {
+            New,
+            Open,
+            Done,
+        }
+        let mut marks = vec![Mark::New; self.list.len()];
+        for start in 0..self.list.len() {
+            let mut stack = vec![(start, false)];
+            while let Some((index, leave)) = stack.pop() {
+                if leave {
+                    marks[index] = Mark::Done;
+                    continue;
+                }
+                if marks[index] != Mark::New {
+                    continue;
+                }
+                marks[index] = Mark::Open;
+                stack.push((index, true));
+                for &dep in &self.list[index].deps {
+                    if marks[dep] == Mark::Open {
+                        let name = &self.list[start].names.stage;
+                        let message = format!("circular dependency detected on stage: {name}");
+                        return Err(refuse(message).within(self.user_of(index, dep)));
+                    }
+                    stack.push((dep, false));
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The instruction by which one stage takes files from another.
+    fn user_of(&self, index: usize, dep: usize) -> Span {
+        let stage = &self.list[index];
+        let step = stage.steps.iter().find(|s| s.sources.contains(&dep));
+        step.map_or(stage.span, |s| s.instruction.span)
+    }
+
+    /// The stages that a target needs, itself included.
+    pub(super) fn reachable(&self, target: usize) -> BTreeSet<usize> {
+        let mut seen = BTreeSet::new();
+        let mut todo = vec![target];
+        while let Some(index) = todo.pop() {
+            if seen.insert(index) {
+                todo.extend(self.list[index].base);
+                todo.extend(&self.list[index].deps);
+            }
+        }
+        seen
+    }
+
+    /// Lets a stage begin as the stage it starts from ended.
+    pub(super) fn inherit(&mut self, index: usize) {
+        let Some(base) = self.list[index].base else { return };
+        let base = &self.list[base];
+        let (state, platform, mut image) = (base.state.clone(), base.platform.clone(), base.image.clone());
+        let (base_image, paths, workdir_set) = (base.base_image.clone(), base.paths, base.workdir_set);
+        let build_args = base.build_args.clone();
+        // Triggers are for images built on this one, not for stages.
+        image.config.on_build.clear();
+        let stage = &mut self.list[index];
+        stage.state = state;
+        stage.platform = platform;
+        stage.image = image;
+        stage.base_image = base_image;
+        stage.paths = paths;
+        stage.workdir_set = workdir_set;
+        stage.build_args = build_args;
+    }
+
+    /// Notes that a path is used of what a stage starts from.
+    pub(super) fn use_path(&mut self, index: usize, path: String) {
+        let set = self.list[index].paths;
+        self.path_sets[set].insert(path);
+    }
+}

@@ -42,7 +42,7 @@ pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Error
     // What the lint finds counts if the file can be cut into statements, up to the first that is wrong.
     let mut found = linter.child();
     let mut is_cut = true;
-    while let Some(statement) = statements.next() {
+    for statement in statements.by_ref() {
         let added = match statement {
             Err(error) => {
                 is_cut = false;

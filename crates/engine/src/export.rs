@@ -221,9 +221,7 @@ impl<D: Domain> Walk<D> {
         if let Some(at) = self.by_root.get(&digest) {
             return *at;
         }
-        let record =
-            ExportRecord { digest, inputs: Vec::new(), results: Vec::new(), edge: None, export: None };
-        let at = self.push(record);
+        let at = self.push(digest, Vec::new());
         self.by_root.insert(digest, at);
         at
     }
@@ -270,13 +268,7 @@ impl<D: Domain> Walk<D> {
         complete.sort_by_key(|(digest, _)| *digest);
         let mut last = None;
         for (digest, inputs) in complete {
-            last = Some(self.push(ExportRecord {
-                digest,
-                inputs,
-                results: Vec::new(),
-                edge: None,
-                export: None,
-            }));
+            last = Some(self.linked(digest, inputs));
         }
         last
     }

@@ -19,7 +19,7 @@ impl<D: Domain> Core<D> {
             Marks::Some(slots) if !self.has_new_maps(id) => slots,
             _ => (0..self.edges[id].slots.len() as u32).collect(),
         };
-        if self.edges[id].phase.is_searching() {
+        if !matches!(self.edges[id].phase, Phase::Failed(_)) {
             self.look_up_maps(id);
             for slot in &slots {
                 self.refresh(id, *slot as usize);

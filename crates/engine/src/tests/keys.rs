@@ -103,8 +103,8 @@ async fn random_roots_are_not_exported() {
 
 #[test]
 fn a_graph_is_checked() {
-    let bench = crate::tests::fake::World::default();
-    let mut plan = crate::tests::fake::Plan::new(&std::sync::Arc::new(bench));
+    let bench = tests::fake::World::default();
+    let mut plan = tests::fake::Plan::new(&std::sync::Arc::new(bench));
     plan.add("a", &[]).add("b", &["a"]);
     let vertices = plan.graph().vertices().to_vec();
     let reversed: Vec<_> = vertices.iter().rev().cloned().collect();

@@ -60,6 +60,10 @@ pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Error
             Ok(_) => {}
             Err(error) => errors.push(error),
         }
+        if errors.len() == MAX_ERRORS {
+            is_cut = false;
+            break;
+        }
     }
     if is_cut {
         tree::empty_continuations(statements.empty_continuations(), linter);
@@ -75,7 +79,6 @@ fn finish(dockerfile: Dockerfile, mut errors: Vec<Error>, linter: &mut Linter) -
         errors.push(Error::new(ErrorKind::Syntax, "dockerfile contains no stages to build").expected("FROM"));
     }
     errors.sort_by_key(|e| e.blamed().start);
-    errors.truncate(MAX_ERRORS);
     if let Some(errors) = Errors::from_vec(errors) {
         return Err(errors);
     }
@@ -141,16 +144,10 @@ impl Builder {
         if self.in_stage || std::mem::replace(&mut self.orphaned, true) {
             return Ok(Added::Nowhere);
         }
-        Err(Error::new(
-            ErrorKind::Syntax,
-            format!(
-                "{} stands before any FROM",
-                instruction.command.name()
-            ),
-        )
-        .expected("FROM, or ARG for variables of FROM")
-        .at(instruction.span)
-        .within(instruction.span))
+        Err(Error::new(ErrorKind::Syntax, format!("{} stands before any FROM", instruction.command.name()))
+            .expected("FROM, or ARG for variables of FROM")
+            .at(instruction.span)
+            .within(instruction.span))
     }
 
     /// Checks the comment above a definition that was just added.

@@ -324,6 +324,12 @@ fn hostile_files_end_in_errors_or_trees() {
         "FROM a\nLABEL ".to_owned() + &"'".repeat(60_001),
         "FROM a\nRUN --mount=".to_owned() + &"\",".repeat(30_000),
         "x".repeat(70_000),
+        "RNU <<X\n".repeat(100_000),
+        "FROM a\n".to_owned() + &"# x\n".repeat(50_000) + "ARG " + &"a ".repeat(30_000),
+        "FROM a\nCOPY \\\n".to_owned()
+            + &(0..20_000).map(|i| format!("<<a{i} \\\n")).collect::<String>()
+            + "/d\n"
+            + &(0..20_000).map(|i| format!("a{i}\n")).collect::<String>(),
     ];
     for sample in samples {
         if let Err(errors) = parse(&sample) {

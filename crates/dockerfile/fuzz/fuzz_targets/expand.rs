@@ -8,7 +8,9 @@ use libfuzzer_sys::fuzz_target;
 fuzz_target!(|data: &[u8]| {
     let text = String::from_utf8_lossy(data);
     let vars: VariableList =
-        [("A", "x"), ("EMPTY", ""), ("P", "/usr/local/bin"), ("S", "a  b\n"), ("U", "éü€")].into_iter().collect();
+        [("A", "x"), ("EMPTY", ""), ("P", "/usr/local/bin"), ("S", "a  b\n"), ("U", "éü€")]
+            .into_iter()
+            .collect();
     for escape in ['\\', '`'] {
         for keep_unset in [false, true] {
             let lexer = Lexer { keep_unset, ..Lexer::new(escape) };

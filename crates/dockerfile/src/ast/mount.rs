@@ -76,8 +76,9 @@ impl MountFlag {
 }
 
 fn fields(raw: &Word, flag: &str) -> Result<Vec<String>, Error> {
-    csv_fields(raw)
-        .map_err(|reason| refuse(format!("--{flag} is no list of comma-separated fields: {reason}")).at(raw.span))
+    csv_fields(raw).map_err(|reason| {
+        refuse(format!("--{flag} is no list of comma-separated fields: {reason}")).at(raw.span)
+    })
 }
 
 struct Reader {

@@ -1,5 +1,7 @@
 //! COPY and ADD.
 
+use std::collections::HashMap;
+
 use super::flags::{Flags, Kind};
 use super::{refuse, words};
 use crate::ast::{Add, Copy, InlineFile, Sources};
@@ -59,10 +61,7 @@ pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
 
 fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
     match statement.args.words.as_slice() {
-        [] => {
-            Err(refuse(format!("{name} without arguments"))
-                .expected("sources and a destination"))
-        }
+        [] => Err(refuse(format!("{name} without arguments")).expected("sources and a destination")),
         [only] => Err(refuse(format!("{name} without a destination"))
             .at(only.span)
             .expected("a destination after it")),
@@ -80,14 +79,15 @@ fn sources(statement: &mut Statement, name: &str) -> Result<Sources, Error> {
             .at(dest.span)
             .expected("a path after the heredocs"));
     }
+    // A name announced twice has the content of its last lines.
+    let bodies: HashMap<&str, &str> =
+        statement.heredocs.iter().map(|h| (h.name.as_str(), h.content.as_str())).collect();
     let mut sources = Sources { dest, ..Sources::default() };
     for path in paths {
         match parse_marker(&path) {
             None => sources.paths.push(path),
             Some(marker) => {
-                // A name announced twice has the content of its last lines.
-                let body = statement.heredocs.iter().rev().find(|h| h.name == marker.name);
-                let content = body.map_or("", |h| h.content.as_str());
+                let content = bodies.get(marker.name.as_str()).copied().unwrap_or_default();
                 sources.contents.push(InlineFile {
                     data: if marker.chomp { chomp(content) } else { content.to_owned() },
                     name: Word::new(marker.name, path.span),

@@ -54,9 +54,7 @@ impl Flags {
             return Err(refuse(format!("{spelled} is given twice")).expected("it once only"));
         }
         if kind != Kind::Bool && value.is_none() {
-            return Err(
-                refuse(format!("{spelled} without a value")).expected(format!("`{spelled}=…`"))
-            );
+            return Err(refuse(format!("{spelled} without a value")).expected(format!("`{spelled}=…`")));
         }
         Ok((name, kind, value))
     }
@@ -105,9 +103,7 @@ fn truth(value: &Option<Word>, word: &Word) -> Result<bool, Error> {
     match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
-        Some("") => {
-            Err(refuse(format!("{word} without a value")).expected("`true` or `false`, or no `=`"))
-        }
+        Some("") => Err(refuse(format!("{word} without a value")).expected("`true` or `false`, or no `=`")),
         Some(_) => Err(refuse(format!("not a boolean value: {word}")).expected("`true` or `false`")),
     }
 }

@@ -15,9 +15,7 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
     let json = statement.args.json;
     let mut words = words(statement).into_iter();
     let Some(kind) = words.next() else {
-        return Err(
-            refuse("HEALTHCHECK without arguments").expected("CMD and a command, or NONE")
-        );
+        return Err(refuse("HEALTHCHECK without arguments").expected("CMD and a command, or NONE"));
     };
     let command: Vec<String> = words.map(|word| word.text).collect();
     match kind.to_ascii_uppercase().as_str() {
@@ -80,9 +78,7 @@ fn retries(word: &Word) -> Result<i32, Error> {
             .expected("a number")
     })?;
     if count < 0 {
-        return Err(
-            Error::new(ErrorKind::Flag, format!("--retries={count} is negative")).at(word.span)
-        );
+        return Err(Error::new(ErrorKind::Flag, format!("--retries={count} is negative")).at(word.span));
     }
     Ok(count)
 }

@@ -111,9 +111,7 @@ fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Vec
 }
 
 fn exactly_one(statement: &mut Statement, name: &str, what: &str) -> Result<Word, Error> {
-    words(statement)
-        .pop()
-        .ok_or_else(|| refuse(format!("{name} without its argument")).expected(what))
+    words(statement).pop().ok_or_else(|| refuse(format!("{name} without its argument")).expected(what))
 }
 
 fn pairs(statement: &mut Statement, name: &str) -> Result<Vec<KeyValue>, Error> {
@@ -196,9 +194,7 @@ fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
     let trigger = exactly_one(statement, "ONBUILD", "an instruction")?;
     match Keyword::parse(&trigger) {
         Some(Keyword::Onbuild) => {
-            return Err(
-                refuse("ONBUILD within ONBUILD").at(trigger.span)
-            );
+            return Err(refuse("ONBUILD within ONBUILD").at(trigger.span));
         }
         Some(name @ (Keyword::Maintainer | Keyword::From)) => {
             return Err(

@@ -66,12 +66,9 @@ impl<'a> Lines<'a> {
         if raw.strip_suffix('\n').unwrap_or(raw).len() > MAX_LINE {
             self.failed = true;
             let span = Span::line(self.number);
-            return Err(Error::new(
-                ErrorKind::Syntax,
-                format!("the line is longer than {MAX_LINE} bytes"),
-            )
-            .at(span)
-            .expected("a line broken up by continuations"));
+            return Err(Error::new(ErrorKind::Syntax, format!("the line is longer than {MAX_LINE} bytes"))
+                .at(span)
+                .expected("a line broken up by continuations"));
         }
         self.rest = rest;
         Ok(Some(Line { raw, number: self.number }))

@@ -22,6 +22,10 @@ use json::Array;
 use line::{Lines, LogicalLine, comment_text};
 use split::Part;
 
+/// Of a longer run of comments above an instruction, only the last ones are kept: this many at least, twice as many
+/// at most.
+const COMMENTS_KEPT: usize = 500;
+
 /// An instruction whose arguments are cut but not understood.
 #[derive(Debug)]
 pub(crate) struct Statement {
@@ -139,7 +143,12 @@ impl<'a> Statements<'a> {
         match comment {
             // A comment without text cuts the ones above off.
             Some("") => self.comments.clear(),
-            Some(text) => self.comments.push(text.to_owned()),
+            Some(text) => {
+                if self.comments.len() == 2 * COMMENTS_KEPT {
+                    self.comments.drain(..COMMENTS_KEPT);
+                }
+                self.comments.push(text.to_owned());
+            }
             None => {
                 if let Some(joined) = LogicalLine::join(line, self.escape, &mut self.lines)? {
                     self.begun = true;

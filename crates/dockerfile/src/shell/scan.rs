@@ -192,11 +192,7 @@ impl<'a> Scan<'a> {
         let open = self.pos;
         let body_start = open + 1;
         let Some(length) = self.text[body_start..].find('\'') else {
-            return Err(Failure::new(
-                open,
-                "the single quote is never closed",
-            )
-            .expected("a matching `'`"));
+            return Err(Failure::new(open, "the single quote is never closed").expected("a matching `'`"));
         };
         let close = body_start + length;
         self.pos = close + 1;
@@ -215,11 +211,9 @@ impl<'a> Scan<'a> {
         loop {
             match self.peek() {
                 None => {
-                    return Err(Failure::new(
-                        open,
-                        "the double quote is never closed",
-                    )
-                    .expected("a matching `\"`"));
+                    return Err(
+                        Failure::new(open, "the double quote is never closed").expected("a matching `\"`")
+                    );
                 }
                 Some('"') => {
                     self.next();

@@ -1,1 +1,26 @@
-//! 
+//! What the ops of LLB do: for each, how its result is found in a cache and how it is made.
+//!
+//! [`Kiln`] is the engine's domain: its op is [`KilnOp`], its result an [`Output`] (a file tree, or nothing). [`load`] turns a checked
+//! definition into the engine's graph. What ops need of the machine (worker, executor, sources, sessions) is one [`Host`].
+//!
+//! The digest of a cache map is that of the JSON which BuildKit makes of the op, byte for byte: [`canonical`] is that encoder.
+
+mod build;
+pub mod canonical;
+mod domain;
+mod entitlements;
+mod error;
+mod exec;
+mod file;
+mod hashes;
+mod host;
+mod load;
+mod selector;
+mod source;
+
+pub use domain::{JobData, Kiln, KilnOp, Material, Output};
+pub use entitlements::{Entitlement, Entitlements};
+pub use error::OpError;
+pub use hashes::Hashes;
+pub use host::Host;
+pub use load::{LoadError, load};

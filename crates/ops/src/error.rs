@@ -1,0 +1,91 @@
+//! What can go wrong with an op.
+
+/// Why an op failed.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum OpError {
+    /// A source failed.
+    #[error(transparent)]
+    Source(#[from] kiln_source::Error),
+    /// The worker failed.
+    #[error(transparent)]
+    Worker(#[from] kiln_worker::Error),
+    /// A client could not be asked.
+    #[error(transparent)]
+    Session(#[from] kiln_session::Error),
+    /// The step could not be run.
+    #[error(transparent)]
+    Executor(#[from] kiln_executor::Error),
+    /// A step's process failed.
+    #[error("process \"{command}\" did not complete successfully: exit code: {code}{}", if *.oom { " (out of memory: the kernel killed it)" } else { "" })]
+    Exit {
+        /// Its arguments, joined by spaces.
+        command: String,
+        /// Its exit code.
+        code: u32,
+        /// Whether it was killed because memory ran out.
+        oom: bool,
+    },
+    /// An action of a file op failed.
+    #[error("{source}")]
+    File {
+        /// The action's index in the op.
+        action: usize,
+        /// The cause.
+        source: kiln_fstree::Error,
+    },
+    /// A content hash could not be computed.
+    #[error("failed to calculate checksum of ref {tree}: {source}")]
+    Checksum {
+        /// The ref's id.
+        tree: String,
+        /// The cause.
+        source: kiln_fstree::Error,
+    },
+    /// A secret that the step needs is not there.
+    #[error("secret {id}: not found (give it with --secret id={id},src=FILE)")]
+    NoSecret {
+        /// The secret's id.
+        id: String,
+    },
+    /// An ssh agent that the step needs is not there.
+    #[error("no SSH key {id:?} forwarded from the client (give it with --ssh {id})")]
+    NoAgent {
+        /// The agent's id.
+        id: String,
+    },
+    /// The op asks for what makes no sense.
+    #[error("{0}")]
+    Invalid(String),
+    /// The op asks for what is not there yet.
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+    /// A build within the build failed.
+    #[error("{0}")]
+    Build(String),
+    /// A cache key could not be encoded.
+    #[error("encoding a cache key: {0}")]
+    Json(#[from] serde_json::Error),
+    /// A task was lost.
+    #[error("{0}")]
+    Task(#[from] tokio::task::JoinError),
+    /// The machine failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
+}
+
+impl OpError {
+    /// The exit code of the process that failed, if that is what happened.
+    #[must_use]
+    pub fn exit_code(&self) -> Option<u32> {
+        match self {
+            Self::Exit { code, .. } => Some(*code),
+            _ => None,
+        }
+    }
+}

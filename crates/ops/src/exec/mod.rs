@@ -1,0 +1,271 @@
+//! The exec op: runs a process in a root made of inputs.
+
+mod mounts;
+mod secrets;
+
+use std::{sync::Arc, time::Duration};
+
+use kiln_engine::{CacheMap, ExecError, OpContext};
+use kiln_executor::{
+    CgroupParent, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Resources, Rlimit, RunSpec, Security,
+};
+use kiln_oci::{Digest, Platform, default_path_env};
+use kiln_proto::pb;
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    Host, Kiln, OpError, Output, canonical,
+    selector::{InputUse, Selector, content_digest, dedupe, digest_of_paths},
+};
+use mounts::Prepared;
+
+/// Pieces of output that may wait for whoever reads the log.
+const OUTPUT_QUEUE: usize = 64;
+
+/// Runs a process.
+#[derive(Debug)]
+pub struct ExecOp {
+    pub(crate) op: pb::ExecOp,
+    pub(crate) platform: Platform,
+    pub(crate) inputs: usize,
+    pub(crate) resources: pb::LinuxResources,
+    pub(crate) host: Arc<Host>,
+}
+
+impl ExecOp {
+    fn meta(&self) -> Result<&pb::Meta, OpError> {
+        self.op.meta.as_ref().ok_or_else(|| OpError::Invalid("the exec op has no arguments".into()))
+    }
+
+    pub(crate) fn cache_map(&self) -> Result<CacheMap<Kiln>, OpError> {
+        // The earliest moment at which a step is likely to run soon.
+        let mut map = CacheMap::new(canonical::exec(&self.op, &self.platform)?, self.inputs);
+        map.inputs = self.uses()?.iter().map(InputUse::map).collect();
+        Ok(map)
+    }
+
+    /// How each input is used. Only what cannot reach the result unseen may match by its content: a mount that is read-only,
+    /// is no output, or shows all of its input. The root is never hashed: that would cost more than it saves.
+    fn uses(&self) -> Result<Vec<InputUse>, OpError> {
+        let mut paths: Vec<Vec<String>> = vec![Vec::new(); self.inputs];
+        let mut by_content = vec![false; self.inputs];
+        for mount in &self.op.mounts {
+            let no_tree = [pb::MountType::Secret, pb::MountType::Ssh, pb::MountType::Tmpfs];
+            if mount.input == kiln_llb::EMPTY || no_tree.contains(&mount.mount_type()) {
+                continue;
+            }
+            let bad = || OpError::Invalid(format!("mount {} takes input {}, of {}", mount.dest, mount.input, self.inputs));
+            let at = usize::try_from(mount.input).ok().filter(|at| *at < self.inputs).ok_or_else(bad)?;
+            let selector = join_root(&mount.selector);
+            let safe = mount.output == kiln_llb::SKIP_OUTPUT || mount.readonly || selector == "/";
+            by_content[at] = match mount.content_cache() {
+                pb::MountContentCache::Off => false,
+                pb::MountContentCache::On if !safe => {
+                    let problem = format!("mount {} cannot be cached by content: it is written to in part", mount.dest);
+                    return Err(OpError::Invalid(problem));
+                }
+                pb::MountContentCache::On => true,
+                pb::MountContentCache::Default => safe && mount.dest != kiln_llb::ROOT_MOUNT,
+            };
+            paths[at].push(selector);
+        }
+        let uses = paths.into_iter().zip(by_content).map(|(paths, by_content)| InputUse {
+            selector: (!paths.is_empty()).then(|| digest_of_paths(&paths)),
+            content: by_content.then(|| content_of(paths)),
+        });
+        Ok(uses.collect())
+    }
+
+    pub(crate) async fn content_digest(
+        &self,
+        cx: &OpContext<Kiln>,
+        input: usize,
+        result: &Output,
+    ) -> Result<Option<Digest>, OpError> {
+        let uses = self.uses()?;
+        let Some(selectors) = uses.get(input).and_then(|u| u.content.as_deref()) else { return Ok(None) };
+        content_digest(&self.host, cx, selectors, result).await.map(Some)
+    }
+
+    pub(crate) async fn exec(&self, cx: &OpContext<Kiln>, inputs: Vec<Output>) -> Result<Vec<Output>, ExecError<Kiln>> {
+        let security = self.security();
+        self.host.executor.prepare(security);
+        match self.run(cx, &inputs, security).await {
+            Ok(outputs) => Ok(outputs),
+            Err(error) => {
+                let used = |mount: &pb::Mount| usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned();
+                let used: Vec<Option<Output>> = self.op.mounts.iter().map(used).collect();
+                Err(ExecError { error, inputs: used.clone(), mounts: used })
+            }
+        }
+    }
+
+    fn security(&self) -> Security {
+        match self.op.security() {
+            pb::SecurityMode::Sandbox => Security::Sandbox,
+            pb::SecurityMode::Insecure => Security::Insecure,
+        }
+    }
+
+    async fn run(&self, cx: &OpContext<Kiln>, inputs: &[Output], security: Security) -> Result<Vec<Output>, OpError> {
+        if self.platform.is_windows() != cfg!(windows) {
+            let here = Platform::host();
+            let problem = format!("running a step for {} on {}", self.platform.format(), here.format());
+            return Err(OpError::Unsupported(problem));
+        }
+        let sessions = self.host.sessions_of(cx);
+        let mut prepared = Prepared::new(&self.host, cx, &sessions, &self.op, inputs).await?;
+        let secret_env = secrets::environment(&sessions, &self.op.secretenv).await?;
+        let (spec, valid) = (self.spec(&mut prepared, secret_env, security)?, &self.meta()?.valid_exit_codes);
+        let (io, mut output) = ProcessIo::output(OUTPUT_QUEUE);
+        let progress = cx.progress().clone();
+        let read = async {
+            while let Some(piece) = output.recv().await {
+                let stream = match piece.stream {
+                    OutputStream::Stdout => 1,
+                    OutputStream::Stderr => 2,
+                };
+                progress.log(stream, piece.data);
+            }
+        };
+        // Dropped when the work is cancelled, this kills what runs.
+        let never = CancellationToken::new();
+        let (exit, ()) = tokio::join!(kiln_executor::run(&*self.host.executor, spec, io, &never), read);
+        let exit = exit?;
+        let code = i32::try_from(exit.code).unwrap_or(-1);
+        let good = if valid.is_empty() { code == 0 } else { valid.contains(&code) };
+        if !good {
+            let command = self.meta()?.args.join(" ");
+            return Err(OpError::Exit { command, code: exit.code, oom: exit.oom_killed });
+        }
+        tokio::task::spawn_blocking(move || prepared.commit()).await?
+    }
+
+    fn spec(
+        &self,
+        prepared: &mut Prepared,
+        secret_env: Vec<String>,
+        security: Security,
+    ) -> Result<RunSpec, OpError> {
+        let meta = self.meta()?;
+        let mut env = meta.env.clone();
+        env.extend(meta.proxy_env.iter().flat_map(proxies));
+        if !self.platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
+            env.push(format!("PATH={}", default_path_env(&self.platform.os)));
+        }
+        env.extend(secret_env);
+        let process = ProcessSpec {
+            args: meta.args.clone(),
+            env,
+            user: meta.user.clone(),
+            cwd: meta.cwd.clone(),
+            tty: false,
+        };
+        let (root, mounts) = prepared.specs()?;
+        Ok(RunSpec {
+            id: kiln_session::random_id(),
+            root,
+            mounts,
+            process,
+            hostname: (!meta.hostname.is_empty()).then(|| meta.hostname.clone()),
+            extra_hosts: meta.extra_hosts.iter().map(host_address).collect::<Result<_, _>>()?,
+            network: self.network()?,
+            security,
+            rlimits: meta.ulimit.iter().map(rlimit).collect(),
+            resources: self.limits(),
+            cgroup_parent: match meta.cgroup_parent.as_str() {
+                "" => self.host.cgroup_parent.clone(),
+                parent => Some(CgroupParent(parent.to_owned())),
+            },
+            remove_stub_parents: meta.remove_mount_stubs_recursive,
+            samples: false,
+        })
+    }
+
+    fn network(&self) -> Result<Network, OpError> {
+        match self.op.network() {
+            pb::NetMode::None => Ok(Network::None),
+            pb::NetMode::Host => Ok(Network::Host),
+            pb::NetMode::Unset if self.host.sandbox_network => {
+                Err(OpError::Unsupported("a network of its own for a step".into()))
+            }
+            pb::NetMode::Unset => Ok(Network::Host),
+        }
+    }
+
+    fn limits(&self) -> Resources {
+        let r = &self.resources;
+        Resources {
+            memory: r.memory,
+            memory_swap: r.memory_swap,
+            cpu_shares: r.cpu_shares,
+            cpu_quota: r.cpu_quota,
+            cpu_period: r.cpu_period,
+            cpuset_cpus: r.cpuset_cpus.clone(),
+            cpuset_mems: r.cpuset_mems.clone(),
+        }
+    }
+}
+
+/// A path made absolute and clean.
+fn join_root(path: &str) -> String {
+    let mut parts: Vec<&str> = Vec::new();
+    for part in path.split('/') {
+        match part {
+            "" | "." => {}
+            ".." => {
+                parts.pop();
+            }
+            part => parts.push(part),
+        }
+    }
+    format!("/{}", parts.join("/"))
+}
+
+fn content_of(paths: Vec<String>) -> Vec<Selector> {
+    let paths = dedupe(paths);
+    if paths.iter().any(|path| path == "/") { Vec::new() } else { paths.into_iter().map(Selector::following).collect() }
+}
+
+/// Both spellings of each proxy, as programs differ in which they read.
+fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
+    let all = [
+        ("HTTP_PROXY", &proxy.http_proxy),
+        ("HTTPS_PROXY", &proxy.https_proxy),
+        ("FTP_PROXY", &proxy.ftp_proxy),
+        ("NO_PROXY", &proxy.no_proxy),
+        ("ALL_PROXY", &proxy.all_proxy),
+    ];
+    let set = all.into_iter().filter(|(_, value)| !value.is_empty());
+    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
+}
+
+fn host_address(host: &pb::HostIp) -> Result<HostAddress, OpError> {
+    let bad = |_| OpError::Invalid(format!("extra host {}: {:?} is no IP address", host.host, host.ip));
+    Ok(HostAddress { host: host.host.clone(), ip: host.ip.parse().map_err(bad)? })
+}
+
+fn rlimit(limit: &pb::Ulimit) -> Rlimit {
+    Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
+}
+
+/// How long a client's ssh agent may take to say that it is there.
+const AGENT_PATIENCE: Duration = Duration::from_secs(10);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selectors_are_cleaned() {
+        for (path, clean) in [("", "/"), ("a/./b/", "/a/b"), ("/../x", "/x"), ("a/..", "/")] {
+            assert_eq!(join_root(path), clean);
+        }
+    }
+
+    #[test]
+    fn proxies_are_spelled_both_ways() {
+        let proxy = pb::ProxyEnv { no_proxy: "a".into(), http_proxy: "b".into(), ..Default::default() };
+        assert_eq!(proxies(&proxy), ["HTTP_PROXY=b", "http_proxy=b", "NO_PROXY=a", "no_proxy=a"]);
+    }
+}

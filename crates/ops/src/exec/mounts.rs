@@ -1,0 +1,209 @@
+//! From the mounts of an exec op to those of a container, and from what they became to the op's outputs.
+
+use kiln_engine::OpContext;
+use kiln_executor::{Mount, MountSource, RootSpec, TmpfsSpec, Tree};
+use kiln_proto::pb;
+use kiln_session::Group;
+use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Sharing, Unpacked};
+
+use super::secrets::{self, AgentSocket};
+use crate::{Host, Kiln, OpError, Output};
+
+/// Mounts that are ready to be used.
+pub(super) struct Prepared {
+    root: Option<Part>,
+    readonly_root: bool,
+    /// Sorted by destination, so that parents come before what is mounted in them.
+    parts: Vec<Part>,
+    /// Closed when the step is over.
+    _agents: Vec<AgentSocket>,
+}
+
+/// One mount.
+struct Part {
+    dest: String,
+    selector: String,
+    readonly: bool,
+    /// The output that its content becomes.
+    output: Option<usize>,
+    source: Source,
+}
+
+enum Source {
+    /// A tree that is only read.
+    Read(Unpacked),
+    /// A new tree on top of an input.
+    Write(MutableRef),
+    /// A cache mount, with the input that is its output in its place.
+    Cache(CacheMount, Option<ImmutableRef>),
+    /// What is no tree.
+    Other(MountSource),
+}
+
+impl Prepared {
+    pub(super) async fn new(
+        host: &Host,
+        cx: &OpContext<Kiln>,
+        sessions: &Group,
+        op: &pb::ExecOp,
+        inputs: &[Output],
+    ) -> Result<Self, OpError> {
+        let mut prepared = Self { root: None, readonly_root: false, parts: Vec::new(), _agents: Vec::new() };
+        let meta = op.meta.clone().unwrap_or_default();
+        for mount in &op.mounts {
+            let is_root = mount.dest == kiln_llb::ROOT_MOUNT;
+            if is_root && mount.mount_type() != pb::MountType::Bind {
+                let problem = format!("the root cannot be a mount of type {}", mount.mount_type().as_str_name());
+                return Err(OpError::Invalid(problem));
+            }
+            let input = match usize::try_from(mount.input) {
+                Ok(at) => inputs.get(at).ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))?,
+                Err(_) => &Output(None),
+            };
+            let one = One { host, cx, sessions, mount, command: &meta.args };
+            let Some(source) = one.source(input, &mut prepared._agents).await? else { continue };
+            let output = usize::try_from(mount.output).ok();
+            let dest = if mount.dest.starts_with('/') {
+                mount.dest.clone()
+            } else {
+                format!("/{}/{}", meta.cwd.trim_matches('/'), mount.dest)
+            };
+            let part = Part { dest, selector: mount.selector.clone(), readonly: mount.readonly, output, source };
+            if is_root {
+                prepared.readonly_root = mount.readonly;
+                prepared.root = Some(part);
+            } else {
+                prepared.parts.push(part);
+            }
+        }
+        prepared.parts.sort_by(|a, b| a.dest.cmp(&b.dest));
+        Ok(prepared)
+    }
+
+    /// The container's root and mounts.
+    pub(super) fn specs(&mut self) -> Result<(RootSpec, Vec<Mount>), OpError> {
+        let root = self.root.as_mut().ok_or_else(|| OpError::Invalid("the exec op mounts no root".into()))?;
+        let tree = root.source.tree()?.ok_or_else(|| OpError::Invalid("the root of an exec op must be a tree".into()))?;
+        let root = RootSpec { tree, readonly: self.readonly_root };
+        let mut mounts = Vec::with_capacity(self.parts.len());
+        for part in &mut self.parts {
+            let source = match part.source.tree()? {
+                Some(tree) => MountSource::Tree { tree, selector: part.selector.clone() },
+                None => match &part.source {
+                    Source::Other(other) => other.clone(),
+                    _ => continue,
+                },
+            };
+            mounts.push(Mount { dest: part.dest.clone(), source, readonly: part.readonly });
+        }
+        Ok((root, mounts))
+    }
+
+    /// The op's outputs. Blocks.
+    pub(super) fn commit(self) -> Result<Vec<Output>, OpError> {
+        let mut outputs: Vec<(usize, Output)> = Vec::new();
+        for part in self.root.into_iter().chain(self.parts) {
+            let Some(at) = part.output else { continue };
+            let tree = match part.source {
+                Source::Write(mutable) => Some(mutable.commit()?),
+                Source::Read(tree) => Some(tree.as_ref().clone()),
+                Source::Cache(_, below) => below,
+                Source::Other(_) => None,
+            };
+            outputs.push((at, Output(tree)));
+        }
+        outputs.sort_by_key(|(at, _)| *at);
+        if let Some((at, expected)) = outputs.iter().map(|(at, _)| *at).zip(0..).find(|(at, expected)| at != expected) {
+            return Err(OpError::Invalid(format!("the mounts of an exec op make output {at}, but none makes {expected}")));
+        }
+        Ok(outputs.into_iter().map(|(_, output)| output).collect())
+    }
+}
+
+impl Source {
+    fn tree(&mut self) -> Result<Option<Tree>, OpError> {
+        Ok(match self {
+            Self::Read(tree) => Some(tree.mount_spec()?.into()),
+            Self::Write(mutable) => Some(mutable.mount_spec()?.into()),
+            Self::Cache(cache, _) => Some(cache.mount_spec()?.into()),
+            Self::Other(_) => None,
+        })
+    }
+}
+
+/// One mount that is being prepared.
+struct One<'a> {
+    host: &'a Host,
+    cx: &'a OpContext<Kiln>,
+    sessions: &'a Group,
+    mount: &'a pb::Mount,
+    command: &'a [String],
+}
+
+impl One<'_> {
+    async fn source(&self, input: &Output, agents: &mut Vec<AgentSocket>) -> Result<Option<Source>, OpError> {
+        let mount = self.mount;
+        Ok(Some(match mount.mount_type() {
+            pb::MountType::Bind => self.bind(input.unpack(self.cx).await?).await?,
+            pb::MountType::Cache => self.cache(input.unpack(self.cx).await?).await?,
+            pb::MountType::Tmpfs => {
+                let size = mount.tmpfs_opt.as_ref().and_then(|t| u64::try_from(t.size).ok()).filter(|size| *size > 0);
+                Source::Other(MountSource::Tmpfs(TmpfsSpec { size, mode: 0o1777 }))
+            }
+            pb::MountType::Secret => match secrets::mount(self.sessions, mount).await? {
+                Some(source) => Source::Other(source),
+                None => return Ok(None),
+            },
+            pb::MountType::Ssh => match secrets::agent(self.sessions, mount).await? {
+                Some(socket) => {
+                    let source = socket.source();
+                    agents.push(socket);
+                    Source::Other(source)
+                }
+                None => return Ok(None),
+            },
+        }))
+    }
+
+    /// A tree. What is written to it is an output, or forgotten.
+    async fn bind(&self, input: Option<Unpacked>) -> Result<Source, OpError> {
+        let mount = self.mount;
+        let (is_root, is_output) = (mount.dest == kiln_llb::ROOT_MOUNT, mount.output != kiln_llb::SKIP_OUTPUT);
+        match input {
+            // What cannot change is its own output. The root needs somewhere to make mount points in, though.
+            Some(tree) if mount.readonly && !is_root => Ok(Source::Read(tree)),
+            None if is_root && !is_output && !mount.readonly => {
+                Err(OpError::Invalid(format!("mount {} has no input", mount.dest)))
+            }
+            below => self.writable(below).await,
+        }
+    }
+
+    async fn writable(&self, below: Option<Unpacked>) -> Result<Source, OpError> {
+        let description = format!("mount {} from exec {}", self.mount.dest, self.command.join(" "));
+        let worker = self.host.worker.clone();
+        let create = move || worker.create(below.as_ref(), RefOptions::described(description));
+        Ok(Source::Write(tokio::task::spawn_blocking(create).await??))
+    }
+
+    async fn cache(&self, below: Option<Unpacked>) -> Result<Source, OpError> {
+        let mount = self.mount;
+        let options = mount
+            .cache_opt
+            .as_ref()
+            .ok_or_else(|| OpError::Invalid(format!("cache mount {} has no options", mount.dest)))?;
+        let id = if options.id.is_empty() { &mount.dest } else { &options.id };
+        let sharing = match options.sharing() {
+            pb::CacheSharingOpt::Shared => Sharing::Shared,
+            pb::CacheSharingOpt::Private => Sharing::Private,
+            pb::CacheSharingOpt::Locked => Sharing::Locked,
+        };
+        let mut description = format!("cached mount {} from exec {}", mount.dest, self.command.join(" "));
+        if *id != mount.dest {
+            description.push_str(&format!(" with id {id:?}"));
+        }
+        let output = below.as_ref().map(|tree| tree.as_ref().clone());
+        let cache = self.host.worker.cache_mount(id, below.as_ref(), sharing, &description).await?;
+        Ok(Source::Cache(cache, output))
+    }
+}

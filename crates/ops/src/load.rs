@@ -1,0 +1,107 @@
+//! From a checked definition to the engine's graph.
+
+use std::sync::Arc;
+
+use kiln_engine::{Edge, Graph, GraphError, Vertex, VertexOptions};
+use kiln_oci::Platform;
+use kiln_proto::pb::{self, op::Op};
+
+use crate::{
+    Entitlement, Entitlements, Host, Kiln, KilnOp,
+    build::BuildOp,
+    domain::{DiffOp, MergeOp},
+    exec::ExecOp,
+    file::FileOp,
+    source::SourceOp,
+};
+
+/// Why a definition cannot be built here.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum LoadError {
+    /// A step wants what the build may not do.
+    #[error("{name}: {entitlement} is not allowed (the client must ask for it with --allow {entitlement}, and the daemon's insecure-entitlements must list it)")]
+    NotAllowed {
+        /// The step.
+        name: String,
+        /// What it wants.
+        entitlement: Entitlement,
+    },
+    /// A source makes no sense.
+    #[error(transparent)]
+    Source(#[from] kiln_source::Error),
+    /// An op is of a kind that is not there yet.
+    #[error("{0} is not supported yet")]
+    Unsupported(String),
+    /// The definition is no graph.
+    #[error(transparent)]
+    Graph(#[from] GraphError),
+}
+
+/// The engine's graph of a definition, and the edge that it stands for.
+///
+/// # Errors
+/// [`LoadError`]: what the definition asks for is refused before anything of it runs.
+pub fn load(
+    graph: &kiln_llb::Graph,
+    host: &Arc<Host>,
+    allowed: &Entitlements,
+) -> Result<(Graph<Kiln>, Edge), LoadError> {
+    let vertices = graph.vertices().iter().map(|vertex| load_vertex(vertex, host, allowed));
+    let graph_of = Graph::new(vertices.collect::<Result<_, _>>()?)?;
+    let root = graph.root();
+    Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
+}
+
+fn load_vertex(
+    vertex: &kiln_llb::Vertex,
+    host: &Arc<Host>,
+    allowed: &Entitlements,
+) -> Result<Vertex<Kiln>, LoadError> {
+    let (name, inputs, host) = (vertex.name().to_owned(), vertex.inputs.len(), host.clone());
+    let op = match vertex.op.op.clone() {
+        Some(Op::Source(op)) => {
+            let platform = vertex.op.platform.clone();
+            let source = host.sources.open(&op, platform.as_ref(), &host.platform)?;
+            KilnOp::Source(SourceOp { op, platform, source, host })
+        }
+        Some(Op::Exec(op)) => {
+            check(&op, &name, allowed)?;
+            let platform = vertex.platform().unwrap_or_else(Platform::host);
+            let resources = vertex.metadata.linux_resources.clone().unwrap_or_default();
+            KilnOp::Exec(Box::new(ExecOp { op, platform, inputs, resources, host }))
+        }
+        Some(Op::File(op)) => KilnOp::File(FileOp { op, inputs, name: name.clone(), host }),
+        Some(Op::Merge(op)) => KilnOp::Merge(MergeOp { op, name: name.clone(), host }),
+        Some(Op::Diff(op)) => KilnOp::Diff(DiffOp { op, name: name.clone(), host }),
+        Some(Op::Build(op)) => KilnOp::Build(BuildOp { op, inputs, host }),
+        Some(Op::Passthrough(_)) => return Err(LoadError::Unsupported("a passthrough op".into())),
+        None => return Err(LoadError::Unsupported(format!("vertex {} of an unknown kind", vertex.digest))),
+    };
+    let metadata = &vertex.metadata;
+    Ok(Vertex {
+        digest: vertex.digest.clone(),
+        name,
+        inputs: vertex.inputs.iter().map(|edge| Edge::new(edge.vertex.clone(), edge.output)).collect(),
+        op: Arc::new(op),
+        options: VertexOptions {
+            ignore_cache: metadata.ignore_cache,
+            export_cache: metadata.export_cache.map(|e| e.value),
+            progress_group: metadata.progress_group.clone(),
+            description: metadata.description.clone(),
+        },
+    })
+}
+
+fn check(op: &pb::ExecOp, name: &str, allowed: &Entitlements) -> Result<(), LoadError> {
+    let wanted = [
+        (op.network() == pb::NetMode::Host, Entitlement::NetworkHost),
+        (op.security() == pb::SecurityMode::Insecure, Entitlement::SecurityInsecure),
+    ];
+    for (wants, entitlement) in wanted {
+        if wants && !allowed.allow(entitlement) {
+            return Err(LoadError::NotAllowed { name: name.to_owned(), entitlement });
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,8 @@
+//! Images: of registries and of OCI layouts that a client has.
+
+mod place;
+mod resolve;
+mod source;
+
+pub use resolve::{Request, ResolvedImage, Resolver};
+pub(crate) use source::ImageSource;

@@ -77,8 +77,7 @@ pub(super) fn hash_all(root: &Root, missing: &[Missing]) -> Result<Vec<Sum>> {
         let others: Vec<_> = (1..threads).map(|_| scope.spawn(work)).collect();
         let mut all = work()?;
         for other in others {
-            let done =
-                other.join().map_err(|_| Error::Refused("a hashing thread panicked".to_owned()))?;
+            let done = other.join().map_err(|_| Error::Refused("a hashing thread panicked".to_owned()))?;
             all.extend(done?);
         }
         Ok::<_, Error>(all)

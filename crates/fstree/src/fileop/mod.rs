@@ -1,11 +1,31 @@
 //! What LLB's file operations do to a tree, with the semantics of BuildKit's file backend.
+//!
+//! Every path is resolved inside its tree, whatever links lie there. New files are written aside or under a name that was
+//! free, and never into an inode that has other names.
+
+mod chmod;
+mod copy;
+mod files;
+mod owner;
+mod paths;
+mod tree;
 
 use std::fs::File;
-use std::path::Path;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Mutex;
 
 use kiln_proto::pb;
 
-use crate::{Error, Result, Root};
+use crate::dir::SetTimes;
+use crate::error::{Context as _, Error, Result};
+use crate::meta::Time;
+use crate::root::inside;
+use crate::{Dir, Root};
+use paths::{expand, show, shown, tidy};
+
+pub use copy::copy;
+pub use owner::owner;
 
 /// A user that files are given to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,20 +37,24 @@ pub struct Owner {
 }
 
 /// How the bytes of a file get from one tree to another.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Transfer {
+#[derive(Debug, Clone, Copy, Default)]
+pub enum Transfer<'a> {
     /// A new file with its own bytes; shared extents where the file system can.
     #[default]
     Copy,
-    /// A second name of the same file where everything about it is equal (metadata, attributes), once per file;
-    /// otherwise as `Copy`. Only for sources that nobody ever writes to in place: immutable overlay snapshots.
-    HardLink,
+    /// A second name of the same file where everything about it is equal (owner, mode, times; attributes are the
+    /// file's anyway), once per file; otherwise, and where the two trees are not on one mount, as `Copy`.
+    /// Only for sources that nobody ever writes to in place: immutable overlay snapshots and the local tree.
+    HardLink(&'a Linked),
 }
 
-/// Unpacks an archive: is given the opened source, the destination tree and the path in it of the folder to unpack into, and says whether it was
-/// an archive at all. The folder is made by this crate once the callback's probe says yes, see [`Unpack`].
-pub trait Unpack {
-    /// Whether the file is an archive that can be unpacked. It is rewound afterwards.
+/// The files that have been given a second name in one result. One of these for all copies that make a layer.
+#[derive(Debug, Default)]
+pub struct Linked(Mutex<std::collections::HashSet<(u64, u64)>>);
+
+/// Unpacks archives for copies that ask for it.
+pub trait Unpack: Sync {
+    /// Whether the file is an archive that can be unpacked. The file is at its start, and is rewound afterwards.
     ///
     /// # Errors
     /// If it cannot be read.
@@ -46,41 +70,72 @@ pub trait Unpack {
 /// What a copy needs to know beside its action.
 #[derive(Default)]
 pub struct CopyOptions<'a> {
-    /// Whom the files are given to; `None`: they keep their owners.
+    /// Whom the files are given to; `None`: they keep their owners. See [`owner`].
     pub owner: Option<Owner>,
     /// How bytes are moved.
-    pub transfer: Transfer,
+    pub transfer: Transfer<'a>,
     /// Unpacks archives for actions that ask for it.
     pub unpack: Option<&'a dyn Unpack>,
     /// Asked between files; `true` ends the copy with [`Error::Canceled`].
     pub cancelled: Option<&'a (dyn Fn() -> bool + Sync)>,
 }
 
-/// Copies from one tree to another (or the same), as `action` says.
-///
-/// # Errors
-/// If the source is not there, the destination is in the way, or the trees cannot be read or written.
-pub fn copy(src: &Root, dest: &Root, action: &pb::FileActionCopy, options: &CopyOptions<'_>) -> Result<()> {
-    let _nothing = (src, dest, action, options);
-    Err(Error::Unsupported("copy"))
+impl std::fmt::Debug for CopyOptions<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("CopyOptions")
+            .field("owner", &self.owner)
+            .field("transfer", &self.transfer)
+            .finish_non_exhaustive()
+    }
 }
 
-/// Makes a folder.
+/// Makes a folder. Without `make_parents`, something that is there already is left alone.
 ///
 /// # Errors
-/// If a parent is missing and not to be made, or something else is there.
+/// If a parent is missing and not to be made, or is no folder.
 pub fn mkdir(root: &Root, action: &pb::FileActionMkDir, owner: Option<Owner>) -> Result<()> {
-    let _nothing = (root, action, owner);
-    Err(Error::Unsupported("mkdir"))
+    let mode = mode_bits(action.mode) & 0o777;
+    let time = timestamp(action.timestamp);
+    let path = root.resolve(&action.path)?;
+    if action.make_parents {
+        return make_folders(root, &path, mode, owner, time).map(drop);
+    }
+    let Some((dir, name)) = place(root, &path)? else { return Ok(()) };
+    match dir.mkdir(&name, mode) {
+        Err(e) if e.kind() == io::ErrorKind::AlreadyExists => return Ok(()),
+        made => made.at("mkdir", shown(&path))?,
+    }
+    give(&dir, &name, owner, time).at("mkdir", shown(&path))
 }
 
-/// Writes a file.
+/// Writes a file. One that is there keeps what is not its content, unless the action says otherwise.
 ///
 /// # Errors
 /// If its folder is missing or a folder is there.
 pub fn mkfile(root: &Root, action: &pb::FileActionMkFile, owner: Option<Owner>) -> Result<()> {
-    let _nothing = (root, action, owner);
-    Err(Error::Unsupported("mkfile"))
+    let path = root.resolve(&action.path)?;
+    let at = || shown(&path);
+    let existing = match root.stat(&path) {
+        Err(e) if e.is_not_found() => None,
+        Err(e) => return Err(show(e, &path)),
+        Ok(meta) if meta.is_file() => Some(meta),
+        Ok(meta) if meta.is_dir() => {
+            return Err(io::Error::from(io::ErrorKind::IsADirectory)).at("open", at());
+        }
+        Ok(_) => return Err(Error::Refused(format!("{} is not a regular file", at().display()))),
+    };
+    let mode = existing.as_ref().map_or(mode_bits(action.mode) & 0o777, |meta| meta.mode);
+    let Some((dir, name)) = place(root, &path)? else {
+        return Err(io::Error::from(io::ErrorKind::IsADirectory)).at("open", at());
+    };
+    let kept =
+        if existing.is_some() { dir.xattrs(&name).at("listxattr", at())? } else { crate::Xattrs::new() };
+    root.write(&path, &action.data, mode).map_err(|e| show(e, &path))?;
+    for (key, value) in &kept {
+        dir.set_xattr(&name, key, value).at("setxattr", at())?;
+    }
+    let owner = owner.or(existing.map(|meta| Owner { uid: meta.uid, gid: meta.gid }));
+    give(&dir, &name, owner, timestamp(action.timestamp)).at("open", at())
 }
 
 /// Makes a symbolic link.
@@ -88,25 +143,86 @@ pub fn mkfile(root: &Root, action: &pb::FileActionMkFile, owner: Option<Owner>) 
 /// # Errors
 /// If its folder is missing or something is there.
 pub fn symlink(root: &Root, action: &pb::FileActionSymlink, owner: Option<Owner>) -> Result<()> {
-    let _nothing = (root, action, owner);
-    Err(Error::Unsupported("symlink"))
+    let path = root.resolve(&action.newpath)?;
+    let Some((dir, name)) = place(root, &path)? else {
+        return Err(io::Error::from(io::ErrorKind::AlreadyExists)).at("symlink", shown(&path));
+    };
+    dir.symlink(Path::new(&action.oldpath), &name).at("symlink", shown(&path))?;
+    give(&dir, &name, owner, timestamp(action.timestamp)).at("symlink", shown(&path))
 }
 
 /// Removes files and folders.
 ///
 /// # Errors
-/// If nothing is there and that is not allowed.
+/// If nothing is there and that is not allowed, or if the path is that of the root.
 pub fn rm(root: &Root, action: &pb::FileActionRm) -> Result<()> {
-    let _nothing = (root, action);
-    Err(Error::Unsupported("rm"))
+    if !action.allow_wildcard {
+        return remove(root, &inside(Path::new(&action.path)), action.allow_not_found);
+    }
+    expand(root, &tidy(&action.path), false)?
+        .iter()
+        .try_for_each(|path| remove(root, path, action.allow_not_found))
 }
 
-/// Who is meant by an LLB owner, names looked up in `/etc/passwd` of `user` and `/etc/group` of `group`.
-/// A name that is not there means 0 (and an unknown group the user's group), as in BuildKit.
-///
-/// # Errors
-/// If a name is given but no tree to look it up in, or the file is not a regular one.
-pub fn owner(opt: Option<&pb::ChownOpt>, user: Option<&Root>, group: Option<&Root>) -> Result<Option<Owner>> {
-    let _nothing = (opt, user, group, Path::new("/etc/passwd"));
-    Err(Error::Unsupported("owner"))
+fn remove(root: &Root, path: &Path, allow_not_found: bool) -> Result<()> {
+    let Some(name) = path.file_name() else {
+        return Err(Error::Refused("rm: invalid empty path".to_owned()));
+    };
+    let folder = root.resolve(path.parent().unwrap_or(Path::new("")))?;
+    let path = folder.join(name);
+    if !allow_not_found {
+        root.stat_follow(&path).map_err(|e| show(e, &path))?;
+    }
+    root.remove_all(&path).map_err(|e| show(e, &path))
 }
+
+/// The folder that a resolved path lies in, and its name there; `None` for the root.
+fn place(root: &Root, path: &Path) -> Result<Option<(Dir, std::ffi::OsString)>> {
+    if path.as_os_str().is_empty() {
+        return Ok(None);
+    }
+    root.parent(path).map(Some).map_err(|e| show(e, path))
+}
+
+/// Makes a folder and what is missing above it, all alike. Returns what was made, outermost first.
+fn make_folders(
+    root: &Root,
+    path: &Path,
+    mode: u32,
+    owner: Option<Owner>,
+    time: Option<Time>,
+) -> Result<Vec<PathBuf>> {
+    let made = root.mkdir_all(path, mode).map_err(|e| show(e, path))?;
+    for path in &made {
+        if let Some((dir, name)) = place(root, path)? {
+            give(&dir, &name, owner, time).at("mkdir", shown(path))?;
+        }
+    }
+    Ok(made)
+}
+
+fn give(dir: &Dir, name: &std::ffi::OsStr, owner: Option<Owner>, time: Option<Time>) -> io::Result<()> {
+    if let Some(owner) = owner {
+        let before = dir.stat(name)?;
+        if (before.uid, before.gid) != (owner.uid, owner.gid) {
+            dir.chown(name, owner.uid, owner.gid)?;
+            if before.mode & 0o6000 != 0 {
+                dir.chmod(name, before.mode)?;
+            }
+        }
+    }
+    time.map_or(Ok(()), |time| dir.set_times(name, SetTimes::both(time)))
+}
+
+/// -1 stands for none.
+fn timestamp(nanos: i64) -> Option<Time> {
+    (nanos != -1).then(|| Time::from_nanos(nanos))
+}
+
+/// The bits of a mode that the wire carries as a signed number.
+fn mode_bits(mode: i32) -> u32 {
+    mode.cast_unsigned()
+}
+
+#[cfg(all(test, unix))]
+mod tests;

@@ -1,0 +1,158 @@
+//! Pushes images: blobs side by side, then manifests from the leaves to the root, which gets the tag.
+
+use std::{fs::File, sync::Arc};
+
+use bytes::Bytes;
+use futures::{StreamExt, TryStreamExt, stream};
+use kiln_oci::{Descriptor, Digest, Manifest, Reference, media_type};
+use kiln_registry::Remote;
+use kiln_store::Store;
+use reqwest::Body;
+use tokio_util::io::ReaderStream;
+
+use crate::{
+    Context,
+    error::{Error, Result, blocking},
+    image::{Committed, Image, parse_name},
+    source::Layer,
+};
+
+/// Blobs that are pushed at once.
+const AT_ONCE: usize = 4;
+/// Bytes that are read of a blob at once.
+const CHUNK: usize = 256 << 10;
+
+/// An image that waits to be pushed, when all exporters of a build have succeeded.
+#[derive(Clone, Debug)]
+pub struct Push {
+    pub(crate) image: Committed,
+    pub(crate) names: Vec<String>,
+    pub(crate) by_digest: bool,
+}
+
+impl Push {
+    /// Pushes the image under each of its names.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Push`] with the name, and what the worker says of layers that have to be fetched first.
+    pub async fn run(&self, cx: &Context) -> Result<()> {
+        for name in &self.names {
+            self.push(cx, name).await?;
+        }
+        Ok(())
+    }
+
+    async fn push(&self, cx: &Context, name: &str) -> Result<()> {
+        let reference = parse_name(name)?.without_digest().with_default_tag();
+        let remote = cx.registries.remote(&reference, cx.auth.clone());
+        let target = Target { cx, name, remote };
+
+        let step = cx.step("pushing layers");
+        step.end(target.push_blobs(&self.image).await)?;
+        let root = &self.image.descriptor;
+        let step = cx.step(&format!("pushing manifest for {reference}@{}", root.digest));
+        step.end(self.push_manifests(&target, &reference).await)
+    }
+
+    async fn push_manifests(&self, target: &Target<'_>, reference: &Reference) -> Result<()> {
+        let root = &self.image.descriptor.digest;
+        for document in &self.image.documents {
+            if !is_manifest(document) {
+                continue;
+            }
+            let tag = if document.digest == *root && !self.by_digest { reference.tag() } else { None };
+            let content = Bytes::from(target.read(document).await?);
+            let under = tag.unwrap_or(document.digest.as_str());
+            let pushed = target.remote.push_manifest(under, &document.media_type, &content).await;
+            pushed.map_err(|source| target.failed(source))?;
+        }
+        Ok(())
+    }
+}
+
+fn is_manifest(document: &Descriptor) -> bool {
+    media_type::is_manifest(&document.media_type) || media_type::is_index(&document.media_type)
+}
+
+/// One repository that an image goes to.
+struct Target<'a> {
+    cx: &'a Context,
+    name: &'a str,
+    remote: Remote,
+}
+
+impl Target<'_> {
+    fn failed(&self, source: kiln_registry::Error) -> Error {
+        Error::Push { name: self.name.to_owned(), source }
+    }
+
+    async fn read(&self, document: &Descriptor) -> Result<Vec<u8>> {
+        let (cx, digest) = (self.cx.clone(), document.digest.clone());
+        blocking(move || cx.read_blob(&digest)).await
+    }
+
+    async fn push_blobs(&self, image: &Committed) -> Result<()> {
+        let mut seen = std::collections::HashSet::new();
+        let layers =
+            image.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
+        let layers: Vec<_> =
+            layers.filter(|(_, layer)| seen.insert(layer.descriptor.digest.clone())).collect();
+        let push = layers.into_iter().map(|(image, layer)| self.push_layer(image, layer));
+        stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        let mut others = Vec::new();
+        for document in &image.documents {
+            if media_type::is_manifest(&document.media_type) {
+                let manifest =
+                    Manifest::decode(&self.read(document).await?).map_err(Error::json("a manifest"))?;
+                others.push(manifest.config);
+                others.extend(
+                    manifest.layers.into_iter().filter(|layer| layer.media_type == media_type::IN_TOTO),
+                );
+            }
+        }
+        others.retain(|blob| seen.insert(blob.digest.clone()));
+        let push = others.iter().map(|blob| self.push_blob(blob, &[]));
+        stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
+        Ok(())
+    }
+
+    /// A layer that is elsewhere is fetched only if the registry has it nowhere.
+    async fn push_layer(&self, image: &Image, layer: &Layer) -> Result<()> {
+        let digest = &layer.descriptor.digest;
+        let here = self.cx.store.content().stat(digest)?.is_some();
+        if !here {
+            if self.remote.has_blob(digest).await.map_err(|source| self.failed(source))? {
+                return Ok(());
+            }
+            if let Some(tree) = &image.tree {
+                tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer"))?;
+            }
+        }
+        let sources: Vec<_> =
+            layer.repositories.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        self.push_blob(&layer.descriptor, &sources).await
+    }
+
+    async fn push_blob(&self, blob: &Descriptor, sources: &[Reference]) -> Result<()> {
+        // Fails here rather than in the middle of an upload.
+        self.cx.store.content().blob(&blob.digest)?;
+        let step = format!("pushing {}", blob.digest);
+        let (store, digest) = (Arc::new(self.cx.store.clone()), blob.digest.clone());
+        let open = move || body(&store, &digest);
+        let step = self.cx.step(&step);
+        let pushed = self.remote.push_blob(blob, sources, &open).await;
+        step.moved(blob.size, blob.size);
+        step.end(pushed.map(drop).map_err(|source| self.failed(source)))
+    }
+}
+
+/// The bytes of a blob as the body of a request.
+fn body(store: &Store, digest: &Digest) -> Body {
+    let open: std::io::Result<File> =
+        store.content().blob(digest).map(kiln_store::Blob::into_file).map_err(std::io::Error::other);
+    match open {
+        Ok(file) => Body::wrap_stream(ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK)),
+        Err(error) => Body::wrap_stream(stream::once(async { Err::<Bytes, _>(error) })),
+    }
+}

@@ -208,15 +208,13 @@ impl Kind {
         if !text.contains(META) {
             return Ok(Self::Exact);
         }
-        if let Some(rest) = text.strip_prefix("**") {
-            // `**/` alone is cleaned to `**`, whose empty suffix ends every path.
-            if !rest.contains(META) {
-                return Ok(Self::Suffix);
-            }
-        } else if let Some(rest) = text.strip_suffix("**") {
-            if !rest.contains(META) {
-                return Ok(Self::Prefix(rest.len()));
-            }
+        let plain = |rest: &&str| !rest.contains(META);
+        // `**/` alone is cleaned to `**`, whose empty suffix ends every path.
+        if text.strip_prefix("**").filter(plain).is_some() {
+            return Ok(Self::Suffix);
+        }
+        if let Some(rest) = text.strip_suffix("**").filter(plain) {
+            return Ok(Self::Prefix(rest.len()));
         }
         Ok(Self::Glob(Glob::ignore(text)?))
     }

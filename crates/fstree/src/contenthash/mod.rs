@@ -167,10 +167,11 @@ impl HashCache {
             }
         }
         let sums = self.sums(tree, &selected)?;
-        if let ([one], [sum]) = (&selected[..], &sums[..]) {
-            if split(&one.path).1 == split(asked.as_bytes()).1 && !one.path.is_empty() {
-                return Ok(spelled(*sum));
-            }
+        if let ([one], [sum]) = (&selected[..], &sums[..])
+            && !one.path.is_empty()
+            && split(&one.path).1 == split(asked.as_bytes()).1
+        {
+            return Ok(spelled(*sum));
         }
         let prefix = if options.wildcard { select::plain_prefix(key).0 } else { key };
         let mut hash = Sha256::new();

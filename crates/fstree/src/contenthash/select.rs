@@ -137,13 +137,11 @@ impl<'a> Selector<'a> {
         while self.parents.last().is_some_and(|p| !inside(&p.entry.path)) {
             self.parents.pop();
         }
-        if let Some(glob) = &self.glob {
-            if !self.is_in_matched(&path) {
-                if !glob.matches(&lossy(&path)) {
-                    return;
-                }
-                self.matched = Some(path.clone());
+        if let Some(glob) = self.glob.as_ref().filter(|_| !self.is_in_matched(&path)) {
+            if !glob.matches(&lossy(&path)) {
+                return;
             }
+            self.matched = Some(path.clone());
         }
         let base = match &self.glob {
             Some(_) => self.matched.as_deref().unwrap_or_default(),

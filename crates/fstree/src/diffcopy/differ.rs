@@ -199,10 +199,9 @@ impl Differ {
         let Some(found) = existing.next.take() else { return Ok(()) };
         existing.walk.skip_folder();
         existing.advance()?;
-        if let Some(filter) = &self.options.filter {
-            if !filter(&mut Stat { path: found.path.clone(), ..Stat::default() }) {
-                return Ok(());
-            }
+        let mut gone = Stat { path: found.path.clone(), ..Stat::default() };
+        if self.options.filter.as_ref().is_some_and(|filter| !filter(&mut gone)) {
+            return Ok(());
         }
         self.folders.forget(&found.path);
         found.dir.remove_all(&found.name).at("remove", os_path(&found.path).unwrap_or_default())?;
@@ -219,10 +218,8 @@ impl Differ {
     /// Makes what can be made now, and asks for what cannot.
     fn write(&mut self, told: Told, change: ChangeKind, existing: Option<Metadata>) -> Result<()> {
         let mut stat = told.stat.clone();
-        if let Some(filter) = &self.options.filter {
-            if !filter(&mut stat) {
-                return Ok(());
-            }
+        if self.options.filter.as_ref().is_some_and(|filter| !filter(&mut stat)) {
+            return Ok(());
         }
         let path = told.stat.path.clone();
         self.touch(&path);

@@ -103,6 +103,9 @@ pub enum Compare {
 /// written (and what is there of that name is not deleted).
 pub type ReceiveFilter = Arc<dyn Fn(&mut Stat) -> bool + Send + Sync>;
 
+/// Whether an entry is wanted.
+pub type Wanted = Arc<dyn Fn(&Stat) -> bool + Send + Sync>;
+
 /// How to receive.
 #[derive(Clone, Default)]
 pub struct ReceiveOptions {
@@ -114,7 +117,7 @@ pub struct ReceiveOptions {
     pub filter: Option<ReceiveFilter>,
     /// Receive metadata only, into the file [`METADATA_FILE`] at the root; those entries for which the function says
     /// `true` are transferred in full, with their folders.
-    pub metadata_only: Option<Arc<dyn Fn(&Stat) -> bool + Send + Sync>>,
+    pub metadata_only: Option<Wanted>,
     /// Compute the [content hash](crate::contenthash) of each entry while it arrives.
     pub hash: bool,
     /// Told how much has come.

@@ -278,7 +278,7 @@ async fn metadata_only_with_exceptions() {
     dirs.write("a/b/wanted", "1");
     dirs.write("a/c/other", "2");
     dirs.write("z", "3");
-    let wanted: Arc<dyn Fn(&Stat) -> bool + Send + Sync> = Arc::new(|stat| stat.path.ends_with(b"wanted"));
+    let wanted: Wanted = Arc::new(|stat| stat.path.ends_with(b"wanted"));
     let options = ReceiveOptions { metadata_only: Some(wanted), ..hashed() };
     let (_, received) = transfer(&dirs.from(), &dirs.to(), Filter::default(), options).await;
     let received = received.expect("received");

@@ -254,10 +254,8 @@ impl<'scope, 'env> Pool<'scope, 'env> {
         for worker in self.workers {
             let ended =
                 worker.join().unwrap_or_else(|_| Err(Error::Refused("a copying thread panicked".to_owned())));
-            if let Err(error) = ended {
-                if result.is_ok() || matches!(result, Err(Error::Canceled)) {
-                    result = Err(error);
-                }
+            if ended.is_err() && (result.is_ok() || matches!(result, Err(Error::Canceled))) {
+                result = ended;
             }
         }
         result

@@ -359,8 +359,6 @@ fn many_files() {
     for i in 0..2000 {
         assert_eq!(t.text(&format!("all/d{}/f{i}", i % 7)), format!("{i}"));
     }
-    let count = std::cell::Cell::new(0);
-    drop(count);
     let cancelled: &(dyn Fn() -> bool + Sync) = &|| true;
     let options = CopyOptions { cancelled: Some(cancelled), ..CopyOptions::default() };
     assert!(matches!(copy(&t.src, &t.dest, &action("/", "/no/"), &options), Err(Error::Canceled)));

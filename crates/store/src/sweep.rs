@@ -64,17 +64,20 @@ impl Store {
     }
 
     fn sweep_snapshots(&self, swept: &mut Swept) -> Result<(), Error> {
-        for name in names(self.snapshots().dir())? {
-            let stale_probe = name.starts_with("probe-");
-            let id = SnapshotId::parse(&name).filter(|id| id.generation() < self.generation());
-            let recorded = match &id {
+        let dir = self.snapshots().dir();
+        let mut stale = Vec::new();
+        for name in names(dir)? {
+            let recorded = match SnapshotId::parse(&name).filter(|id| id.generation() < self.generation()) {
                 Some(id) => self.db().get(&SNAPSHOTS, &id.as_str().to_owned())?.is_some(),
-                None => !stale_probe,
+                None => !name.starts_with("probe-"),
             };
-            if !recorded && log(remove_tree(&self.snapshots().dir().join(&name))) {
-                swept.snapshots += 1;
+            if !recorded {
+                stale.push(dir.join(name));
             }
         }
+        // A record may have been deleted a moment ago; that must be durable before its data goes.
+        self.db().sync()?;
+        swept.snapshots = stale.iter().filter(|path| log(remove_tree(path))).count();
         Ok(())
     }
 
@@ -100,18 +103,18 @@ impl Store {
 
     fn sweep_blobs(&self, swept: &mut Swept) -> Result<(), Error> {
         let dir = self.content().dir().join("blobs");
+        let mut stale = Vec::new();
         for algorithm in names(&dir)? {
             for hex in names(&dir.join(&algorithm))? {
                 let Ok(digest) = Digest::parse(&format!("{algorithm}:{hex}")) else { continue };
-                if self.content().stat(&digest)?.is_some() {
-                    continue;
-                }
-                // Looks again at the record while no writer can place this blob.
-                if log(self.content().remove_data(&digest)) && self.content().stat(&digest)?.is_none() {
-                    swept.blobs += 1;
+                if self.content().stat(&digest)?.is_none() {
+                    stale.push(digest);
                 }
             }
         }
+        self.db().sync()?;
+        // Looks again at the record while no writer can place this blob.
+        swept.blobs = stale.iter().filter(|digest| log(self.content().remove_data(digest))).count();
         Ok(())
     }
 

@@ -7,6 +7,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use kiln_fstree::Root;
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::mount::{
@@ -60,6 +61,10 @@ impl MountSpec {
         attach(root.as_fd(), target).map_err(fail)
     }
 
+    pub(super) fn open_root(&self) -> Result<Root, Error> {
+        self.open_fd().map(Root::from)
+    }
+
     fn overlay(
         &self,
         lowers: &[std::path::PathBuf],
@@ -97,14 +102,11 @@ fn bind_read_only(path: &Path) -> io::Result<OwnedFd> {
 /// The kernel refuses an upper layer whose last mount was volatile, for it cannot know whether the machine stayed up.
 /// The store does.
 fn clear_volatile_mark(work: &Path) {
-    let incompat = work.join("work/incompat");
-    for mark in [incompat.join("volatile"), incompat] {
-        if let Err(error) = std::fs::remove_dir(&mark) {
-            if error.kind() != io::ErrorKind::NotFound {
-                tracing::debug!(path = %mark.display(), %error, "cannot clear overlay's volatile mark");
-            }
-            return;
-        }
+    let mark = work.join("work/incompat");
+    if let Err(error) = std::fs::remove_dir_all(&mark)
+        && error.kind() != io::ErrorKind::NotFound
+    {
+        tracing::debug!(path = %mark.display(), %error, "cannot clear overlay's volatile mark");
     }
 }
 

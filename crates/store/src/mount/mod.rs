@@ -5,7 +5,10 @@
 
 use std::path::PathBuf;
 
+use kiln_fstree::Root;
 use serde::{Deserialize, Serialize};
+
+use crate::Error;
 
 #[cfg(target_os = "linux")]
 mod legacy;
@@ -68,6 +71,15 @@ impl MountSpec {
                 Self::Overlay { lowers, upper: None }
             }
         }
+    }
+
+    /// Makes the mount, detached, as a tree. Elsewhere than on Linux only a folder as it is can be opened, and refusing to
+    /// write is left to the caller.
+    ///
+    /// # Errors
+    /// [`Error::Mount`], [`Error::Tree`]; [`Error::Unsupported`] for overlays on other hosts.
+    pub fn open(&self) -> Result<Root, Error> {
+        self.open_root()
     }
 
     /// In a few words, for errors.

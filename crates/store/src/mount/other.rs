@@ -1,18 +1,16 @@
 //! Hosts without mounts: a folder is used where it is.
 
-use std::path::Path;
+use kiln_fstree::Root;
 
 use super::MountSpec;
 use crate::Error;
 
 impl MountSpec {
-    /// The folder that shows the tree.
-    ///
-    /// # Errors
-    /// [`Error::Unsupported`] for overlays.
-    pub fn folder(&self) -> Result<&Path, Error> {
+    pub(super) fn open_root(&self) -> Result<Root, Error> {
         match self {
-            Self::Bind { path, .. } => Ok(path),
+            Self::Bind { path, .. } => {
+                Root::open(path).map_err(|e| Error::Tree { path: path.clone(), message: e.to_string() })
+            }
             Self::Overlay { .. } => Err(Error::Unsupported("an overlay mount")),
         }
     }

@@ -94,7 +94,8 @@ fn a_later_start_sweeps_what_a_kill_left() {
     let store = Store::open(&copy, &native()).unwrap();
     assert!(store.lost().is_empty());
     let swept = store.sweep().unwrap();
-    assert_eq!((swept.snapshots, swept.blobs, swept.ingests, swept.leases), (1, 1, 1, 1), "{swept:?}");
+    assert_eq!((swept.snapshots, swept.ingests, swept.leases), (1, 1, 1), "{swept:?}");
+    assert!(swept.blobs >= 1, "{swept:?}");
     assert!(swept.missing.is_empty());
     store.wait_reaped();
     assert!(!store.snapshots().path(&half).exists());

@@ -225,7 +225,7 @@ impl<D: Domain> Core<D> {
             own.learn(&main, saved);
             let record = leader.keys.iter().find_map(|k| crate::sync::lock(&k.0.record).clone());
             *crate::sync::lock(&own.0.record) = record;
-            self.start_links(id, own.clone());
+            self.start_links(own.clone());
             keys.insert(0, own);
         }
         let done = Done {

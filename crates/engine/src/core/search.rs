@@ -304,11 +304,14 @@ impl<D: Domain> Core<D> {
         }
     }
 
-    /// All inputs lead to this key.
+    /// All inputs lead to this key. If it took a look at their content, the next build shall find it by definition.
     fn matched(&mut self, id: EdgeId<D>, store: &StoreHandle<D>, to: KeyId) {
         if !self.edges[id].has_key(store, to) {
             let key = self.own_key(id);
             key.learn(store, to);
+            if store.is_main() && self.way(id) == Way::Content {
+                self.start_links(key.clone());
+            }
             self.edges[id].keys.push(key);
         }
         self.look_up_records(id, store, to);

@@ -317,7 +317,7 @@ impl<D: Domain> Core<D> {
     }
 
     /// Links the keys that an edge followed from to a result that another edge has made.
-    pub(super) fn start_links(&mut self, _id: EdgeId<D>, key: Key<D>) {
+    pub(super) fn start_links(&mut self, key: Key<D>) {
         let main = self.stores[0].clone();
         self.spawn(
             Kind::Links,

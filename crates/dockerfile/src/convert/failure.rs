@@ -28,14 +28,14 @@ impl Failure {
         Self::Outside { what: what.into(), span, source }
     }
 
-    /// The instructions to blame, first line first. Empty for errors of the build as a whole.
-    pub fn spans(&self) -> Vec<Span> {
-        let mut spans: Vec<Span> = match self {
-            Self::Dockerfile(errors) => errors.as_slice().iter().map(Error::blamed).collect(),
-            Self::Outside { span, .. } => vec![*span],
+    /// The instruction to blame; `None` for errors of the build as a whole. Of several errors it is that of the first,
+    /// which the message tells of.
+    pub fn span(&self) -> Option<Span> {
+        let span = match self {
+            Self::Dockerfile(errors) => errors.first().blamed(),
+            Self::Outside { span, .. } => *span,
         };
-        spans.retain(Span::is_known);
-        spans
+        span.is_known().then_some(span)
     }
 
     /// Blames an instruction, unless one is blamed already.

@@ -175,22 +175,24 @@ impl Stages {
             Command::Copy(ast::Copy { from: Some(from), .. }) if !from.is_empty() => {
                 let plain = Lexer::new('\\').word(from, &NoVariables).text.map_err(|e| e.in_word(from))?;
                 if plain != from.text {
+                    // BuildKit's clients mark no line for this error and the next.
                     return Err(refuse("variable expansion is not supported for --from")
-                        .expected("a stage defined by FROM with an ARG from global scope"));
+                        .expected("a stage defined by FROM with an ARG from global scope")
+                        .unblamed());
                 }
                 Ok(vec![match from.parse::<i64>() {
                     Ok(number) => usize::try_from(number)
                         .ok()
                         .filter(|&n| n < self.list.len())
-                        .ok_or_else(|| refuse(format!("invalid stage index {number}")))?,
+                        .ok_or_else(|| refuse(format!("invalid stage index {number}")).unblamed())?,
                     Err(_) => self.find_or_add(from, span),
                 }])
             }
             Command::Run(run) => {
                 let from = |name: &str| if name.is_empty() { "scratch" } else { name }.to_owned();
                 let names: Vec<String> = run.mounts().map(|m| from(&m.from)).collect();
-                // The blame for an image that is not there falls on the RUN.
-                Ok(names.iter().map(|name| self.find_or_add(name, span)).collect())
+                // BuildKit's clients mark no line for an image that is not there.
+                Ok(names.iter().map(|name| self.find_or_add(name, Span::default())).collect())
             }
             _ => Ok(Vec::new()),
         }

@@ -87,7 +87,8 @@ impl ResolvConf {
         let mut out = Self::default();
         for line in text.lines().map(str::trim).filter(|line| !line.starts_with(['#', ';'])) {
             let mut words = line.split_whitespace();
-            let words_after = |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect::<Vec<_>>();
+            let words_after =
+                |words: std::str::SplitWhitespace<'_>| words.map(str::to_owned).collect::<Vec<_>>();
             match words.next() {
                 None => {}
                 Some("nameserver") => out.nameservers.extend(words.next().map(str::to_owned)),

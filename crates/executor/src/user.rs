@@ -106,7 +106,9 @@ fn id(text: &str) -> Result<Option<u32>> {
     }
     match text.parse::<u32>() {
         Ok(id) if id <= MAX_ID => Ok(Some(id)),
-        _ => Err(Error::Invalid { field: "user", problem: format!("id {text} is not between 0 and {MAX_ID}") }),
+        _ => {
+            Err(Error::Invalid { field: "user", problem: format!("id {text} is not between 0 and {MAX_ID}") })
+        }
     }
 }
 
@@ -161,8 +163,13 @@ mod tests {
 
     fn files() -> UserFiles {
         UserFiles {
-            passwd: Some(b"# users\nroot:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n\n7:x:9:9\n".to_vec()),
-            group: Some(b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root,app\napp:x:1000:\ntwice:x:10:app\n".to_vec()),
+            passwd: Some(
+                b"# users\nroot:x:0:0:root:/root:/bin/sh\napp:x:1000:1000::/home/app:/bin/sh\n\n7:x:9:9\n"
+                    .to_vec(),
+            ),
+            group: Some(
+                b"root:x:0:\ndaemon:x:1:\nwheel:x:10:root,app\napp:x:1000:\ntwice:x:10:app\n".to_vec(),
+            ),
         }
     }
 

@@ -49,8 +49,8 @@ impl EmbeddedExecutor {
     ///
     /// [`Error::System`] if this executable cannot be opened to be started anew: not root, or a kernel before 5.12.
     pub fn new(config: ExecutorConfig) -> Result<Self> {
-        let executable =
-            exe::own().map_err(|source| Error::System { step: "open our own executable to run steps", source })?;
+        let executable = exe::own()
+            .map_err(|source| Error::System { step: "open our own executable to run steps", source })?;
         let layout = Layout::detect();
         let (sandbox, insecure) = (Pool::new(Security::Sandbox), Pool::new(Security::Insecure));
         Ok(Self { shared: Arc::new(Shared { config, executable, layout, sandbox, insecure }) })
@@ -63,10 +63,7 @@ impl Executor for EmbeddedExecutor {
     }
 
     fn prepare(&self, security: Security) {
-        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let shared = self.shared.clone();
-            runtime.spawn(async move { shared.pool(security).prepare(&shared).await });
-        }
+        self.shared.prepare(security);
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
@@ -82,6 +79,14 @@ impl Shared {
         match security {
             Security::Sandbox => &self.sandbox,
             Security::Insecure => &self.insecure,
+        }
+    }
+
+    /// Makes a container's first process ahead, in the background.
+    fn prepare(self: &Arc<Self>, security: Security) {
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            let shared = self.clone();
+            runtime.spawn(async move { shared.pool(security).prepare(&shared).await });
         }
     }
 
@@ -120,6 +125,10 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
         })
     };
     let (started, io) = setting_up.await.map_err(|_| Error::Lost)??;
+    if spec.security == Security::Sandbox {
+        // While this step runs, the start of the next one is made ready.
+        shared.prepare(Security::Sandbox);
+    }
     let id = spec.id.clone();
     let process = owner::own_container(started, io, owner::Home { zygote: zygote.zygote, spec, cgroup });
     Ok(Container::new(id, process))

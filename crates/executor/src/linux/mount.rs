@@ -37,7 +37,8 @@ pub(super) fn mounted(context: &OwnedFd, attributes: u64) -> io::Result<OwnedFd>
 
 /// A detached copy of the mount at `path` from that file or folder on, without what is mounted below it.
 pub(super) fn clone_of(at: impl AsFd, path: impl Arg) -> io::Result<OwnedFd> {
-    let flags = OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
     Ok(rustix::mount::open_tree(at.as_fd(), path, flags)?)
 }
 

@@ -17,7 +17,8 @@ use super::zygote::Zygote;
 use super::{stubs, sys};
 use crate::process::{Ended, Request};
 use crate::{
-    Error, Exit, Output, OutputStream, Process, ProcessIo, ProcessSpec, Result, RunSpec, Sample, Stdin, WinSize,
+    Error, Exit, Output, OutputStream, Process, ProcessIo, ProcessSpec, Result, RunSpec, Sample, Stdin,
+    WinSize,
 };
 
 /// Most bytes of one chunk of output.
@@ -135,7 +136,10 @@ fn exec(
     reply: oneshot::Sender<Result<Process>>,
 ) {
     let Some(Home { zygote, spec: first, cgroup }) = home else {
-        _ = reply.send(Err(Error::Unsupported { feature: "exec".to_owned(), place: "in a process that is no container" }));
+        _ = reply.send(Err(Error::Unsupported {
+            feature: "exec".to_owned(),
+            place: "in a process that is no container",
+        }));
         return;
     };
     let (zygote, first, cgroup, pidfd) = (zygote.clone(), first.clone(), cgroup.clone(), pidfd.clone());
@@ -162,7 +166,8 @@ async fn start_further(
     let first = first.clone();
     let started = tokio::task::spawn_blocking(move || {
         let doors = cgroup.map(|cgroup| cgroup.doors(true)).transpose();
-        let doors = doors.map_err(|source| Error::System { step: "open a cgroup", source })?.unwrap_or_default();
+        let doors =
+            doors.map_err(|source| Error::System { step: "open a cgroup", source })?.unwrap_or_default();
         let started = start::further(born, &spec, &first, &io.stdin, doors)?;
         Ok((started, io))
     });
@@ -230,7 +235,10 @@ impl Pumps {
         let terminal = matches!(streams, Streams::Terminal(_));
         let (outputs, input) = match streams {
             Streams::Pipes { stdin, stdout, stderr } => (
-                vec![(OutputStream::Stdout, sys::watch(stdout)?), (OutputStream::Stderr, sys::watch(stderr)?)],
+                vec![
+                    (OutputStream::Stdout, sys::watch(stdout)?),
+                    (OutputStream::Stderr, sys::watch(stderr)?),
+                ],
                 stdin.map(sys::watch).transpose()?,
             ),
             Streams::Terminal(master) => {
@@ -335,7 +343,11 @@ async fn readable(outputs: &[(OutputStream, AsyncFd<OwnedFd>)]) -> Option<usize>
 }
 
 /// Moves input to the process; what it does not take now stays in `pending`. Safe to be interrupted.
-async fn feed(input: &mut Option<AsyncFd<OwnedFd>>, stdin: &mut Option<mpsc::Receiver<Bytes>>, pending: &mut Bytes) {
+async fn feed(
+    input: &mut Option<AsyncFd<OwnedFd>>,
+    stdin: &mut Option<mpsc::Receiver<Bytes>>,
+    pending: &mut Bytes,
+) {
     let Some(fd) = input else { return std::future::pending().await };
     if pending.is_empty() {
         let next = match stdin {

@@ -4,12 +4,12 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::zygote::{Born, Options, Zygote};
 use super::wire::{NODEV, SANDBOX};
+use super::zygote::{Born, Options, Zygote};
 use super::{Shared, cgroup};
 use crate::{Error, Result, Security};
 
-/// How long a prepared process waits for a use.
+/// How long a prepared process waits for a use, and a zygote without containers for a container.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// A zygote and what its containers need to know of it.
@@ -18,6 +18,8 @@ pub(super) struct Parent {
     pub(super) zygote: Zygote,
     /// No device rules: file systems of its containers must keep devices away.
     pub(super) nodev: bool,
+    /// Nobody used it when it was last looked at.
+    idle: bool,
 }
 
 #[derive(Debug)]
@@ -79,10 +81,38 @@ impl Pool {
         if let Some(parent) = slot.as_ref().filter(|parent| !parent.zygote.is_gone()) {
             return Ok(parent.clone());
         }
-        let (shared, security) = (shared.clone(), self.security);
-        let spawning = tokio::task::spawn_blocking(move || spawn(&shared, security));
-        let parent = spawning.await.map_err(|_| Error::Lost)??;
-        Ok(slot.insert(parent).clone())
+        let security = self.security;
+        let spawning = {
+            let shared = shared.clone();
+            tokio::task::spawn_blocking(move || spawn(&shared, security))
+        };
+        let parent = slot.insert(spawning.await.map_err(|_| Error::Lost)??).clone();
+        let (shared, zygote) = (Arc::downgrade(shared), parent.zygote.downgrade());
+        tokio::spawn(async move {
+            loop {
+                tokio::time::sleep(PATIENCE).await;
+                let Some(shared) = shared.upgrade() else { return };
+                if zygote.is_gone() || shared.pool(security).dismiss_idle().await {
+                    return;
+                }
+            }
+        });
+        Ok(parent)
+    }
+
+    /// Ends the zygote if nobody has used it for a while.
+    async fn dismiss_idle(&self) -> bool {
+        let mut slot = self.parent.lock().await;
+        match slot.as_mut() {
+            // Whoever uses it, a container or a start under way, has a copy.
+            Some(parent) if parent.zygote.copies() > 1 => parent.idle = false,
+            Some(parent) if !parent.idle => parent.idle = true,
+            _ => {
+                *slot = None;
+                return true;
+            }
+        }
+        false
     }
 
     fn prepared(&self) -> std::sync::MutexGuard<'_, Option<(Instant, Parent, Born)>> {
@@ -100,5 +130,5 @@ fn spawn(shared: &Shared, security: Security) -> Result<Parent> {
     let options = Options { flags, cgroup, oom_score_adj: shared.config.oom_score_adj };
     let zygote = Zygote::spawn(&shared.executable, options)
         .map_err(|source| Error::System { step: "start the runtime helper", source })?;
-    Ok(Parent { zygote, nodev })
+    Ok(Parent { zygote, nodev, idle: false })
 }

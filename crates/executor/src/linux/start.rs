@@ -6,13 +6,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::pipe::PipeFlags;
 
 use super::wire::{
-    self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, ProcessSetup, Reply, Setup, SourceSetup, Stub,
+    self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, ProcessSetup, Reply, Setup,
+    SourceSetup, Stub,
 };
 use super::zygote::Born;
 use super::{helper, mount, sources, sys};
 use crate::{
-    DnsConfig, Error, FileSpec, Mount, MountSource, Network, ProcessSpec, Result, RunSpec, Security, Stdin, TmpfsSpec,
-    hosts,
+    DnsConfig, Error, FileSpec, Mount, MountSource, Network, ProcessSpec, Result, RunSpec, Security, Stdin,
+    TmpfsSpec, hosts,
 };
 
 /// Most mounts of a container, within what one message can carry.
@@ -52,7 +53,9 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
     if spec.mounts.len() > MAX_MOUNTS {
         return invalid("mounts", format!("{} are more than {MAX_MOUNTS}", spec.mounts.len()));
     }
-    if let Some(hostname) = spec.hostname.as_ref().filter(|name| name.len() > 64 || name.contains(['\n', '\0'])) {
+    if let Some(hostname) =
+        spec.hostname.as_ref().filter(|name| name.len() > 64 || name.contains(['\n', '\0']))
+    {
         return invalid("host name", format!("{hostname:?} is longer than 64 bytes or not a name"));
     }
     if let Some(limit) = spec.rlimits.iter().find(|limit| helper::resource(&limit.name).is_none()) {
@@ -71,7 +74,9 @@ pub(super) fn check_process(spec: &ProcessSpec) -> Result<()> {
         return Err(Error::Invalid { field: "arguments", problem: "no command is given".to_owned() });
     }
     match strings.into_iter().find(|string| string.contains('\0')) {
-        Some(string) => Err(Error::Invalid { field: "process", problem: format!("{string:?} contains a NUL byte") }),
+        Some(string) => {
+            Err(Error::Invalid { field: "process", problem: format!("{string:?} contains a NUL byte") })
+        }
         None => Ok(()),
     }
 }
@@ -87,10 +92,18 @@ pub(super) struct Surroundings<'a> {
 }
 
 /// Sets a container up in the process `born`, up to and including its program.
-pub(super) fn container(born: Born, spec: &RunSpec, stdin: &Stdin, around: Surroundings<'_>) -> Result<Started> {
+pub(super) fn container(
+    born: Born,
+    spec: &RunSpec,
+    stdin: &Stdin,
+    around: Surroundings<'_>,
+) -> Result<Started> {
     let mut message = Message::new(spec.process.tty, stdin)?;
-    let root = sources::open(&spec.root.tree)
-        .map_err(|source| Error::MountSource { dest: "/".to_owned(), path: "/".into(), source })?;
+    let root = sources::open(&spec.root.tree).map_err(|source| Error::MountSource {
+        dest: "/".to_owned(),
+        path: "/".into(),
+        source,
+    })?;
     let hostname = spec.hostname.clone().unwrap_or_else(|| crate::DEFAULT_HOSTNAME.to_owned());
     let mut mounts = generated(spec, &hostname, around.dns, &mut message);
     for mount in &spec.mounts {
@@ -99,7 +112,9 @@ pub(super) fn container(born: Born, spec: &RunSpec, stdin: &Stdin, around: Surro
     let network = match &spec.network {
         Network::Host => NetworkSetup::Host,
         Network::None => NetworkSetup::None,
-        Network::Namespace(handle) => NetworkSetup::Namespace(message.add(handle.try_clone().map_err(handle_error)?)),
+        Network::Namespace(handle) => {
+            NetworkSetup::Namespace(message.add(handle.try_clone().map_err(handle_error)?))
+        }
     };
     let sandbox = spec.security == Security::Sandbox;
     let container = ContainerSetup {

@@ -16,7 +16,8 @@ use super::wire::{Stub, Times};
 pub(super) fn remove(root: BorrowedFd<'_>, stubs: &[Stub]) {
     for stub in stubs.iter().rev() {
         if let Err(error) = remove_one(root, stub) {
-            let path = stub.path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/");
+            let path =
+                stub.path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/");
             tracing::debug!(path, %error, "a mount point stays");
         }
     }
@@ -50,8 +51,10 @@ fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
 /// The times of a folder, and whether it was modified since it had `times`.
 fn times(folder: &OwnedFd, since: &Times) -> io::Result<(Times, bool)> {
     let stat = rustix::fs::fstat(folder)?;
-    let now =
-        [(stat.st_atime as i64, stat.st_atime_nsec as i64), (stat.st_mtime as i64, stat.st_mtime_nsec as i64)];
+    let now = [
+        (stat.st_atime as i64, stat.st_atime_nsec as i64),
+        (stat.st_mtime as i64, stat.st_mtime_nsec as i64),
+    ];
     Ok((now, now[1] == since[1]))
 }
 

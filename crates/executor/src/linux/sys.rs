@@ -1,11 +1,13 @@
 //! The system calls that no safe wrapper exists for.
-#![expect(unsafe_code, reason = "clone3, execve, mount_setattr, seccomp, bpf and friends have no safe wrapper")]
+#![expect(
+    unsafe_code,
+    reason = "clone3, execve, mount_setattr, seccomp, bpf and friends have no safe wrapper"
+)]
 
 use std::ffi::{CStr, CString};
 use std::io;
 use std::mem::size_of;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
-use std::path::Path;
 use std::process::Command;
 
 use super::seccomp::Instruction;
@@ -47,7 +49,9 @@ pub(super) fn clone(flags: u64, into_cgroup: Option<BorrowedFd<'_>>) -> io::Resu
     }
     // SAFETY: `args` is a valid clone_args of the size given and `pidfd` outlives the call; without CLONE_VM the child
     // has its own copy of the memory and the stack.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>()) };
+    let pid = unsafe {
+        libc::syscall(libc::SYS_clone3, std::ptr::from_mut(&mut args), size_of::<libc::clone_args>())
+    };
     match pid {
         -1 => Err(io::Error::last_os_error()),
         0 => Ok(Cloned::Child),
@@ -90,7 +94,8 @@ pub(super) fn close_from(first: u32) -> io::Result<()> {
 /// Lets `execve` close every descriptor from `first` on.
 pub(super) fn cloexec_from(first: u32) -> io::Result<()> {
     // SAFETY: marking descriptors closes nothing now.
-    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) }).map(drop)
+    check(unsafe { libc::syscall(libc::SYS_close_range, first, u32::MAX, libc::CLOSE_RANGE_CLOEXEC) })
+        .map(drop)
 }
 
 /// Replaces the program; returns only if that fails.
@@ -167,8 +172,11 @@ pub(super) fn loopback_up() -> io::Result<()> {
     }
     request.ifr_ifru.ifru_flags = (libc::IFF_UP | libc::IFF_RUNNING) as libc::c_short;
     // SAFETY: `request` is a valid ifreq with a terminated name, as SIOCSIFFLAGS reads it.
-    check(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_mut(&mut request)) }.into())
-        .map(drop)
+    check(
+        unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, std::ptr::from_mut(&mut request)) }
+            .into(),
+    )
+    .map(drop)
 }
 
 /// An eBPF instruction (`struct bpf_insn`).
@@ -229,16 +237,23 @@ pub(super) fn attach_device_program(cgroup: BorrowedFd<'_>, program: &[BpfInstru
         flags: BPF_F_ALLOW_MULTI,
     };
     // SAFETY: a valid prefix of union bpf_attr for BPF_PROG_ATTACH.
-    check(unsafe { libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, std::ptr::from_ref(&attach), size_of::<Attach>()) })
-        .map(drop)
+    check(unsafe {
+        libc::syscall(libc::SYS_bpf, BPF_PROG_ATTACH, std::ptr::from_ref(&attach), size_of::<Attach>())
+    })
+    .map(drop)
 }
 
 /// The first free loop device's number.
 pub(super) fn free_loop_device() -> io::Result<u32> {
     const LOOP_CTL_GET_FREE: u32 = 0x4c82;
-    let control = rustix::fs::open("/dev/loop-control", rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC, rustix::fs::Mode::empty())?;
+    let control = rustix::fs::open(
+        "/dev/loop-control",
+        rustix::fs::OFlags::RDWR | rustix::fs::OFlags::CLOEXEC,
+        rustix::fs::Mode::empty(),
+    )?;
     // SAFETY: LOOP_CTL_GET_FREE takes no argument.
-    check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) }.into()).map(|number| number as u32)
+    check(unsafe { libc::ioctl(control.as_raw_fd(), LOOP_CTL_GET_FREE as _) }.into())
+        .map(|number| number as u32)
 }
 
 /// The descriptor 0 as an object: the helper's control socket. Call once.
@@ -260,42 +275,6 @@ pub(super) fn pidfd_signal(process: BorrowedFd<'_>, signal: i32) -> io::Result<(
         )
     })
     .map(drop)
-}
-
-/// A command that runs in a mount namespace of its own, private to it.
-pub(super) fn in_private_mounts(command: &mut Command, attach: Vec<(OwnedFd, std::path::PathBuf)>) {
-    use std::os::unix::process::CommandExt as _;
-    let attach: Vec<(OwnedFd, CString)> = attach
-        .into_iter()
-        .filter_map(|(mount, path)| Some((mount, path_c(&path)?)))
-        .collect();
-    // SAFETY: the closure runs between fork and exec of a threaded process: it makes system calls only, on memory
-    // that was allocated before.
-    unsafe {
-        command.pre_exec(move || {
-            rustix::process::set_parent_process_death_signal(Some(rustix::process::Signal::KILL))?;
-            rustix::thread::unshare_unsafe(rustix::thread::UnshareFlags::NEWNS)?;
-            rustix::mount::mount_change(
-                c"/",
-                rustix::mount::MountPropagationFlags::REC | rustix::mount::MountPropagationFlags::PRIVATE,
-            )?;
-            for (mount, path) in &attach {
-                rustix::mount::move_mount(
-                    mount,
-                    c"",
-                    rustix::fs::CWD,
-                    path.as_c_str(),
-                    rustix::mount::MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH,
-                )?;
-            }
-            Ok(())
-        });
-    }
-}
-
-fn path_c(path: &Path) -> Option<CString> {
-    use std::os::unix::ffi::OsStrExt as _;
-    CString::new(path.as_os_str().as_bytes()).ok()
 }
 
 fn check(result: libc::c_long) -> io::Result<libc::c_long> {

@@ -138,10 +138,22 @@ pub(super) struct MountSetup {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum SourceSetup {
     /// A detached mount; what is mounted is `selector` inside it.
-    Tree { mount: usize, selector: String },
-    Tmpfs { size: Option<u64>, mode: u32 },
+    Tree {
+        mount: usize,
+        selector: String,
+    },
+    Tmpfs {
+        size: Option<u64>,
+        mode: u32,
+    },
     /// Bytes of the blob.
-    File { offset: usize, length: usize, mode: u32, uid: u32, gid: u32 },
+    File {
+        offset: usize,
+        length: usize,
+        mode: u32,
+        uid: u32,
+        gid: u32,
+    },
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -193,7 +205,12 @@ pub(super) enum Failure {
 const LIMIT: usize = 64 << 20;
 
 /// Sends a [`Setup`].
-pub(super) fn send_setup(socket: impl AsFd, setup: &Setup, blob: &[u8], fds: &[BorrowedFd<'_>]) -> io::Result<()> {
+pub(super) fn send_setup(
+    socket: impl AsFd,
+    setup: &Setup,
+    blob: &[u8],
+    fds: &[BorrowedFd<'_>],
+) -> io::Result<()> {
     let json = serde_json::to_vec(setup)?;
     if json.len() + blob.len() > LIMIT {
         return Err(io::Error::from_raw_os_error(libc::E2BIG));
@@ -206,8 +223,11 @@ pub(super) fn send_setup(socket: impl AsFd, setup: &Setup, blob: &[u8], fds: &[B
     pass::send(socket, &message, fds)
 }
 
-/// Receives a [`Setup`] with its blob and descriptors; `None` if the daemon lost interest.
-pub(super) fn receive_setup(socket: impl AsFd) -> io::Result<Option<(Setup, Vec<u8>, Vec<OwnedFd>)>> {
+/// A [`Setup`] with its blob and descriptors.
+pub(super) type Received = (Setup, Vec<u8>, Vec<OwnedFd>);
+
+/// Receives a [`Setup`]; `None` if the daemon lost interest.
+pub(super) fn receive_setup(socket: impl AsFd) -> io::Result<Option<Received>> {
     let socket = socket.as_fd();
     let (mut head, mut fds) = ([0; 8], Vec::new());
     if !pass::receive_exact(socket, &mut head, &mut fds)? {
@@ -224,7 +244,11 @@ pub(super) fn receive_setup(socket: impl AsFd) -> io::Result<Option<(Setup, Vec<
 }
 
 /// Sends a [`Reply`].
-pub(super) fn send_reply(socket: impl AsFd, reply: &Reply, terminal: Option<BorrowedFd<'_>>) -> io::Result<()> {
+pub(super) fn send_reply(
+    socket: impl AsFd,
+    reply: &Reply,
+    terminal: Option<BorrowedFd<'_>>,
+) -> io::Result<()> {
     let json = serde_json::to_vec(reply)?;
     let mut message = Vec::with_capacity(4 + json.len());
     message.extend((json.len() as u32).to_ne_bytes());

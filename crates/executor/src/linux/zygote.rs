@@ -30,6 +30,17 @@ pub(super) struct Zygote {
     asks: mpsc::UnboundedSender<Ask>,
 }
 
+/// A handle that does not keep its zygote alive.
+#[derive(Debug)]
+pub(super) struct WeakZygote(mpsc::WeakUnboundedSender<Ask>);
+
+impl WeakZygote {
+    /// Whether it can be used no more.
+    pub(super) fn is_gone(&self) -> bool {
+        self.0.upgrade().is_none_or(|asks| asks.is_closed())
+    }
+}
+
 #[derive(Debug)]
 enum Ask {
     Start { cgroup: Option<OwnedFd>, reply: Reply },
@@ -84,6 +95,16 @@ impl Zygote {
     /// Whether it can be used no more.
     pub(super) fn is_gone(&self) -> bool {
         self.asks.is_closed()
+    }
+
+    /// How many copies of this handle there are.
+    pub(super) fn copies(&self) -> usize {
+        self.asks.strong_count()
+    }
+
+    /// A handle that does not keep it alive.
+    pub(super) fn downgrade(&self) -> WeakZygote {
+        WeakZygote(self.asks.downgrade())
     }
 
     /// Forks a container's first process, in `cgroup` (v2) if given.

@@ -5,15 +5,31 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_executor::{
-    Error, Executor as _, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Rlimit, Security, Stdin, WinSize,
+    Error, Executor as _, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Rlimit, Security,
+    Stdin, WinSize,
 };
 use tokio::sync::mpsc;
 
 use crate::support::{Bench, collect};
 
 crate::tests![
-    output_and_code, exit_codes, missing_programs, environment, namespaces, users, working_directory, hosts_and_names,
-    networks, limits, standard_input, terminal, signals, further_processes, setup_errors, insecure, unlisted_descriptors,
+    output_and_code,
+    exit_codes,
+    missing_programs,
+    environment,
+    namespaces,
+    users,
+    working_directory,
+    hosts_and_names,
+    networks,
+    limits,
+    standard_input,
+    terminal,
+    signals,
+    further_processes,
+    setup_errors,
+    insecure,
+    unlisted_descriptors,
 ];
 
 async fn output_and_code(bench: Arc<Bench>) {
@@ -24,7 +40,13 @@ async fn output_and_code(bench: Arc<Bench>) {
 }
 
 async fn exit_codes(bench: Arc<Bench>) {
-    for (script, code) in [("true", 0), ("exit 255", 255), ("kill -9 $$", 0), ("sh -c 'kill -9 $$'; exit $?", 137), ("kill -SEGV $$", 0)] {
+    for (script, code) in [
+        ("true", 0),
+        ("exit 255", 255),
+        ("kill -9 $$", 0),
+        ("sh -c 'kill -9 $$'; exit $?", 137),
+        ("kill -SEGV $$", 0),
+    ] {
         assert_eq!(bench.run(bench.script(script)).await.exit.code, code, "{script}");
     }
     // PID 1 ignores what it has no handler for, but not what comes from outside.
@@ -38,7 +60,10 @@ async fn missing_programs(bench: Arc<Bench>) {
     assert_eq!(ran.exit.code, 1);
     assert_eq!(ran.err, "cannot run \"/no/shell\": no such file or directory\n");
     let ran = bench.run(bench.spec(&["nothing-like-it"])).await;
-    assert_eq!((ran.exit.code, ran.err.as_str()), (1, "cannot run \"nothing-like-it\": executable file not found in $PATH\n"));
+    assert_eq!(
+        (ran.exit.code, ran.err.as_str()),
+        (1, "cannot run \"nothing-like-it\": executable file not found in $PATH\n")
+    );
     let ran = bench.run(bench.spec(&["/etc/passwd"])).await;
     assert_eq!((ran.exit.code, ran.err.as_str()), (1, "cannot run \"/etc/passwd\": permission denied\n"));
     let ran = bench.run(bench.spec(&["/etc"])).await;
@@ -62,12 +87,18 @@ async fn namespaces(bench: Arc<Bench>) {
         .output("echo $$; ls /proc | grep -c '^[0-9]'; cat /proc/1/cmdline | tr '\\0' ' '; echo; hostname; cat /proc/self/uid_map | awk '{print $1,$2}'; ls /proc/self/fd | wc -l; umask")
         .await;
     let lines: Vec<&str> = out.lines().collect();
-    assert_eq!((lines[0], lines[3], lines[4], lines[5], lines[6]), ("1", "buildkitsandbox", "0 0", "4", "0022"), "{out}");
+    assert_eq!(
+        (lines[0], lines[3], lines[4], lines[5], lines[6]),
+        ("1", "buildkitsandbox", "0 0", "4", "0022"),
+        "{out}"
+    );
     assert!(lines[1].parse::<u32>().unwrap() <= 4, "{out}");
     assert!(lines[2].starts_with("/bin/sh -c echo"), "{out}");
     let host: Vec<String> = ["pid", "mnt", "ipc", "uts"]
         .iter()
-        .map(|name| std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned())
+        .map(|name| {
+            std::fs::read_link(format!("/proc/self/ns/{name}")).unwrap().to_string_lossy().into_owned()
+        })
         .collect();
     let inside = bench.output("for n in pid mnt ipc uts; do readlink /proc/self/ns/$n; done").await;
     assert!(inside.lines().zip(&host).all(|(inside, host)| inside != host), "{inside} {host:?}");
@@ -136,7 +167,10 @@ async fn limits(bench: Arc<Bench>) {
 }
 
 async fn standard_input(bench: Arc<Bench>) {
-    assert_eq!(bench.output("wc -c; test -t 0 || echo no tty; (: < /dev/tty) 2>/dev/null || echo no terminal").await, "0\nno tty\nno terminal\n");
+    assert_eq!(
+        bench.output("wc -c; test -t 0 || echo no tty; (: < /dev/tty) 2>/dev/null || echo no terminal").await,
+        "0\nno tty\nno terminal\n"
+    );
     let (sender, receiver) = mpsc::channel(1);
     let (mut io, output) = ProcessIo::output(4);
     io.stdin = Stdin::Channel(receiver);
@@ -237,7 +271,12 @@ async fn insecure(bench: Arc<Bench>) {
     let ran = bench.run(spec).await;
     let own = std::fs::read_to_string("/proc/self/status").unwrap();
     let own = own.lines().find(|line| line.starts_with("CapPrm")).unwrap().replace("CapPrm", "CapEff");
-    assert_eq!(ran.out, format!("{own}\nSeccomp:\t0\nmounted\nwritable\nunshared\n/dev/fuse\n/dev/loop0\n"), "{}", ran.err);
+    assert_eq!(
+        ran.out,
+        format!("{own}\nSeccomp:\t0\nmounted\nwritable\nunshared\n/dev/fuse\n/dev/loop0\n"),
+        "{}",
+        ran.err
+    );
 }
 
 async fn unlisted_descriptors(bench: Arc<Bench>) {

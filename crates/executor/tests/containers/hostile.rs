@@ -10,8 +10,14 @@ use kiln_store::MountSpec;
 use crate::support::{Bench, bind, tmpfs};
 
 crate::tests![
-    destinations_through_links, climbing_destinations, refused_destinations, linked_kernel_files, linked_user_files,
-    stubs_are_not_followed, the_executable_is_out_of_reach, shared_cache_races,
+    destinations_through_links,
+    climbing_destinations,
+    refused_destinations,
+    linked_kernel_files,
+    linked_user_files,
+    stubs_are_not_followed,
+    the_executable_is_out_of_reach,
+    shared_cache_races,
 ];
 
 /// A layer with links that lead out of the root, over the usual one.
@@ -38,7 +44,12 @@ async fn destinations_through_links(bench: Arc<Bench>) {
     spec.mounts = vec![tmpfs("/abs/x1"), tmpfs("/up/x2"), tmpfs("/chain/a/x3")];
     let ran = bench.run(spec.clone()).await;
     let expected = format!("/tmp/inside/x2\n{0}/x1\n{0}/x3\n", target.display());
-    assert_eq!(ran.out.lines().collect::<std::collections::BTreeSet<_>>(), expected.lines().collect(), "{}", ran.err);
+    assert_eq!(
+        ran.out.lines().collect::<std::collections::BTreeSet<_>>(),
+        expected.lines().collect(),
+        "{}",
+        ran.err
+    );
     assert!(!target.exists() && !Path::new("/tmp/inside").exists());
     spec.mounts = vec![tmpfs("/proc-link/x4")];
     let error = bench.try_run(spec).await.unwrap_err().to_string();
@@ -52,7 +63,9 @@ async fn climbing_destinations(bench: Arc<Bench>) {
 }
 
 async fn refused_destinations(bench: Arc<Bench>) {
-    for dest in ["/", "..", "/.", "/proc", "/proc/sys", "/proc/1", "/proc/new", "/dev/fd/5", "/dev/../proc/self/fd"] {
+    for dest in
+        ["/", "..", "/.", "/proc", "/proc/sys", "/proc/1", "/proc/new", "/dev/fd/5", "/dev/../proc/self/fd"]
+    {
         let mut spec = bench.script("true");
         spec.mounts = vec![tmpfs(dest)];
         let error = bench.try_run(spec).await.unwrap_err().to_string();
@@ -78,7 +91,8 @@ async fn linked_user_files(bench: Arc<Bench>) {
     std::fs::write(&outside, "ghost:x:5:5::/:/bin/sh\n").unwrap();
     let mut spec = bench.script("echo ran");
     spec.process.user = "ghost".to_owned();
-    spec.root.tree = Tree::Mount(bench.overlay(lowers(&bench, &[("etc/passwd", outside.to_str().unwrap())])).0);
+    spec.root.tree =
+        Tree::Mount(bench.overlay(lowers(&bench, &[("etc/passwd", outside.to_str().unwrap())])).0);
     assert!(bench.try_run(spec.clone()).await.unwrap_err().to_string().contains("ghost"));
     let layer = bench.fresh();
     std::fs::create_dir(layer.join("etc")).unwrap();
@@ -96,7 +110,10 @@ async fn stubs_are_not_followed(bench: Arc<Bench>) {
     std::fs::write(victim.join("secret"), "").unwrap();
     let folder = bench.fresh();
     std::fs::create_dir(folder.join("t")).unwrap();
-    let script = format!("mv /s /moved; ln -s {0} /s; mkdir -p {0}/t; : > {0}/secret; ln -s {0} /link", victim.display());
+    let script = format!(
+        "mv /s /moved; ln -s {0} /s; mkdir -p {0}/t; : > {0}/secret; ln -s {0} /link",
+        victim.display()
+    );
     let mut spec = bench.script(&script);
     spec.mounts = vec![tmpfs("/s/t")];
     let ran = bench.run(spec).await;
@@ -139,7 +156,10 @@ async fn shared_cache_races(bench: Arc<Bench>) {
     // One container keeps swapping a folder of a shared cache for a link, others mount below it.
     let cache = bench.fresh();
     let outside = bench.fresh();
-    let mut swapper = bench.script(&format!("cd /c; while :; do mkdir -p d; rm -rf d; ln -s {} d; rm d; done", outside.display()));
+    let mut swapper = bench.script(&format!(
+        "cd /c; while :; do mkdir -p d; rm -rf d; ln -s {} d; rm d; done",
+        outside.display()
+    ));
     swapper.mounts = vec![bind("/c", &cache)];
     let executor: &dyn kiln_executor::Executor = &bench.executor;
     let mut swapper = executor.start(swapper, kiln_executor::ProcessIo::default()).await.unwrap();

@@ -3,6 +3,8 @@
 //! The harness is our own, since the test binary is also started as the runtime helper, before any thread exists.
 //! `cargo test -p kiln-executor --test containers -- WORD…` runs the tests whose names contain a word.
 
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test, also under a harness of our own")]
+
 #[cfg(target_os = "linux")]
 mod basics;
 #[cfg(target_os = "linux")]
@@ -28,5 +30,12 @@ fn main() -> std::process::ExitCode {
     if kiln_executor::is_runtime() {
         return kiln_executor::runtime_main();
     }
-    support::run_all(&[basics::TESTS, mounts::TESTS, guards::TESTS, hostile::TESTS, ends::TESTS, speed::TESTS])
+    support::run_all(&[
+        basics::TESTS,
+        mounts::TESTS,
+        guards::TESTS,
+        hostile::TESTS,
+        ends::TESTS,
+        speed::TESTS,
+    ])
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use kiln_executor::{Executor as _, Network, Security};
+use kiln_executor::{Executor as _, Network, ProcessIo, Security};
 
 use crate::support::Bench;
 
@@ -20,14 +20,19 @@ async fn start_to_exit(bench: Arc<Bench>) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let start = Instant::now();
-            assert_eq!(bench.run(spec).await.exit.code, 0);
-            times.push(start.elapsed());
+            let mut container = bench.executor.start(spec, ProcessIo::default()).await.unwrap();
+            let started = start.elapsed();
+            assert_eq!(container.wait().await.unwrap().code, 0);
+            times.push((start.elapsed(), started));
         }
         times.sort();
         times[times.len() / 2]
     };
-    println!("    as they come {:.2?}", measure(false, Network::Host).await);
-    println!("    prepared {:.2?}", measure(true, Network::Host).await);
-    println!("    prepared, without network {:.2?}", measure(true, Network::None).await);
-    assert!(measure(true, Network::Host).await < Duration::from_millis(100));
+    println!("    as they come {:.2?} (of all, to the start)", measure(false, Network::Host).await);
+    println!("    prepared {:.2?} (of all, to the start)", measure(true, Network::Host).await);
+    println!(
+        "    prepared, without network {:.2?} (of all, to the start)",
+        measure(true, Network::None).await
+    );
+    assert!(measure(true, Network::Host).await.0 < Duration::from_millis(100));
 }

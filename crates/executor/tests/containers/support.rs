@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_executor::{
-    Container, EmbeddedExecutor, Executor, ExecutorConfig, Exit, Mount, MountSource, Network, Output, OutputStream,
-    ProcessIo, ProcessSpec, Resources, Result, RootSpec, RunSpec, Security, TmpfsSpec, Tree,
+    Container, EmbeddedExecutor, Executor, ExecutorConfig, Exit, Mount, MountSource, Network, Output,
+    OutputStream, ProcessIo, ProcessSpec, Resources, Result, RootSpec, RunSpec, Security, TmpfsSpec, Tree,
 };
 use kiln_store::{MountSpec, OverlayUpper};
 
@@ -80,16 +80,43 @@ pub(crate) fn mount_count() -> usize {
     std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
 }
 
+/// Whether this machine has any cgroup hierarchy.
+pub(crate) fn has_cgroups() -> bool {
+    std::fs::read_to_string("/proc/self/mountinfo").unwrap().contains(" - cgroup")
+}
+
 /// Children and further descendants of this process that are the runtime's.
 pub(crate) fn helpers() -> usize {
     descendants().len()
+}
+
+/// Descendants that are no helpers: processes of containers that run.
+pub(crate) fn strays() -> Vec<u32> {
+    let helper = |pid: &u32| {
+        let name = std::fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        name.is_empty() || name.trim() == "kiln-runtime"
+    };
+    descendants().into_iter().filter(|pid| !helper(pid)).collect()
+}
+
+/// Waits until no process of a container is left.
+pub(crate) async fn no_strays() {
+    for _ in 0..100 {
+        if strays().is_empty() {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+    }
+    panic!("{:?}", strays());
 }
 
 /// Descendants of this process.
 pub(crate) fn descendants() -> Vec<u32> {
     let mut parents = Vec::new();
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else { continue };
+        let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse::<u32>().ok()) else {
+            continue;
+        };
         let Ok(stat) = std::fs::read_to_string(entry.path().join("stat")) else { continue };
         let Some((_, rest)) = stat.rsplit_once(") ") else { continue };
         let parent: u32 = rest.split(' ').nth(1).unwrap().parse().unwrap();
@@ -124,8 +151,11 @@ pub(crate) struct Ran {
 impl Bench {
     fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let bench =
-            Self { executor: EmbeddedExecutor::new(ExecutorConfig::default()).unwrap(), folder, next: AtomicU64::new(0) };
+        let bench = Self {
+            executor: EmbeddedExecutor::new(ExecutorConfig::default()).unwrap(),
+            folder,
+            next: AtomicU64::new(0),
+        };
         fill_root(&bench.lower());
         bench
     }
@@ -230,7 +260,11 @@ pub(crate) fn tmpfs(dest: &str) -> Mount {
 /// A mount of a host's folder.
 pub(crate) fn bind(dest: &str, path: &Path) -> Mount {
     let tree = Tree::Mount(MountSpec::Bind { path: path.to_owned(), read_only: false });
-    Mount { dest: dest.to_owned(), source: MountSource::Tree { tree, selector: String::new() }, readonly: false }
+    Mount {
+        dest: dest.to_owned(),
+        source: MountSource::Tree { tree, selector: String::new() },
+        readonly: false,
+    }
 }
 
 fn fill_root(root: &Path) {
@@ -243,7 +277,9 @@ fn fill_root(root: &Path) {
     for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }
-    let passwd = "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\napp:x:1000:1000::/home/app:/bin/sh\n";
+    let passwd =
+        "root:x:0:0:root:/root:/bin/sh\ndaemon:x:1:1::/:/bin/false\napp:x:1000:1000::/home/app:/bin/sh\n";
     std::fs::write(root.join("etc/passwd"), passwd).unwrap();
-    std::fs::write(root.join("etc/group"), "root:x:0:\ndaemon:x:1:\nwheel:x:10:root,app\napp:x:1000:\n").unwrap();
+    std::fs::write(root.join("etc/group"), "root:x:0:\ndaemon:x:1:\nwheel:x:10:root,app\napp:x:1000:\n")
+        .unwrap();
 }

@@ -7,7 +7,15 @@ use super::super::sys::BpfInstruction;
 
 /// Rules of the v1 controller, after "nothing".
 const RULES: [&str; 10] = [
-    "c *:* m", "b *:* m", "c 1:3 rwm", "c 1:5 rwm", "c 1:7 rwm", "c 1:8 rwm", "c 1:9 rwm", "c 5:0 rwm", "c 5:2 rwm",
+    "c *:* m",
+    "b *:* m",
+    "c 1:3 rwm",
+    "c 1:5 rwm",
+    "c 1:7 rwm",
+    "c 1:8 rwm",
+    "c 1:9 rwm",
+    "c 5:0 rwm",
+    "c 5:2 rwm",
     "c 136:* rwm",
 ];
 
@@ -38,7 +46,11 @@ fn program() -> Vec<BpfInstruction> {
 
     let op = |code, destination: u8, source: u8, offset, immediate| BpfInstruction {
         code,
-        registers: if cfg!(target_endian = "big") { destination << 4 | source } else { source << 4 | destination },
+        registers: if cfg!(target_endian = "big") {
+            destination << 4 | source
+        } else {
+            source << 4 | destination
+        },
         offset,
         immediate,
     };

@@ -29,7 +29,8 @@ impl Hierarchy {
 }
 
 /// Options of every cgroup mount, which name no controller.
-const PLAIN_OPTIONS: [&str; 7] = ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
+const PLAIN_OPTIONS: [&str; 7] =
+    ["rw", "ro", "xattr", "noprefix", "clone_children", "cpuset_v2_mode", "favordynmods"];
 
 impl Layout {
     /// That of the running system; nothing if it cannot be found out.
@@ -49,7 +50,9 @@ impl Layout {
                 (Some("cgroup"), Some(options)) => {
                     let named: Vec<&str> = options
                         .split(',')
-                        .filter(|option| !PLAIN_OPTIONS.contains(option) && !option.starts_with("release_agent="))
+                        .filter(|option| {
+                            !PLAIN_OPTIONS.contains(option) && !option.starts_with("release_agent=")
+                        })
                         .collect();
                     let options = named.join(",");
                     if !options.is_empty() && out.legacy.iter().all(|known| known.options != options) {
@@ -64,12 +67,18 @@ impl Layout {
 
     /// Where the v1 hierarchy of a controller is.
     pub(in super::super) fn legacy_path(&self, controller: &str) -> Option<&Path> {
-        self.legacy.iter().find(|hierarchy| hierarchy.controls(controller)).map(|hierarchy| hierarchy.path.as_path())
+        self.legacy
+            .iter()
+            .find(|hierarchy| hierarchy.controls(controller))
+            .map(|hierarchy| hierarchy.path.as_path())
     }
 
     /// All roots.
     pub(in super::super) fn all(&self) -> impl Iterator<Item = &Path> {
-        self.unified.iter().map(PathBuf::as_path).chain(self.legacy.iter().map(|hierarchy| hierarchy.path.as_path()))
+        self.unified
+            .iter()
+            .map(PathBuf::as_path)
+            .chain(self.legacy.iter().map(|hierarchy| hierarchy.path.as_path()))
     }
 
     /// What a container sees at `/sys/fs/cgroup`. v1 is ten mounts, so it is shown only to who has a cgroup of its own

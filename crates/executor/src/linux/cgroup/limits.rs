@@ -4,7 +4,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
-use super::layout::Hierarchy;
+use super::layout::{Hierarchy, Layout};
 use crate::{MemoryUse, Resources, Sample};
 
 /// The kernel's period of CPU quotas, in microseconds.
@@ -17,7 +17,9 @@ pub(super) fn delegate(root: &Path, relative: &Path) -> io::Result<()> {
     for name in relative {
         for controller in available.split_whitespace() {
             // Some cannot be enabled while the root has processes; a limit that needs it will say so.
-            if let Err(error) = std::fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}")) {
+            if let Err(error) =
+                std::fs::write(folder.join("cgroup.subtree_control"), format!("+{controller}"))
+            {
                 tracing::debug!(%error, controller, folder = %folder.display(), "cgroup controller not enabled");
             }
         }
@@ -32,7 +34,8 @@ pub(super) fn delegate(root: &Path, relative: &Path) -> io::Result<()> {
 /// Sets limits of a v2 cgroup.
 pub(super) fn set(folder: &Path, resources: &Resources) -> io::Result<()> {
     let write = |file: &str, value: String| put(folder, file, &value);
-    let Resources { memory, memory_swap, cpu_shares, cpu_quota, cpu_period, cpuset_cpus, cpuset_mems } = resources;
+    let Resources { memory, memory_swap, cpu_shares, cpu_quota, cpu_period, cpuset_cpus, cpuset_mems } =
+        resources;
     if *memory > 0 {
         write("memory.max", memory.to_string())?;
     }
@@ -65,16 +68,29 @@ fn weight(shares: u64) -> u64 {
     (weight.ceil() as u64).clamp(1, 10_000)
 }
 
-/// Whether limits or samples need a cgroup in a v1 hierarchy.
-pub(super) fn needs(hierarchy: &Hierarchy, resources: &Resources, samples: bool) -> bool {
-    let limited = |controller: &str| match controller {
+/// Whether a limit is asked for that a controller has to enforce.
+fn limited(resources: &Resources, controller: &str) -> bool {
+    match controller {
         "memory" => resources.memory != 0 || resources.memory_swap != 0,
         "cpu" => resources.cpu_shares != 0 || resources.cpu_quota != 0 || resources.cpu_period != 0,
         "cpuset" => !resources.cpuset_cpus.is_empty() || !resources.cpuset_mems.is_empty(),
         _ => false,
-    };
-    let measured = ["memory", "cpuacct", "pids", "blkio"].iter().any(|controller| hierarchy.controls(controller));
-    hierarchy.options.split(',').any(limited) || (samples && measured)
+    }
+}
+
+/// The controller of a limit that this machine cannot enforce.
+pub(super) fn unmet(layout: &Layout, resources: &Resources) -> Option<&'static str> {
+    let unified = layout.legacy.is_empty() && layout.unified.is_some();
+    ["memory", "cpu", "cpuset"].into_iter().find(|controller| {
+        limited(resources, controller) && !unified && layout.legacy_path(controller).is_none()
+    })
+}
+
+/// Whether limits or samples need a cgroup in a v1 hierarchy.
+pub(super) fn needs(hierarchy: &Hierarchy, resources: &Resources, samples: bool) -> bool {
+    let measured =
+        ["memory", "cpuacct", "pids", "blkio"].iter().any(|controller| hierarchy.controls(controller));
+    hierarchy.options.split(',').any(|controller| limited(resources, controller)) || (samples && measured)
 }
 
 /// A v1 cpuset is empty, and of no use, until its parents' values are copied down.
@@ -99,7 +115,11 @@ pub(super) fn prepare_legacy(hierarchy: &Hierarchy, folder: &Path) -> io::Result
 /// Sets those limits that a v1 hierarchy is about.
 pub(super) fn set_legacy(hierarchy: &Hierarchy, folder: &Path, resources: &Resources) -> io::Result<()> {
     let write = |controller: &str, file: &str, value: i64| {
-        if value == 0 || !hierarchy.controls(controller) { Ok(()) } else { put(folder, file, &value.to_string()) }
+        if value == 0 || !hierarchy.controls(controller) {
+            Ok(())
+        } else {
+            put(folder, file, &value.to_string())
+        }
     };
     let number = |value: u64| i64::try_from(value).unwrap_or(i64::MAX);
     write("memory", "memory.limit_in_bytes", resources.memory)?;
@@ -122,7 +142,9 @@ fn put(folder: &Path, file: &str, value: &str) -> io::Result<()> {
 
 /// Processes killed for lack of memory.
 pub(super) fn oom_kills(folder: &Path) -> u64 {
-    keyed(folder, "memory.events", "oom_kill").or_else(|| keyed(folder, "memory.oom_control", "oom_kill")).unwrap_or(0)
+    keyed(folder, "memory.events", "oom_kill")
+        .or_else(|| keyed(folder, "memory.oom_control", "oom_kill"))
+        .unwrap_or(0)
 }
 
 /// Measures a cgroup that is in the hierarchies `folders`.
@@ -137,11 +159,12 @@ pub(super) fn sample(folders: &[PathBuf]) -> Sample {
         let user = cpu("user_usec", "cpuacct.usage_user").unwrap_or(0);
         (all, user, cpu("system_usec", "cpuacct.usage_sys").unwrap_or(0))
     });
-    let memory = number("memory.current").or_else(|| number("memory.usage_in_bytes")).map(|current| MemoryUse {
-        current,
-        peak: number("memory.peak").or_else(|| number("memory.max_usage_in_bytes")),
-        oom_kills: folders.iter().map(|folder| oom_kills(folder)).max().unwrap_or(0),
-    });
+    let memory =
+        number("memory.current").or_else(|| number("memory.usage_in_bytes")).map(|current| MemoryUse {
+            current,
+            peak: number("memory.peak").or_else(|| number("memory.max_usage_in_bytes")),
+            oom_kills: folders.iter().map(|folder| oom_kills(folder)).max().unwrap_or(0),
+        });
     Sample {
         at: Some(SystemTime::now()),
         cpu_nanos,
@@ -164,7 +187,9 @@ fn keyed(folder: &Path, file: &str, key: &str) -> Option<u64> {
 /// The sums of `rbytes=` and `wbytes=` over all devices.
 fn io_bytes(folder: &Path) -> Option<(u64, u64)> {
     let text = std::fs::read_to_string(folder.join("io.stat")).ok()?;
-    let sum = |key: &str| text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum();
+    let sum = |key: &str| {
+        text.split_whitespace().filter_map(|word| word.strip_prefix(key)?.parse::<u64>().ok()).sum()
+    };
     Some((sum("rbytes="), sum("wbytes=")))
 }
 

@@ -66,9 +66,7 @@ impl Sandbox {
 impl Drop for Sandbox {
     fn drop(&mut self) {
         remove(&self.folder);
-        if let Some(parent) = self.folder.parent() {
-            remove(parent);
-        }
+        remove_parents(&self.folder);
     }
 }
 
@@ -78,7 +76,9 @@ pub(super) fn sweep(layout: &Layout) {
         let Ok(entries) = std::fs::read_dir(hierarchy.join("kiln")) else { continue };
         for entry in entries.flatten() {
             let name = entry.file_name();
-            let Some(pid) = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid) else { continue };
+            let Some(pid) = name.to_str().and_then(|name| name.split_once('-')).map(|(pid, _)| pid) else {
+                continue;
+            };
             if !Path::new("/proc").join(pid).exists() {
                 remove_children(&entry.path());
                 remove(&entry.path());
@@ -120,7 +120,16 @@ impl Cgroup {
     /// If a limit that was asked for cannot be set. Without limits, whatever cannot be made is left out.
     pub(super) fn new(layout: &Layout, wanted: &Wanted<'_>) -> Result<Self> {
         let relative = relative(wanted)?;
-        let mut cgroup = Self { folders: Vec::new(), unified: None, memory: None, view: layout.view(wanted.sandbox, true) };
+        let mut cgroup = Self {
+            folders: Vec::new(),
+            unified: None,
+            memory: None,
+            view: layout.view(wanted.sandbox, true),
+        };
+        if let Some(limit) = limits::unmet(layout, wanted.resources) {
+            let feature = format!("a limit of {limit} (no such cgroup controller)");
+            return Err(Error::Unsupported { feature, place: "on this machine" });
+        }
         match cgroup.fill(layout, wanted, &relative) {
             Ok(()) => Ok(cgroup),
             Err(source) if wanted.resources.is_unlimited() => {
@@ -148,7 +157,8 @@ impl Cgroup {
             self.unified = Some(folder);
         }
         for hierarchy in &layout.legacy {
-            let needed = wanted.parent.is_some() || limits::needs(hierarchy, wanted.resources, wanted.samples);
+            let needed =
+                wanted.parent.is_some() || limits::needs(hierarchy, wanted.resources, wanted.samples);
             // The device rules are on the zygote's cgroup, which the container stays in.
             if !needed || hierarchy.controls("devices") {
                 continue;
@@ -205,6 +215,7 @@ impl Drop for Cgroup {
     fn drop(&mut self) {
         for folder in &self.folders {
             remove(folder);
+            remove_parents(folder);
         }
     }
 }
@@ -217,7 +228,10 @@ fn relative(wanted: &Wanted<'_>) -> Result<PathBuf> {
     let mut path = PathBuf::new();
     for name in parent.split('/').filter(|name| !matches!(*name, "" | ".")) {
         if name == ".." || name.contains('\0') {
-            return Err(Error::Invalid { field: "cgroup parent", problem: format!("{parent:?} leaves the hierarchy") });
+            return Err(Error::Invalid {
+                field: "cgroup parent",
+                problem: format!("{parent:?} leaves the hierarchy"),
+            });
         }
         if name.contains(':') || parent.ends_with(':') {
             let feature = format!("a systemd slice as cgroup parent ({parent})");
@@ -231,7 +245,18 @@ fn relative(wanted: &Wanted<'_>) -> Result<PathBuf> {
 }
 
 fn make(folder: &Path) -> io::Result<()> {
-    std::fs::create_dir_all(folder)
+    // Somebody else may remove a parent that is empty just then.
+    std::fs::create_dir_all(folder).or_else(|_| std::fs::create_dir_all(folder))
+}
+
+/// Removes those parents that only we make and that are empty now.
+fn remove_parents(folder: &Path) {
+    for parent in folder.ancestors().skip(1).take(2) {
+        let ours = parent.ancestors().take(2).any(|path| path.file_name().is_some_and(|name| name == "kiln"));
+        if !ours || std::fs::remove_dir(parent).is_err() {
+            return;
+        }
+    }
 }
 
 /// Removes an empty cgroup; one whose last process is just leaving, a moment later.

@@ -13,9 +13,9 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use super::super::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
+use super::super::sys;
 use super::super::wire::{self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, Reply, Setup};
 use super::super::wire::{SourceSetup, Stub};
-use super::super::sys;
 use super::failure::{Doing, Result};
 use super::process::{self, Launch};
 use super::walk::{Make, PROC, walk};
@@ -45,7 +45,9 @@ fn serve(
         },
         // Not needed after all.
         Ok(None) => sys::exit_now(0),
-        Err(error) => Failure::Step { step: "read the setup".to_owned(), errno: super::failure::errno(&error) },
+        Err(error) => {
+            Failure::Step { step: "read the setup".to_owned(), errno: super::failure::errno(&error) }
+        }
     };
     _ = wire::send_reply(socket, &Reply::Failed(failure), None);
     sys::exit_now(70)
@@ -74,7 +76,9 @@ fn enter(
     let Some(container) = container else {
         return Err(Failure::Invalid { problem: "the setup has no container".to_owned() });
     };
-    let fd = |index: usize| fds.get(index).map(AsFd::as_fd).ok_or(rustix::io::Errno::BADF).doing("find a descriptor");
+    let fd = |index: usize| {
+        fds.get(index).map(AsFd::as_fd).ok_or(rustix::io::Errno::BADF).doing("find a descriptor")
+    };
     process::join(&join.iter().map(|index| fd(*index)).collect::<Result<Vec<_>>>()?)?;
     namespaces(&container, sandbox, fd)?;
     if !sandbox {
@@ -164,8 +168,10 @@ fn attach(root: BorrowedFd<'_>, mount: &MountSetup, source: &OwnedFd, nodev: boo
     if found.path.is_empty() {
         return Err(Failure::Invalid { problem: format!("{dest}: nothing can be mounted over the root") });
     }
-    if i64::from(rustix::fs::fstatfs(&found.handle).doing(&doing)?.f_type) == PROC {
-        return Err(Failure::Invalid { problem: format!("{dest}: nothing can be mounted over or inside /proc") });
+    if rustix::fs::fstatfs(&found.handle).doing(&doing)?.f_type == PROC {
+        return Err(Failure::Invalid {
+            problem: format!("{dest}: nothing can be mounted over or inside /proc"),
+        });
     }
     let restrictions = if mount.readonly { RDONLY } else { 0 } | if nodev { NODEV } else { 0 };
     mount::restrict(source, mount.attributes | restrictions).doing(&doing)?;
@@ -217,7 +223,13 @@ struct Files {
 }
 
 impl Files {
-    fn add(&mut self, number: usize, content: &[u8], mode: u32, owner: (u32, u32)) -> std::io::Result<OwnedFd> {
+    fn add(
+        &mut self,
+        number: usize,
+        content: &[u8],
+        mode: u32,
+        owner: (u32, u32),
+    ) -> std::io::Result<OwnedFd> {
         let folder = match self.folder.take() {
             Some(folder) => folder,
             None => {
@@ -260,7 +272,9 @@ fn join(
     fds: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible> {
     let Setup { sandbox, process, join, .. } = setup;
-    let fd = |index: &usize| fds.get(*index).map(AsFd::as_fd).ok_or(rustix::io::Errno::BADF).doing("find a descriptor");
+    let fd = |index: &usize| {
+        fds.get(*index).map(AsFd::as_fd).ok_or(rustix::io::Errno::BADF).doing("find a descriptor")
+    };
     process::join(&join.iter().map(fd).collect::<Result<Vec<_>>>()?)?;
     let all = ThreadNameSpaceType::MOUNT
         | ThreadNameSpaceType::INTER_PROCESS_COMMUNICATION

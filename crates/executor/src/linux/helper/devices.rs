@@ -37,8 +37,12 @@ const LOOP_MAJOR: u32 = 7;
 /// are allowed are mounted from the base.
 pub(super) fn prepare(nodev: bool) -> Result<OwnedFd> {
     let restriction = if nodev { NODEV } else { 0 };
-    let dev = mount::filesystem("tmpfs", &[("mode", "755"), ("size", "65536k")], NOSUID | STRICTATIME | restriction)
-        .doing("make /dev")?;
+    let dev = mount::filesystem(
+        "tmpfs",
+        &[("mode", "755"), ("size", "65536k")],
+        NOSUID | STRICTATIME | restriction,
+    )
+    .doing("make /dev")?;
     mount::attach_at(&dev, "/dev").doing("attach /dev")?;
     for (name, major, minor) in DEVICES {
         if nodev {
@@ -78,7 +82,8 @@ pub(super) fn console_stub(dev: impl AsFd) -> Result<OwnedFd> {
 
 fn node(dev: &OwnedFd, name: &str, kind: FileType, major: u32, minor: u32) -> Result<()> {
     let device = rustix::fs::makedev(major, minor);
-    rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), device).doing(format_args!("make /dev/{name}"))
+    rustix::fs::mknodat(dev, name, kind, Mode::from_raw_mode(0o666), device)
+        .doing(format_args!("make /dev/{name}"))
 }
 
 fn mount_device(dev: &OwnedFd, name: &str) -> Result<()> {

@@ -15,7 +15,11 @@ use crate::user::{self, ResolvedUser, UserFiles};
 const MAX_USER_FILE: u64 = 10 << 20;
 
 /// Resolves `spec` in `root`; the home folder comes along if it is wanted.
-pub(super) fn resolve(root: impl AsFd, spec: &str, want_home: bool) -> Result<(ResolvedUser, Option<String>)> {
+pub(super) fn resolve(
+    root: impl AsFd,
+    spec: &str,
+    want_home: bool,
+) -> Result<(ResolvedUser, Option<String>)> {
     let by_files = user::needs_files(spec);
     let root = root.as_fd();
     let mut files = UserFiles::default();
@@ -26,7 +30,9 @@ pub(super) fn resolve(root: impl AsFd, spec: &str, want_home: bool) -> Result<(R
         files.group = read(root, "/etc/group")?;
     }
     let resolved = user::resolve(spec, &files).map_err(|error| match error {
-        crate::Error::NoSuchUser { kind, name, .. } => Failure::User { kind: u8::from(kind == "group"), name },
+        crate::Error::NoSuchUser { kind, name, .. } => {
+            Failure::User { kind: u8::from(kind == "group"), name }
+        }
         other => Failure::Invalid { problem: other.to_string() },
     })?;
     let home = want_home.then(|| {
@@ -50,7 +56,11 @@ pub(super) fn assume(user: &ResolvedUser, sandbox: bool) -> Result<()> {
         // Without no_new_privs a filter needs a capability that is about to go.
         match seccomp::filter() {
             Some(filter) => sys::install_filter(filter).doing("install the seccomp filter")?,
-            None => return Err(Failure::Invalid { problem: "no seccomp filter for this architecture".to_owned() }),
+            None => {
+                return Err(Failure::Invalid {
+                    problem: "no seccomp filter for this architecture".to_owned(),
+                });
+            }
         }
     }
     let permitted = rustix::thread::capabilities(None).doing("read capabilities")?.permitted;
@@ -70,7 +80,8 @@ pub(super) fn assume(user: &ResolvedUser, sandbox: bool) -> Result<()> {
     rustix::thread::set_capabilities(None, sets).doing("set capabilities")?;
     if !sandbox {
         for bit in bits(keep) {
-            rustix::thread::configure_capability_in_ambient_set(bit, true).doing("set ambient capabilities")?;
+            rustix::thread::configure_capability_in_ambient_set(bit, true)
+                .doing("set ambient capabilities")?;
         }
     }
     Ok(())

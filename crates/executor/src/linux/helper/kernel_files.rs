@@ -66,13 +66,17 @@ pub(super) fn prepare_cgroups(view: &CgroupView) -> Result<()> {
 }
 
 fn make_folder(folder: &OwnedFd, name: &str) -> Result<()> {
-    rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o755)).doing(format_args!("make /sys/fs/cgroup/{name}"))
+    rustix::fs::mkdirat(folder, name, Mode::from_raw_mode(0o755))
+        .doing(format_args!("make /sys/fs/cgroup/{name}"))
 }
 
 fn cgroup(kind: &str, options: &str, name: &str, attributes: u64) -> Result<()> {
     let doing = format!("mount {kind} at /sys/fs/cgroup/{name}");
-    let options: Vec<(&str, &str)> =
-        options.split(',').filter(|option| !option.is_empty()).map(|o| o.split_once('=').unwrap_or((o, ""))).collect();
+    let options: Vec<(&str, &str)> = options
+        .split(',')
+        .filter(|option| !option.is_empty())
+        .map(|o| o.split_once('=').unwrap_or((o, "")))
+        .collect();
     let mount = mount::filesystem(kind, &options, attributes).doing(&doing)?;
     mount::attach_at(mount, &format!("/sys/fs/cgroup/{name}")).doing(&doing)
 }

@@ -82,7 +82,8 @@ impl Zygote {
         sys::close_from(3)?;
         rustix::process::umask(Mode::empty());
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        enter_base(&own).map_err(|error| io::Error::new(error.kind(), format!("mount namespace: {error}")))?;
+        enter_base(&own)
+            .map_err(|error| io::Error::new(error.kind(), format!("mount namespace: {error}")))?;
         Ok(Self { control, own, children: Vec::new() })
     }
 
@@ -225,7 +226,13 @@ fn enter_base(own: &OwnedFd) -> io::Result<()> {
     }
     for (name, major, minor) in DEVICES {
         let device = rustix::fs::makedev(major, minor);
-        rustix::fs::mknodat(&base, format!("nodes/{name}"), FileType::CharacterDevice, Mode::from_raw_mode(0o666), device)?;
+        rustix::fs::mknodat(
+            &base,
+            format!("nodes/{name}"),
+            FileType::CharacterDevice,
+            Mode::from_raw_mode(0o666),
+            device,
+        )?;
     }
     mount::restrict(&base, mount::RDONLY)?;
     let old = rustix::fs::open("/", OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;

@@ -69,7 +69,8 @@ impl<'a> Launch<'a> {
         sys::cloexec_from(3).doing("close descriptors")?;
         identity::assume(&user, sandbox)?;
         // The change of user has cleared it.
-        rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing("tie the process to the helper")?;
+        rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
+            .doing("tie the process to the helper")?;
         Ok(program)
     }
 }
@@ -96,7 +97,10 @@ impl<'a> Program<'a> {
             vec![name.clone()]
         } else {
             // A relative folder would be found in the working directory, where anybody may write.
-            path.split(':').filter(|folder| folder.starts_with('/')).map(|folder| format!("{folder}/{name}")).collect()
+            path.split(':')
+                .filter(|folder| folder.starts_with('/'))
+                .map(|folder| format!("{folder}/{name}"))
+                .collect()
         };
         let strings = |strings: Vec<String>| strings.into_iter().map(c_string).collect::<Result<Vec<_>>>();
         let candidates = strings(candidates)?;
@@ -140,15 +144,19 @@ fn terminal(dev: Option<&OwnedFd>) -> Result<Terminal> {
     let doing = "open a terminal";
     let root = root_handle()?;
     let pts = walk(&root, "/dev/pts", Make::Nothing).doing(doing)?;
-    if i64::from(rustix::fs::fstatfs(&pts.handle).doing(doing)?.f_type) != DEVPTS {
-        return Err(Failure::Invalid { problem: "a terminal needs /dev/pts, which is mounted over".to_owned() });
+    if rustix::fs::fstatfs(&pts.handle).doing(doing)?.f_type != DEVPTS {
+        return Err(Failure::Invalid {
+            problem: "a terminal needs /dev/pts, which is mounted over".to_owned(),
+        });
     }
     let flags = OFlags::RDWR | OFlags::NOCTTY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     let master = rustix::fs::openat(&pts.handle, "ptmx", flags, Mode::empty()).doing(doing)?;
     rustix::pty::unlockpt(&master).doing(doing)?;
-    let slave =
-        rustix::pty::ioctl_tiocgptpeer(&master, OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC)
-            .doing(doing)?;
+    let slave = rustix::pty::ioctl_tiocgptpeer(
+        &master,
+        OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC,
+    )
+    .doing(doing)?;
     rustix::process::ioctl_tiocsctty(&slave).doing(doing)?;
     if let Some(dev) = dev {
         let name = rustix::pty::ptsname(&master, Vec::new()).doing(doing)?;
@@ -171,7 +179,8 @@ fn limits(limits: &[(String, i64, i64)]) -> Result<()> {
     for (name, soft, hard) in limits {
         let doing = format!("set limit {name}={soft}:{hard}");
         let resource = resource(name).ok_or(rustix::io::Errno::INVAL).doing(&doing)?;
-        rustix::process::setrlimit(resource, Rlimit { current: value(*soft), maximum: value(*hard) }).doing(&doing)?;
+        rustix::process::setrlimit(resource, Rlimit { current: value(*soft), maximum: value(*hard) })
+            .doing(&doing)?;
     }
     Ok(())
 }

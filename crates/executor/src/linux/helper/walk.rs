@@ -117,7 +117,7 @@ impl Walk {
 
     fn follow(&mut self, link: &OwnedFd, links: usize) -> io::Result<()> {
         // Those of procfs are no paths.
-        if i64::from(rustix::fs::fstatfs(link)?.f_type) == PROC {
+        if rustix::fs::fstatfs(link)?.f_type == PROC {
             return Err(Errno::LOOP.into());
         }
         let target = rustix::fs::readlinkat(link, "", Vec::new())?;
@@ -243,7 +243,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let handle = open(root.path());
         let found = walk(&handle, "a/b/./f", Make::File).unwrap();
-        assert_eq!(found.made.iter().map(|stub| text(&stub.path)).collect::<Vec<_>>(), ["/a", "/a/b", "/a/b/f"]);
+        assert_eq!(
+            found.made.iter().map(|stub| text(&stub.path)).collect::<Vec<_>>(),
+            ["/a", "/a/b", "/a/b/f"]
+        );
         assert!(root.path().join("a/b/f").is_file());
         assert!(walk(&handle, "a/b/f/g", Make::Folders(None)).is_err());
         assert!(walk(&handle, "a/b", Make::File).unwrap().made.is_empty());

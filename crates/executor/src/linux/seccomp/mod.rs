@@ -109,8 +109,10 @@ fn section(arch: u32, column: Column) -> Vec<Instruction> {
 
 /// Where each outcome begins, in ascending order from 0.
 fn ranges(column: Column) -> Vec<(u32, Rule)> {
-    let mut calls: Vec<(u32, Rule)> =
-        table::TABLE.iter().filter_map(|row| u32::try_from(column(row)).ok().map(|number| (number, row.1))).collect();
+    let mut calls: Vec<(u32, Rule)> = table::TABLE
+        .iter()
+        .filter_map(|row| u32::try_from(column(row)).ok().map(|number| (number, row.1)))
+        .collect();
     calls.sort_unstable_by_key(|call| call.0);
     let mut out: Vec<(u32, Rule)> = Vec::new();
     let mut next = 0;

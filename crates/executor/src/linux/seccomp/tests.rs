@@ -80,9 +80,25 @@ fn other_architectures_and_x32_do_not_get_in() {
 
 #[test]
 fn what_needs_more_than_the_default_capabilities_is_not_listed() {
-    for name in ["mount", "umount2", "unshare", "setns", "bpf", "kexec_load", "keyctl", "add_key", "open_by_handle_at",
-        "init_module", "io_uring_setup", "userfaultfd", "move_mount", "open_tree", "pivot_root", "reboot", "swapon"]
-    {
+    for name in [
+        "mount",
+        "umount2",
+        "unshare",
+        "setns",
+        "bpf",
+        "kexec_load",
+        "keyctl",
+        "add_key",
+        "open_by_handle_at",
+        "init_module",
+        "io_uring_setup",
+        "userfaultfd",
+        "move_mount",
+        "open_tree",
+        "pivot_root",
+        "reboot",
+        "swapon",
+    ] {
         assert!(table::TABLE.iter().all(|row| row.0 != name), "{name}");
     }
 }

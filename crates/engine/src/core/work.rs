@@ -106,6 +106,10 @@ impl<D: Domain> Core<D> {
 
     /// Stops a task. It still reports its end.
     pub(super) fn stop(&mut self, id: TaskId) {
+        #[cfg(test)]
+        if self.is_broken(crate::fuzz::Broken::NeverStop) {
+            return;
+        }
         if let Some(task) = self.tasks.get_mut(&id)
             && !std::mem::replace(&mut task.stopping, true)
         {
@@ -228,7 +232,10 @@ impl<D: Domain> Core<D> {
 
     /// Runs the op, or joins who does; unless a last look finds a result.
     pub(super) fn run(&mut self, id: EdgeId<D>) {
-        if !self.nodes[self.edges[id].node].ignore {
+        let look = !self.nodes[self.edges[id].node].ignore;
+        #[cfg(test)]
+        let look = look && !self.is_broken(crate::fuzz::Broken::NoLastLook);
+        if look {
             self.last_look(id);
             if !self.edges[id].candidates.is_empty() {
                 return self.load(id);
@@ -439,7 +446,11 @@ impl<D: Domain> Core<D> {
             let error = self.error(self.edges[id].node, SolveCause::Closed);
             return self.fail(id, error);
         }
-        for follower in std::mem::take(&mut self.edges[id].followers) {
+        let followers = std::mem::take(&mut self.edges[id].followers);
+        #[cfg(test)]
+        let followers =
+            if self.is_broken(crate::fuzz::Broken::FollowersLost) { Vec::new() } else { followers };
+        for follower in followers {
             if self.edges.contains(follower) {
                 self.is_gone(follower, candidate);
                 self.unjoin(follower, id);
@@ -543,10 +554,19 @@ impl<D: Domain> Core<D> {
         self.tell_consumers(id);
     }
 
+    /// Whether the keys of its result may lead on: every input has a key that does, or was hashed. What follows from
+    /// a vertex that ignores the cache by definition alone would be found with results of older runs.
+    fn is_clean(&self, id: EdgeId<D>) -> bool {
+        let edge = &self.edges[id];
+        let node = &self.nodes[edge.node];
+        let leads =
+            |at: usize, input: EdgeId<D>| !self.edges[input].keys.is_empty() || node.content(at).is_some();
+        !node.ignore && edge.slots.iter().enumerate().all(|(at, slot)| leads(at, slot.input))
+    }
+
     /// The edge has its result.
     pub(super) fn finish(&mut self, id: EdgeId<D>, done: Done<D>) {
-        let node = &self.nodes[self.edges[id].node];
-        let (main, publish) = (self.stores[0].clone(), !node.ignore);
+        let (main, publish) = (self.stores[0].clone(), self.is_clean(id));
         #[cfg(test)]
         let publish = publish || self.is_broken(crate::fuzz::Broken::ProbeIgnored);
         let edge = &mut self.edges[id];

@@ -175,6 +175,26 @@ async fn ignoring_the_cache_runs_the_vertex_and_what_follows() {
 }
 
 #[tokio::test]
+async fn nothing_that_follows_from_an_ignored_vertex_is_found_by_definition() {
+    let bench = Bench::new();
+    let nonce = Arc::new(AtomicUsize::new(0));
+    let plan = |ignore: bool| {
+        let (mut plan, nonce) = (bench.plan(), nonce.clone());
+        plan.with("date", &[], |op| op.nonce = Some(nonce));
+        plan.last().options.ignore_cache = ignore;
+        plan.add("run", &["date"]).add("top", &["run"]).add("end", &["top"]);
+        plan
+    };
+    let first = plan(false).build(&bench.job(), "end").await.unwrap();
+    bench.world.take_ran();
+    let second = plan(true).build(&bench.job(), "end").await.unwrap();
+    assert_eq!(bench.world.take_ran(), ["date", "end", "run", "top"]);
+    assert_ne!(first.output.parts, second.output.parts);
+    let third = plan(false).build(&bench.job(), "end").await.unwrap();
+    assert_eq!(second.output.parts, third.output.parts, "the newest result is the one that is found");
+}
+
+#[tokio::test]
 async fn after_an_ignored_vertex_content_still_matches() {
     let bench = Bench::new();
     let plan = |ignore: bool| {

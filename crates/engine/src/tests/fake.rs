@@ -25,8 +25,30 @@ impl Domain for Fake {
 }
 
 #[derive(Debug, thiserror::Error)]
-#[error("{0}")]
-pub(crate) struct FakeError(pub(crate) String);
+#[error("{text}")]
+pub(crate) struct FakeError {
+    text: String,
+    /// When it failed, by the world's clock.
+    pub(crate) at: usize,
+}
+
+/// A run of an op.
+#[derive(Debug, Clone)]
+pub(crate) struct RunLog {
+    pub(crate) digest: CacheDigest,
+    pub(crate) seen: Vec<u64>,
+    pub(crate) nonce: usize,
+    pub(crate) ignored: bool,
+    pub(crate) round: usize,
+}
+
+/// An op that runs now: what it does, and to which values.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Busy {
+    digest: CacheDigest,
+    inputs: Vec<usize>,
+    ignores: bool,
+}
 
 /// A result: numbered parts, of which an op may use one.
 #[derive(Debug, Clone)]
@@ -57,12 +79,23 @@ pub(crate) struct World {
     /// Ops that run now, and the most that ever did.
     pub(crate) running: AtomicUsize,
     pub(crate) most: AtomicUsize,
+    /// All runs that gave something.
+    pub(crate) runs: Mutex<Vec<RunLog>>,
+    pub(crate) round: AtomicUsize,
+    clock: AtomicUsize,
+    busy: Mutex<Vec<Busy>>,
+    /// The first thing that was done twice at once.
+    pub(crate) twice: Mutex<Option<String>>,
 }
 
 impl World {
     pub(crate) fn value(self: &Arc<Self>, parts: Vec<u64>) -> Value {
         self.live.fetch_add(1, Ordering::SeqCst);
         Value { parts: Arc::new(parts), _live: Arc::new(Live(self.clone())) }
+    }
+
+    pub(crate) fn tick(&self) -> usize {
+        self.clock.fetch_add(1, Ordering::SeqCst)
     }
 
     /// The names of ops that ran since this was last asked.
@@ -73,19 +106,38 @@ impl World {
     }
 }
 
-struct Running<'a>(&'a World);
+struct Running<'a> {
+    world: &'a World,
+    busy: Busy,
+}
 
 impl<'a> Running<'a> {
-    fn new(world: &'a World) -> Self {
+    /// One that does not ignore the cache should have joined any that does the same; one that does, any that does too.
+    fn new(op: &'a FakeOp, ignores: bool, inputs: &[Value]) -> Self {
+        let world = &*op.world;
         let now = world.running.fetch_add(1, Ordering::SeqCst) + 1;
         world.most.fetch_max(now, Ordering::SeqCst);
-        Self(world)
+        let inputs: Vec<usize> = inputs.iter().map(|v| Arc::as_ptr(&v.parts) as usize).collect();
+        let busy = Busy { digest: op.maps[0].clone(), inputs, ignores };
+        let mut all = lock(&world.busy);
+        let same =
+            |b: &&Busy| (&b.digest, &b.inputs) == (&busy.digest, &busy.inputs) && (!ignores || b.ignores);
+        if op.outputs == 1 && all.iter().any(|b| same(&b)) {
+            lock(&world.twice).get_or_insert_with(|| format!("{} runs twice at once", op.name));
+        }
+        all.push(busy.clone());
+        drop(all);
+        Self { world, busy }
     }
 }
 
 impl Drop for Running<'_> {
     fn drop(&mut self) {
-        self.0.running.fetch_sub(1, Ordering::SeqCst);
+        self.world.running.fetch_sub(1, Ordering::SeqCst);
+        let mut all = lock(&self.world.busy);
+        if let Some(at) = all.iter().position(|b| *b == self.busy) {
+            all.swap_remove(at);
+        }
     }
 }
 
@@ -103,6 +155,8 @@ pub(crate) struct FakeOp {
     /// What exec waits for.
     pub(crate) gate: Option<Arc<Semaphore>>,
     pub(crate) fails: Option<Arc<AtomicBool>>,
+    /// Fails when this is set, and unsets it.
+    pub(crate) fails_once: Option<Arc<AtomicBool>>,
     pub(crate) map_fails: bool,
     pub(crate) panics: bool,
     pub(crate) permits: Option<Arc<Semaphore>>,
@@ -137,8 +191,13 @@ pub(crate) fn hash(value: impl Hash) -> u64 {
 }
 
 impl FakeOp {
-    pub(crate) fn output(&self, output: usize, seen: &[u64], nonce: usize) -> Vec<u64> {
-        vec![hash((self.seed, output)), hash((self.seed, output, seen, nonce)), hash((seen, nonce))]
+    /// What comes out: a part that is always the same, and two that depend on what was seen.
+    pub(crate) fn made(seed: u64, output: usize, seen: &[u64], nonce: usize) -> Vec<u64> {
+        vec![hash((seed, output)), hash((seed, output, seen, nonce)), hash((seen, nonce))]
+    }
+
+    fn error(&self, what: &str) -> FakeError {
+        FakeError { text: format!("{} {what}", self.name), at: self.world.tick() }
     }
 
     async fn pause(&self) {
@@ -157,7 +216,7 @@ impl Op<Fake> for FakeOp {
         lock(&self.world.maps).push(self.name.clone());
         self.pause().await;
         if self.map_fails {
-            return Err(FakeError(format!("{} has no map", self.name)));
+            return Err(self.error("has no map"));
         }
         let mut map = CacheMap::new(self.maps[index].clone(), self.inputs.len());
         for (to, from) in map.inputs.iter_mut().zip(&self.inputs) {
@@ -189,15 +248,17 @@ impl Op<Fake> for FakeOp {
 
     async fn exec(&self, cx: &OpContext<Fake>, inputs: Vec<Value>) -> Result<Vec<Value>, ExecError<Fake>> {
         lock(&self.world.ran).push(self.name.clone());
-        let _running = Running::new(&self.world);
+        let ignored = cx.options().ignore_cache;
+        let _running = Running::new(self, ignored, &inputs);
         cx.progress().log(1, format!("{} runs", self.name));
         self.pause().await;
         if let Some(gate) = &self.gate {
-            gate.acquire().await.map_err(|e| ExecError::new(FakeError(e.to_string())))?.forget();
+            gate.acquire().await.map_err(|_| ExecError::new(self.error("has no gate")))?.forget();
         }
         assert!(!self.panics, "{} panics", self.name);
-        if self.fails.as_ref().is_some_and(|f| f.load(Ordering::SeqCst)) {
-            let error = FakeError(format!("{} failed", self.name));
+        let once = self.fails_once.as_ref().is_some_and(|f| f.swap(false, Ordering::SeqCst));
+        if once || self.fails.as_ref().is_some_and(|f| f.load(Ordering::SeqCst)) {
+            let error = self.error("failed");
             return Err(ExecError {
                 error,
                 inputs: inputs.into_iter().map(Some).collect(),
@@ -207,12 +268,16 @@ impl Op<Fake> for FakeOp {
         if let Some(sub) = &self.sub {
             let (graph, edge) = sub();
             let result = cx.build(graph, edge).await;
-            return Ok(vec![result.map_err(|e| ExecError::new(FakeError(e.to_string())))?.output]);
+            return Ok(vec![result.map_err(|e| ExecError::new(self.error(&e.to_string())))?.output]);
         }
         assert_eq!(inputs.len(), self.inputs.len());
         let seen: Vec<u64> = self.inputs.iter().zip(&inputs).map(|(i, v)| i.sees(&v.parts)).collect();
         let nonce = self.nonce.as_ref().map_or(0, |n| n.fetch_add(1, Ordering::SeqCst) + 1);
-        Ok((0..self.outputs).map(|o| self.world.value(self.output(o, &seen, nonce))).collect())
+        let outputs =
+            (0..self.outputs).map(|o| self.world.value(Self::made(self.seed, o, &seen, nonce))).collect();
+        let round = self.world.round.load(Ordering::SeqCst);
+        lock(&self.world.runs).push(RunLog { digest: self.maps[0].clone(), seen, nonce, ignored, round });
+        Ok(outputs)
     }
 
     async fn acquire(&self) -> Permit {
@@ -255,6 +320,7 @@ impl Plan {
             seed: hash(name),
             gate: None,
             fails: None,
+            fails_once: None,
             map_fails: false,
             panics: false,
             permits: None,
@@ -314,6 +380,9 @@ pub(crate) struct Counting {
     pub(crate) loads: AtomicUsize,
     pub(crate) saves: AtomicUsize,
     pub(crate) lose: AtomicBool,
+    /// Loses one record in so many loads; 0 for none.
+    pub(crate) lose_one_in: AtomicUsize,
+    loaded: AtomicUsize,
     pub(crate) parents: Mutex<Vec<(KeyId, Record, Value)>>,
     pub(crate) yields: AtomicUsize,
 }
@@ -325,6 +394,8 @@ impl Counting {
             loads: AtomicUsize::new(0),
             saves: AtomicUsize::new(0),
             lose: AtomicBool::new(false),
+            lose_one_in: AtomicUsize::new(0),
+            loaded: AtomicUsize::new(0),
             parents: Mutex::default(),
             yields: AtomicUsize::new(0),
         })
@@ -363,7 +434,9 @@ impl CacheStore<Fake> for Counting {
         self.loads.fetch_add(1, Ordering::SeqCst);
         Box::pin(async move {
             self.pause().await;
-            if self.lose.load(Ordering::SeqCst) {
+            let one_in = self.lose_one_in.load(Ordering::SeqCst);
+            let unlucky = one_in > 0 && hash(self.loaded.fetch_add(1, Ordering::SeqCst)) % one_in as u64 == 0;
+            if unlucky || self.lose.load(Ordering::SeqCst) {
                 self.inner.forget(&record.id);
             }
             let mut loaded = self.inner.load(cx, key, record).await?;

@@ -18,8 +18,8 @@ use crate::{CacheDigest, Domain, KeyId, Outcome};
 pub(crate) enum Common {
     /// A key of a store (0 for those that are the same in all), used in this way.
     Key(u32, KeyId, Option<Digest>),
-    /// A result.
-    Result(u64),
+    /// A result, used in this way.
+    Result(u64, Option<Digest>),
 }
 
 /// What an edge is found by.
@@ -100,7 +100,7 @@ impl<D: Domain> Core<D> {
             }
             let content = node.content(at).and_then(|k| k.root_id());
             commons.extend(content.map(|id| Common::Key(0, id, None)));
-            commons.extend(input.done().map(|d| Common::Result(d.serial)));
+            commons.extend(input.done().map(|d| Common::Result(d.serial, selector.clone())));
             inputs.push(commons);
         }
         Some(Signature { digest, output: edge.output, roots, inputs })

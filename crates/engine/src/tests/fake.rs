@@ -46,7 +46,7 @@ pub(crate) struct RunLog {
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Busy {
     digest: CacheDigest,
-    inputs: Vec<usize>,
+    inputs: Vec<(usize, Option<usize>)>,
     ignores: bool,
 }
 
@@ -117,7 +117,8 @@ impl<'a> Running<'a> {
         let world = &*op.world;
         let now = world.running.fetch_add(1, Ordering::SeqCst) + 1;
         world.most.fetch_max(now, Ordering::SeqCst);
-        let inputs: Vec<usize> = inputs.iter().map(|v| Arc::as_ptr(&v.parts) as usize).collect();
+        let inputs =
+            inputs.iter().zip(&op.inputs).map(|(v, i)| (Arc::as_ptr(&v.parts) as usize, i.part)).collect();
         let busy = Busy { digest: op.maps[0].clone(), inputs, ignores };
         let mut all = lock(&world.busy);
         let same =

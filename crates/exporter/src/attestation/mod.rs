@@ -8,7 +8,7 @@
 //! ```
 
 pub mod provenance;
-mod purl;
+pub(crate) mod purl;
 mod statement;
 
 use std::{collections::BTreeMap, sync::Arc};

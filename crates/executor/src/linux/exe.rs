@@ -29,11 +29,17 @@ pub(super) fn own() -> io::Result<OwnedFd> {
     Ok(exe)
 }
 
-/// Starts the helper with `control` as its standard input and nothing else of ours but the error output.
-pub(super) fn spawn(exe: &OwnedFd, control: OwnedFd) -> io::Result<Child> {
+/// Starts the helper with `control` as its standard input and nothing else of ours but the error output. `host`: it
+/// stays in the host's mount namespace.
+pub(super) fn spawn(exe: &OwnedFd, control: OwnedFd, host: bool) -> io::Result<Child> {
     let mut command = Command::new(helper::NAME);
     command.arg0(helper::NAME).env_clear();
     command.stdin(Stdio::from(control)).stdout(Stdio::null()).stderr(Stdio::inherit());
-    sys::exec_handle(&mut command, exe.as_fd().as_raw_fd(), helper::NAME)?;
+    sys::exec_handle(
+        &mut command,
+        exe.as_fd().as_raw_fd(),
+        helper::NAME,
+        if host { helper::HOST_MODE } else { helper::OWN_MODE },
+    )?;
     command.spawn()
 }

@@ -13,6 +13,7 @@ mod sources;
 mod start;
 mod stubs;
 mod sys;
+mod walk;
 mod wire;
 mod zygote;
 
@@ -24,7 +25,7 @@ pub use external::ExternalExecutor;
 
 use crate::{BoxFuture, Container, Error, Executor, ExecutorConfig, ProcessIo, Result, RunSpec, Security};
 use cgroup::{Cgroup, Layout, Wanted};
-use pool::Pool;
+use pool::{Kind, Pool};
 
 /// Runs steps with the OCI runtime that is part of this binary.
 #[derive(Debug)]
@@ -38,8 +39,9 @@ struct Shared {
     config: ExecutorConfig,
     executable: OwnedFd,
     layout: Layout,
+    /// Zygotes of confined containers; of all, if there are no others.
     sandbox: Pool,
-    insecure: Pool,
+    insecure: Option<Pool>,
 }
 
 impl EmbeddedExecutor {
@@ -51,9 +53,8 @@ impl EmbeddedExecutor {
     pub fn new(config: ExecutorConfig) -> Result<Self> {
         let executable = exe::own()
             .map_err(|source| Error::System { step: "open our own executable to run steps", source })?;
-        let layout = Layout::detect();
-        let (sandbox, insecure) = (Pool::new(Security::Sandbox), Pool::new(Security::Insecure));
-        Ok(Self { shared: Arc::new(Shared { config, executable, layout, sandbox, insecure }) })
+        let insecure = Some(Pool::new(Kind::Insecure));
+        Ok(Self { shared: Arc::new(Shared::new(config, executable, Pool::new(Kind::Sandbox), insecure)) })
     }
 }
 
@@ -67,18 +68,27 @@ impl Executor for EmbeddedExecutor {
     }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
-        Box::pin(async {
-            self.shared.sandbox.shutdown().await;
-            self.shared.insecure.shutdown().await;
-        })
+        Box::pin(self.shared.shutdown())
     }
 }
 
 impl Shared {
+    fn new(config: ExecutorConfig, executable: OwnedFd, sandbox: Pool, insecure: Option<Pool>) -> Self {
+        Self { config, executable, layout: Layout::detect(), sandbox, insecure }
+    }
+
     fn pool(&self, security: Security) -> &Pool {
-        match security {
-            Security::Sandbox => &self.sandbox,
-            Security::Insecure => &self.insecure,
+        self.pool_of(if security == Security::Insecure { Kind::Insecure } else { Kind::Sandbox })
+    }
+
+    fn pool_of(&self, kind: Kind) -> &Pool {
+        self.insecure.as_ref().filter(|_| kind == Kind::Insecure).unwrap_or(&self.sandbox)
+    }
+
+    async fn shutdown(&self) {
+        self.sandbox.shutdown().await;
+        if let Some(insecure) = &self.insecure {
+            insecure.shutdown().await;
         }
     }
 
@@ -90,15 +100,20 @@ impl Shared {
         }
     }
 
-    fn cgroup(&self, spec: &RunSpec) -> Result<Option<Cgroup>> {
+    /// What a container wants of cgroups.
+    fn wanted<'a>(&'a self, spec: &'a RunSpec) -> Wanted<'a> {
         let parent = spec.cgroup_parent.as_ref().or(self.config.cgroup_parent.as_ref());
-        let wanted = Wanted {
+        Wanted {
             id: &spec.id,
             parent: parent.map(|parent| parent.0.as_str()),
             resources: &spec.resources,
             samples: spec.samples,
             sandbox: spec.security == Security::Sandbox,
-        };
+        }
+    }
+
+    fn cgroup(&self, spec: &RunSpec) -> Result<Option<Cgroup>> {
+        let wanted = self.wanted(spec);
         if wanted.anything() { Cgroup::new(&self.layout, &wanted).map(Some) } else { Ok(None) }
     }
 }
@@ -130,7 +145,9 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
         shared.prepare(Security::Sandbox);
     }
     let id = spec.id.clone();
-    let process = owner::own_container(started, io, owner::Home { zygote: zygote.zygote, spec, cgroup });
+    let further = owner::Further::Embedded;
+    let home = owner::Home { zygote: zygote.zygote, spec, cgroup, further };
+    let process = owner::own_container(started, io, home);
     Ok(Container::new(id, process))
 }
 

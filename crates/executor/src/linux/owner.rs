@@ -11,9 +11,10 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
+use super::external::FurtherProcesses;
 use super::start::{self, Started, Streams};
 use super::wire::Stub;
-use super::zygote::Zygote;
+use super::zygote::{Born, Zygote};
 use super::{stubs, sys};
 use crate::process::{Ended, Request};
 use crate::{
@@ -32,6 +33,16 @@ pub(super) struct Home {
     pub(super) zygote: Zygote,
     pub(super) spec: Arc<RunSpec>,
     pub(super) cgroup: Option<Arc<Cgroup>>,
+    pub(super) further: Further,
+}
+
+/// How further processes are started.
+#[derive(Debug, Clone)]
+pub(super) enum Further {
+    /// By the zygote.
+    Embedded,
+    /// By the OCI runtime.
+    External(Arc<FurtherProcesses>),
 }
 
 /// Takes over a container whose program runs.
@@ -54,9 +65,9 @@ async fn run(
     ended: watch::Sender<Ended>,
 ) {
     let Started { born, streams, message, root, stubs } = started;
-    let result = live(born, streams, message, io, home.as_ref(), asked).await;
-    let cgroup = home.and_then(|home| home.cgroup);
-    let clear = tokio::task::spawn_blocking(move || clear(root, &stubs, cgroup));
+    let root = root.map(Arc::new);
+    let result = live(Life { born, streams, message, root: root.as_ref() }, io, home.as_ref(), asked).await;
+    let clear = tokio::task::spawn_blocking(move || clear(root, &stubs, home));
     let oom = clear.await.unwrap_or_default();
     let result = result.map(|exit| Exit { oom_killed: oom, ..exit });
     // Nobody may care.
@@ -64,25 +75,32 @@ async fn run(
 }
 
 /// Nothing of the container runs any more: its traces go. The result: whether it died for lack of memory.
-fn clear(root: Option<OwnedFd>, stubs: &[Stub], cgroup: Option<Arc<Cgroup>>) -> bool {
+fn clear(root: Option<Arc<OwnedFd>>, stubs: &[Stub], home: Option<Home>) -> bool {
     if let Some(root) = &root {
         stubs::remove(root.as_fd(), stubs);
     }
     // The last handle on the root: closing it unmounts.
     drop(root);
-    let oom = cgroup.as_ref().is_some_and(|cgroup| cgroup.oom_killed());
-    drop(cgroup);
+    let oom = home.as_ref().and_then(|home| home.cgroup.as_ref()).is_some_and(|cgroup| cgroup.oom_killed());
+    drop(home);
     oom
 }
 
-async fn live(
-    mut born: super::zygote::Born,
+/// What a process is while it runs.
+struct Life<'a> {
+    born: Born,
     streams: Streams,
     message: Option<String>,
+    root: Option<&'a Arc<OwnedFd>>,
+}
+
+async fn live(
+    life: Life<'_>,
     io: ProcessIo,
     home: Option<&Home>,
     mut asked: mpsc::UnboundedReceiver<Request>,
 ) -> Result<Exit> {
+    let Life { mut born, streams, message, root } = life;
     let failed = |source| Error::System { step: "read the output of a process", source };
     let mut pumps = Pumps::new(streams, io).map_err(failed)?;
     if let Some(message) = message {
@@ -97,7 +115,7 @@ async fn live(
             request = asked.recv(), if handles => match request {
                 Some(Request::Signal(signal)) => signal_process(&born.pidfd, signal),
                 Some(Request::Resize(size)) => pumps.resize(size),
-                Some(Request::Exec { spec, io, reply }) => exec(home, &born.pidfd, *spec, io, reply),
+                Some(Request::Exec { spec, io, reply }) => exec(home, &born.pidfd, root, (*spec, io, reply)),
                 // Nobody holds it any more.
                 None => {
                     signal_process(&born.pidfd, crate::process::SIGKILL);
@@ -131,45 +149,47 @@ fn code(status: i32) -> u32 {
 fn exec(
     home: Option<&Home>,
     pidfd: &Arc<OwnedFd>,
-    spec: ProcessSpec,
-    io: ProcessIo,
-    reply: oneshot::Sender<Result<Process>>,
+    root: Option<&Arc<OwnedFd>>,
+    (spec, io, reply): (ProcessSpec, ProcessIo, oneshot::Sender<Result<Process>>),
 ) {
-    let Some(Home { zygote, spec: first, cgroup }) = home else {
-        _ = reply.send(Err(Error::Unsupported {
-            feature: "exec".to_owned(),
-            place: "in a process that is no container",
-        }));
+    let (Some(Home { zygote, spec: first, cgroup, further }), Some(root)) = (home, root) else {
+        let unsupported =
+            Error::Unsupported { feature: "exec".to_owned(), place: "in a process that is no container" };
+        _ = reply.send(Err(unsupported));
         return;
     };
     let (zygote, first, cgroup, pidfd) = (zygote.clone(), first.clone(), cgroup.clone(), pidfd.clone());
+    let (further, root) = (further.clone(), root.clone());
     tokio::spawn(async move {
-        let process = start_further(&zygote, &first, cgroup, pidfd, spec, io).await;
+        let process =
+            start_further(zygote, first, pidfd, spec, io, move |born, spec, first, stdin| match further {
+                Further::Embedded => {
+                    let doors = cgroup.map(|cgroup| cgroup.doors(true)).transpose();
+                    let doors = doors.map_err(|source| Error::System { step: "open a cgroup", source })?;
+                    start::further(born, spec, first, stdin, doors.unwrap_or_default())
+                }
+                Further::External(further) => further.start(born, spec, first, stdin, root.as_fd()),
+            });
         // If nobody waits for it any more, dropping it kills it.
-        drop(reply.send(process));
+        drop(reply.send(process.await));
     });
 }
 
 async fn start_further(
-    zygote: &Zygote,
-    first: &Arc<RunSpec>,
-    cgroup: Option<Arc<Cgroup>>,
+    zygote: Zygote,
+    first: Arc<RunSpec>,
     pidfd: Arc<OwnedFd>,
     spec: ProcessSpec,
     io: ProcessIo,
+    start: impl FnOnce(Born, &ProcessSpec, &RunSpec, &Stdin) -> Result<Started> + Send + 'static,
 ) -> Result<Process> {
     start::check_process(&spec)?;
     let born = zygote.exec(pidfd).await.map_err(|error| {
         tracing::debug!(%error, container = first.id, "cannot start a further process");
         Error::NotRunning(first.id.clone())
     })?;
-    let first = first.clone();
     let started = tokio::task::spawn_blocking(move || {
-        let doors = cgroup.map(|cgroup| cgroup.doors(true)).transpose();
-        let doors =
-            doors.map_err(|source| Error::System { step: "open a cgroup", source })?.unwrap_or_default();
-        let started = start::further(born, &spec, &first, &io.stdin, doors)?;
-        Ok((started, io))
+        start(born, &spec, &first, &io.stdin).map(|started| (started, io))
     });
     let (started, io) = started.await.map_err(|_| Error::Lost)??;
     Ok(own(started, io, None))

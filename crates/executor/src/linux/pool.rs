@@ -4,10 +4,10 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use super::wire::{NODEV, SANDBOX};
+use super::wire::{HOST, NODEV, SANDBOX};
 use super::zygote::{Born, Options, Zygote};
 use super::{Shared, cgroup};
-use crate::{Error, Result, Security};
+use crate::{Error, Result};
 
 /// How long a prepared process waits for a use, and a zygote without containers for a container.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -22,16 +22,27 @@ pub(super) struct Parent {
     idle: bool,
 }
 
+/// What a zygote's children become.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// Confined containers.
+    Sandbox,
+    /// Unconfined ones.
+    Insecure,
+    /// OCI runtimes among the host's files.
+    Host,
+}
+
 #[derive(Debug)]
 pub(super) struct Pool {
-    security: Security,
+    kind: Kind,
     parent: tokio::sync::Mutex<Option<Parent>>,
     prepared: Mutex<Option<(Instant, Parent, Born)>>,
 }
 
 impl Pool {
-    pub(super) fn new(security: Security) -> Self {
-        Self { security, parent: tokio::sync::Mutex::default(), prepared: Mutex::default() }
+    pub(super) fn new(kind: Kind) -> Self {
+        Self { kind, parent: tokio::sync::Mutex::default(), prepared: Mutex::default() }
     }
 
     /// A process that waits for its setup: one prepared, or a new one. One in a cgroup of its own is always new.
@@ -58,11 +69,11 @@ impl Pool {
         let since = Instant::now();
         *self.prepared() = Some((since, parent, born));
         let shared = Arc::downgrade(shared);
-        let security = self.security;
+        let kind = self.kind;
         tokio::spawn(async move {
             tokio::time::sleep(PATIENCE).await;
             if let Some(shared) = shared.upgrade() {
-                shared.pool(security).prepared().take_if(|prepared| prepared.0 == since);
+                shared.pool_of(kind).prepared().take_if(|prepared| prepared.0 == since);
             }
         });
     }
@@ -81,10 +92,10 @@ impl Pool {
         if let Some(parent) = slot.as_ref().filter(|parent| !parent.zygote.is_gone()) {
             return Ok(parent.clone());
         }
-        let security = self.security;
+        let kind = self.kind;
         let spawning = {
             let shared = shared.clone();
-            tokio::task::spawn_blocking(move || spawn(&shared, security))
+            tokio::task::spawn_blocking(move || spawn(&shared, kind))
         };
         let parent = slot.insert(spawning.await.map_err(|_| Error::Lost)??).clone();
         let (shared, zygote) = (Arc::downgrade(shared), parent.zygote.downgrade());
@@ -92,7 +103,7 @@ impl Pool {
             loop {
                 tokio::time::sleep(PATIENCE).await;
                 let Some(shared) = shared.upgrade() else { return };
-                if zygote.is_gone() || shared.pool(security).dismiss_idle().await {
+                if zygote.is_gone() || shared.pool_of(kind).dismiss_idle().await {
                     return;
                 }
             }
@@ -121,12 +132,16 @@ impl Pool {
     }
 }
 
-fn spawn(shared: &Shared, security: Security) -> Result<Parent> {
+fn spawn(shared: &Shared, kind: Kind) -> Result<Parent> {
     cgroup::sweep(&shared.layout);
-    let sandboxed = security == Security::Sandbox;
+    let sandboxed = kind == Kind::Sandbox;
     let cgroup = if sandboxed { cgroup::Sandbox::new(&shared.layout) } else { None };
     let nodev = sandboxed && cgroup.is_none();
-    let flags = if sandboxed { SANDBOX } else { 0 } | if nodev { NODEV } else { 0 };
+    let flags = match kind {
+        Kind::Sandbox => SANDBOX | if nodev { NODEV } else { 0 },
+        Kind::Insecure => 0,
+        Kind::Host => HOST,
+    };
     let options = Options { flags, cgroup, oom_score_adj: shared.config.oom_score_adj };
     let zygote = Zygote::spawn(&shared.executable, options)
         .map_err(|source| Error::System { step: "start the runtime helper", source })?;

@@ -130,7 +130,8 @@ pub(super) fn container(
     };
     let join = around.doors.into_iter().map(|door| message.add(door)).collect();
     let rlimits = spec.rlimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect();
-    let setup = Setup { sandbox, container: Some(container), process: process(&spec.process, rlimits), join };
+    let process = process(&spec.process, rlimits);
+    let setup = Setup { sandbox, container: Some(container), external: None, process, join };
     message.exchange(born, &setup, Some(root))
 }
 
@@ -146,6 +147,14 @@ pub(super) fn further(
     let join = doors.into_iter().map(|door| message.add(door)).collect();
     let rlimits = first.rlimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect();
     let mut spec = spec.clone();
+    inherit(&mut spec, first);
+    let sandbox = first.security == Security::Sandbox;
+    let setup = Setup { sandbox, container: None, external: None, process: process(&spec, rlimits), join };
+    message.exchange(born, &setup, None)
+}
+
+/// What a further process does not say is as with the first one.
+pub(super) fn inherit(spec: &mut ProcessSpec, first: &RunSpec) {
     if spec.user.is_empty() {
         spec.user.clone_from(&first.process.user);
     }
@@ -155,9 +164,6 @@ pub(super) fn further(
     if spec.env.is_empty() {
         spec.env.clone_from(&first.process.env);
     }
-    let sandbox = first.security == Security::Sandbox;
-    let setup = Setup { sandbox, container: None, process: process(&spec, rlimits), join };
-    message.exchange(born, &setup, None)
 }
 
 fn process(spec: &ProcessSpec, rlimits: Vec<(String, i64, i64)>) -> ProcessSetup {
@@ -166,7 +172,12 @@ fn process(spec: &ProcessSpec, rlimits: Vec<(String, i64, i64)>) -> ProcessSetup
 }
 
 /// `/etc/resolv.conf` and `/etc/hosts`.
-fn generated(spec: &RunSpec, hostname: &str, dns: &DnsConfig, message: &mut Message) -> Vec<MountSetup> {
+pub(super) fn generated(
+    spec: &RunSpec,
+    hostname: &str,
+    dns: &DnsConfig,
+    message: &mut Message,
+) -> Vec<MountSetup> {
     let host_network = matches!(spec.network, Network::Host);
     let resolv = hosts::resolv_conf(&host_resolv_conf(host_network), dns, host_network);
     let hosts = hosts::hosts_file(hostname, &spec.extra_hosts);
@@ -190,7 +201,7 @@ fn host_resolv_conf(host_network: bool) -> String {
 }
 
 /// What is sent to a process, while it is being put together.
-struct Message {
+pub(super) struct Message {
     fds: Vec<OwnedFd>,
     blob: Vec<u8>,
     /// Our ends of the pipes; `None` with a terminal.
@@ -198,7 +209,7 @@ struct Message {
 }
 
 impl Message {
-    fn new(tty: bool, stdin: &Stdin) -> Result<Self> {
+    pub(super) fn new(tty: bool, stdin: &Stdin) -> Result<Self> {
         if tty {
             return Ok(Self { fds: Vec::new(), blob: Vec::new(), pipes: None });
         }
@@ -222,9 +233,14 @@ impl Message {
         Ok(Self { fds: vec![input, output, errors], blob: Vec::new(), pipes })
     }
 
-    fn add(&mut self, fd: OwnedFd) -> usize {
+    pub(super) fn add(&mut self, fd: OwnedFd) -> usize {
         self.fds.push(fd);
         self.fds.len() - 1
+    }
+
+    /// A descriptor that was added.
+    pub(super) fn handle(&self, index: usize) -> BorrowedFd<'_> {
+        self.fds[index].as_fd()
     }
 
     fn file(&mut self, content: &[u8], mode: u32, uid: u32, gid: u32) -> SourceSetup {
@@ -233,7 +249,7 @@ impl Message {
         SourceSetup::File { offset, length: content.len(), mode, uid, gid }
     }
 
-    fn mount(&mut self, mount: &Mount) -> Result<MountSetup> {
+    pub(super) fn mount(&mut self, mount: &Mount) -> Result<MountSetup> {
         let failed = |path: &std::path::Path| {
             let (dest, path) = (mount.dest.clone(), path.to_owned());
             move |source| Error::MountSource { dest, path, source }
@@ -263,7 +279,7 @@ impl Message {
     }
 
     /// Sends it and waits until the program runs.
-    fn exchange(self, mut born: Born, setup: &Setup, root: Option<OwnedFd>) -> Result<Started> {
+    pub(super) fn exchange(self, mut born: Born, setup: &Setup, root: Option<OwnedFd>) -> Result<Started> {
         let lost = |source: io::Error| Error::Setup { step: "talk to the container".to_owned(), source };
         let socket = born.socket.take().ok_or(Error::Lost)?;
         let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
@@ -312,7 +328,7 @@ fn handle_error(source: io::Error) -> Error {
     Error::System { step: "copy a descriptor", source }
 }
 
-fn error(failure: Failure) -> Error {
+pub(super) fn error(failure: Failure) -> Error {
     match failure {
         Failure::Step { step, errno } => Error::Setup { step, source: io::Error::from_raw_os_error(errno) },
         Failure::Source { dest, path, errno } => {

@@ -290,16 +290,16 @@ pub(super) fn close_between(first: u32, end: u32) {
     }
 }
 
-/// Makes `command` run the open file `program` (which must stay open until it is spawned), with `name` as its only
-/// argument and no environment.
-pub(super) fn exec_handle(command: &mut Command, program: i32, name: &str) -> io::Result<()> {
+/// Makes `command` run the open file `program` (which must stay open until it is spawned), with the arguments `name`
+/// and `mode` and no environment.
+pub(super) fn exec_handle(command: &mut Command, program: i32, name: &str, mode: &str) -> io::Result<()> {
     use std::os::unix::process::CommandExt as _;
-    let name = CString::new(name)?;
+    let (name, mode) = (CString::new(name)?, CString::new(mode)?);
     // SAFETY: the closure runs between fork and exec of a threaded process: it makes one system call, on memory that
     // was allocated before, and reads errno.
     unsafe {
         command.pre_exec(move || {
-            let argv = [name.as_ptr(), std::ptr::null()];
+            let argv = [name.as_ptr(), mode.as_ptr(), std::ptr::null()];
             let envp = [std::ptr::null::<libc::c_char>()];
             libc::syscall(
                 libc::SYS_execveat,

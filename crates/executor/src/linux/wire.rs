@@ -48,6 +48,8 @@ pub(super) enum Kind {
 pub(super) const INTO_CGROUP: u64 = 1;
 /// Flag of `Start`: devices, masks and so on of a sandbox are prepared.
 pub(super) const SANDBOX: u64 = 2;
+/// Flag of `Start`: the process stays among the host's files, and runs an OCI runtime.
+pub(super) const HOST: u64 = 8;
 /// Flag of `Start`: no cgroup keeps devices away, so that file systems must.
 pub(super) const NODEV: u64 = 4;
 
@@ -89,6 +91,8 @@ pub(super) struct Setup {
     pub(super) sandbox: bool,
     /// `None`: a further process in a container that exists.
     pub(super) container: Option<ContainerSetup>,
+    /// The program is an OCI runtime, which is not in the container itself but beside the host's files.
+    pub(super) external: Option<ExternalSetup>,
     pub(super) process: ProcessSetup,
     /// Descriptors of `cgroup.procs` files to write ourselves into.
     pub(super) join: Vec<usize>,
@@ -106,6 +110,16 @@ pub(super) struct ContainerSetup {
     pub(super) remove_stub_parents: bool,
     /// The first free loop device.
     pub(super) loops: Option<u32>,
+}
+
+/// What an OCI runtime finds mounted, in a mount namespace of its own.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ExternalSetup {
+    /// A folder of the host, which a tmpfs is mounted over. It gets `rootfs` and `mounts/<destination>`.
+    pub(super) work: String,
+    /// `None`: a further process, for which all is there.
+    pub(super) root: Option<usize>,
+    pub(super) mounts: Vec<MountSetup>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

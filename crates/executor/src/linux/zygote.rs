@@ -11,7 +11,7 @@ use rustix::process::Signal;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot};
 
-use super::wire::{INTO_CGROUP, Kind, PACKET, Packet};
+use super::wire::{HOST, INTO_CGROUP, Kind, PACKET, Packet};
 use super::{cgroup, exe, pass, sys};
 
 /// How to start a zygote.
@@ -72,7 +72,7 @@ impl Zygote {
     /// Starts one. Blocks for the start of a process. Must be called in a runtime.
     pub(super) fn spawn(executable: &OwnedFd, options: Options) -> io::Result<Self> {
         let (ours, theirs) = pass::pair(SocketType::SEQPACKET)?;
-        let child = exe::spawn(executable, theirs)?;
+        let child = exe::spawn(executable, theirs, options.flags & HOST != 0)?;
         if let Some(cgroup) = &options.cgroup {
             cgroup.admit(child.id())?;
         }

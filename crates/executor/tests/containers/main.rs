@@ -10,6 +10,8 @@ mod basics;
 #[cfg(target_os = "linux")]
 mod ends;
 #[cfg(target_os = "linux")]
+mod external;
+#[cfg(target_os = "linux")]
 mod guards;
 #[cfg(target_os = "linux")]
 mod hostile;

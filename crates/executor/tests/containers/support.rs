@@ -219,12 +219,7 @@ impl Bench {
     }
 
     pub(crate) async fn try_run(&self, spec: RunSpec) -> Result<Ran> {
-        let (io, output) = ProcessIo::output(16);
-        let mut container = self.executor.start(spec, io).await?;
-        let collected = tokio::spawn(collect(output));
-        let exit = container.wait().await?;
-        let (out, err) = collected.await.unwrap();
-        Ok(Ran { exit, out, err })
+        run_on(&self.executor, spec).await
     }
 
     /// Runs a script, which must succeed, for its output.
@@ -238,6 +233,16 @@ impl Bench {
     pub(crate) async fn start(&self, script: &str) -> Container {
         self.executor.start(self.script(script), ProcessIo::default()).await.unwrap()
     }
+}
+
+/// Runs a container to its end.
+pub(crate) async fn run_on(executor: &dyn Executor, spec: RunSpec) -> Result<Ran> {
+    let (io, output) = ProcessIo::output(16);
+    let mut container = executor.start(spec, io).await?;
+    let collected = tokio::spawn(collect(output));
+    let exit = container.wait().await?;
+    let (out, err) = collected.await.unwrap();
+    Ok(Ran { exit, out, err })
 }
 
 /// All output, by stream.

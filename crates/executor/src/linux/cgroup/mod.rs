@@ -90,6 +90,7 @@ pub(super) fn sweep(layout: &Layout) {
 /// A cgroup of one container, in every hierarchy that it needs.
 #[derive(Debug)]
 pub(super) struct Cgroup {
+    relative: PathBuf,
     folders: Vec<PathBuf>,
     unified: Option<PathBuf>,
     memory: Option<PathBuf>,
@@ -120,12 +121,9 @@ impl Cgroup {
     /// If a limit that was asked for cannot be set. Without limits, whatever cannot be made is left out.
     pub(super) fn new(layout: &Layout, wanted: &Wanted<'_>) -> Result<Self> {
         let relative = relative(wanted)?;
-        let mut cgroup = Self {
-            folders: Vec::new(),
-            unified: None,
-            memory: None,
-            view: layout.view(wanted.sandbox, true),
-        };
+        let view = layout.view(wanted.sandbox, true);
+        let mut cgroup =
+            Self { relative: relative.clone(), folders: Vec::new(), unified: None, memory: None, view };
         if let Some(limit) = limits::unmet(layout, wanted.resources) {
             let feature = format!("a limit of {limit} (no such cgroup controller)");
             return Err(Error::Unsupported { feature, place: "on this machine" });
@@ -138,6 +136,20 @@ impl Cgroup {
             }
             Err(source) => Err(Error::Setup { step: format!("limit resources of {}", wanted.id), source }),
         }
+    }
+
+    /// One that an OCI runtime will make, with all limits. It is removed here.
+    pub(super) fn adopt(layout: &Layout, wanted: &Wanted<'_>) -> Result<Self> {
+        let relative = relative(wanted)?;
+        let folders: Vec<PathBuf> = layout.all().map(|hierarchy| hierarchy.join(&relative)).collect();
+        let memory =
+            layout.legacy_path("memory").or(layout.unified.as_deref()).map(|root| root.join(&relative));
+        Ok(Self { relative, folders, unified: None, memory, view: CgroupView::None })
+    }
+
+    /// Its path in every hierarchy.
+    pub(super) fn path(&self) -> String {
+        format!("/{}", self.relative.display())
     }
 
     fn fill(&mut self, layout: &Layout, wanted: &Wanted<'_>, relative: &Path) -> io::Result<()> {

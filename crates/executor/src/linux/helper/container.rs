@@ -14,11 +14,11 @@ use rustix::thread::{LinkNameSpaceType, ThreadNameSpaceType, UnshareFlags};
 
 use super::super::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use super::super::sys;
+use super::super::walk::{Make, PROC, walk};
 use super::super::wire::{self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, Reply, Setup};
 use super::super::wire::{SourceSetup, Stub};
 use super::failure::{Doing, Result};
 use super::process::{self, Launch};
-use super::walk::{Make, PROC, walk};
 use super::{devices, identity, kernel_files};
 
 /// The first process of a container.
@@ -32,7 +32,7 @@ pub(super) fn join_main(socket: &OwnedFd, target: OwnedFd) -> ! {
     serve(socket, |setup, _, fds| join(socket, &target, setup, fds))
 }
 
-fn serve(
+pub(super) fn serve(
     socket: &OwnedFd,
     start: impl FnOnce(Setup, Vec<u8>, Vec<OwnedFd>) -> Result<std::convert::Infallible>,
 ) -> ! {
@@ -72,7 +72,7 @@ fn enter(
     blob: &[u8],
     fds: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible> {
-    let Setup { sandbox, container, process, join } = setup;
+    let Setup { sandbox, container, process, join, .. } = setup;
     let Some(container) = container else {
         return Err(Failure::Invalid { problem: "the setup has no container".to_owned() });
     };
@@ -98,7 +98,17 @@ fn enter(
     }
     become_root(root)?;
     let dev = Some(prepared.dev);
-    Err(process::launch(Launch { socket, setup: process, sandbox, user, home, fds, dev, stubs }))
+    Err(process::launch(Launch {
+        socket,
+        setup: process,
+        sandbox,
+        user,
+        home,
+        fds,
+        dev,
+        stubs,
+        trusted: false,
+    }))
 }
 
 fn namespaces<'a>(
@@ -145,10 +155,10 @@ fn mount_all<'a>(
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(CWD, path, &found.handle, "", flags).doing(&doing)?;
     }
-    let mut files = Files { folder: None };
+    let mut files = Places::new("");
     let mut stubs = Vec::new();
     for (number, mount) in container.mounts.iter().enumerate() {
-        let source = source(mount, number, &mut files, blob, &fd)?;
+        let source = files.source(mount, number, blob, &fd)?;
         let made = attach(root, mount, &source, container.nodev)?;
         if container.remove_stub_parents {
             stubs.extend(made);
@@ -179,62 +189,72 @@ fn attach(root: BorrowedFd<'_>, mount: &MountSetup, source: &OwnedFd, nodev: boo
     Ok(found.made)
 }
 
-/// The detached mount of a source.
-fn source<'a>(
-    mount: &MountSetup,
-    number: usize,
-    files: &mut Files,
-    blob: &[u8],
-    fd: &impl Fn(usize) -> Result<BorrowedFd<'a>>,
-) -> Result<OwnedFd> {
-    let doing = format!("mount {}", mount.dest);
-    match &mount.source {
-        SourceSetup::Tree { mount: index, selector } => {
-            let tree = fd(*index)?;
-            if selector.split('/').all(|name| matches!(name, "" | ".")) {
-                return rustix::io::fcntl_dupfd_cloexec(tree, 3).doing(&doing);
+/// Where sources are put together: folders that nothing in the container sees.
+pub(super) struct Places {
+    /// `stage` and `files` are below this path.
+    base: String,
+    /// The tmpfs at `files`, which holds generated files and secrets; each is mounted by itself.
+    files: Option<OwnedFd>,
+}
+
+impl Places {
+    pub(super) fn new(base: impl Into<String>) -> Self {
+        Self { base: base.into(), files: None }
+    }
+
+    /// The detached mount of a source.
+    pub(super) fn source<'a>(
+        &mut self,
+        mount: &MountSetup,
+        number: usize,
+        blob: &[u8],
+        fd: &impl Fn(usize) -> Result<BorrowedFd<'a>>,
+    ) -> Result<OwnedFd> {
+        let doing = format!("mount {}", mount.dest);
+        match &mount.source {
+            SourceSetup::Tree { mount: index, selector } => self.tree(mount, fd(*index)?, selector),
+            SourceSetup::Tmpfs { size, mode } => {
+                let (mode, size) = (format!("{mode:o}"), size.map(|size| size.to_string()));
+                let mut options = vec![("mode", mode.as_str())];
+                options.extend(size.as_deref().map(|size| ("size", size)));
+                mount::filesystem("tmpfs", &options, NOSUID).doing(&doing)
             }
-            // Only what is attached can be cloned in part; what is staged stays below the root until the end.
-            mount::attach_at(tree, "/stage").doing(&doing)?;
-            let not_found = |error: std::io::Error| Failure::Source {
-                dest: mount.dest.clone(),
-                path: selector.clone(),
-                errno: super::failure::errno(&error),
-            };
-            let found = walk(tree, selector, Make::Nothing).map_err(not_found)?;
-            mount::clone_of(&found.handle, "").doing(&doing)
-        }
-        SourceSetup::Tmpfs { size, mode } => {
-            let (mode, size) = (format!("{mode:o}"), size.map(|size| size.to_string()));
-            let mut options = vec![("mode", mode.as_str())];
-            options.extend(size.as_deref().map(|size| ("size", size)));
-            mount::filesystem("tmpfs", &options, NOSUID).doing(&doing)
-        }
-        SourceSetup::File { offset, length, mode, uid, gid } => {
-            let content = blob.get(*offset..offset.saturating_add(*length)).ok_or(rustix::io::Errno::INVAL);
-            files.add(number, content.doing(&doing)?, *mode, (*uid, *gid)).doing(&doing)
+            SourceSetup::File { offset, length, mode, uid, gid } => {
+                let content =
+                    blob.get(*offset..offset.saturating_add(*length)).ok_or(rustix::io::Errno::INVAL);
+                self.file(number, content.doing(&doing)?, *mode, (*uid, *gid)).doing(&doing)
+            }
         }
     }
-}
 
-/// The tmpfs that holds generated files and secrets. It is never visible in the root, its files are mounted one by one.
-struct Files {
-    folder: Option<OwnedFd>,
-}
+    fn tree(&self, mount: &MountSetup, tree: BorrowedFd<'_>, selector: &str) -> Result<OwnedFd> {
+        let doing = format!("mount {}", mount.dest);
+        if selector.split('/').all(|name| matches!(name, "" | ".")) {
+            return rustix::io::fcntl_dupfd_cloexec(tree, 3).doing(&doing);
+        }
+        // Only what is attached can be cloned in part; what is staged stays hidden until the end.
+        mount::attach_at(tree, &format!("{}/stage", self.base)).doing(&doing)?;
+        let not_found = |error: std::io::Error| Failure::Source {
+            dest: mount.dest.clone(),
+            path: selector.to_owned(),
+            errno: super::failure::errno(&error),
+        };
+        let found = walk(tree, selector, Make::Nothing).map_err(not_found)?;
+        mount::clone_of(&found.handle, "").doing(&doing)
+    }
 
-impl Files {
-    fn add(
+    fn file(
         &mut self,
         number: usize,
         content: &[u8],
         mode: u32,
         owner: (u32, u32),
     ) -> std::io::Result<OwnedFd> {
-        let folder = match self.folder.take() {
+        let folder = match self.files.take() {
             Some(folder) => folder,
             None => {
                 let folder = mount::filesystem("tmpfs", &[("mode", "0700")], NOSUID | NODEV | NOEXEC)?;
-                mount::attach_at(&folder, "/files")?;
+                mount::attach_at(&folder, &format!("{}/files", self.base))?;
                 folder
             }
         };
@@ -249,7 +269,7 @@ impl Files {
         }
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         let mount = mount::clone_of(&folder, &name);
-        self.folder = Some(folder);
+        self.files = Some(folder);
         mount
     }
 }
@@ -271,7 +291,10 @@ fn join(
     setup: Setup,
     fds: Vec<OwnedFd>,
 ) -> Result<std::convert::Infallible> {
-    let Setup { sandbox, process, join, .. } = setup;
+    let Setup { sandbox, process, join, external, .. } = setup;
+    if external.is_some() {
+        return super::external::join(socket, target, process, fds);
+    }
     let fd = |index: &usize| {
         fds.get(*index).map(AsFd::as_fd).ok_or(rustix::io::Errno::BADF).doing("find a descriptor")
     };
@@ -285,5 +308,15 @@ fn join(
     let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME="));
     let (user, home) = identity::resolve(process::root_handle()?, &process.user, want_home)?;
     let stubs = Vec::new();
-    Err(process::launch(Launch { socket, setup: process, sandbox, user, home, fds, dev: None, stubs }))
+    Err(process::launch(Launch {
+        socket,
+        setup: process,
+        sandbox,
+        user,
+        home,
+        fds,
+        dev: None,
+        stubs,
+        trusted: false,
+    }))
 }

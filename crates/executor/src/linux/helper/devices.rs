@@ -7,6 +7,7 @@ use rustix::fs::{FileType, Mode, OFlags};
 use super::super::mount::{self, NODEV, NOEXEC, NOSUID, STRICTATIME};
 use super::DEVICES;
 use super::failure::{Doing, Result};
+use crate::defaults::{INSECURE_DEVICES, LOOPS};
 
 /// Links of `/dev`: name and target.
 const LINKS: [(&str, &str); 5] = [
@@ -16,20 +17,6 @@ const LINKS: [(&str, &str); 5] = [
     ("stderr", "/proc/self/fd/2"),
     ("ptmx", "pts/ptmx"),
 ];
-
-/// More devices of an unconfined container: path, major and minor number.
-const INSECURE: [(&str, u32, u32); 6] = [
-    ("kmsg", 1, 11),
-    ("cuse", 10, 203),
-    ("fuse", 10, 229),
-    ("kvm", 10, 232),
-    ("net/tun", 10, 200),
-    ("loop-control", 10, 237),
-];
-
-/// Loop devices beyond the first free one that an unconfined container gets.
-const SPARE_LOOPS: u32 = 7;
-const LOOP_MAJOR: u32 = 7;
 
 /// Attaches a new `/dev` at `/dev` of the base; the result is a handle on it.
 ///
@@ -65,11 +52,11 @@ pub(super) fn prepare(nodev: bool) -> Result<OwnedFd> {
 /// Adds the devices of an unconfined container. `loops`: the first free loop device, if the kernel has them.
 pub(super) fn add_insecure(dev: &OwnedFd, loops: Option<u32>) -> Result<()> {
     rustix::fs::mkdirat(dev, "net", Mode::from_raw_mode(0o755)).doing("make /dev/net")?;
-    for (name, major, minor) in INSECURE {
+    for (name, major, minor) in INSECURE_DEVICES {
         node(dev, name, FileType::CharacterDevice, major, minor)?;
     }
-    for minor in 0..=loops.unwrap_or(0) + SPARE_LOOPS {
-        node(dev, &format!("loop{minor}"), FileType::BlockDevice, LOOP_MAJOR, minor)?;
+    for minor in 0..=loops.unwrap_or(0) + LOOPS.1 {
+        node(dev, &format!("loop{minor}"), FileType::BlockDevice, LOOPS.0, minor)?;
     }
     Ok(())
 }

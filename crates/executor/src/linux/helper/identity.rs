@@ -5,17 +5,17 @@ use std::os::fd::AsFd;
 use rustix::fs::{Gid, Uid};
 use rustix::thread::{CapabilitySet, CapabilitySets};
 
+use super::super::walk::{Make, walk};
 use super::super::wire::Failure;
 use super::super::{seccomp, sys};
 use super::failure::{Doing, Result};
-use super::walk::{Make, walk};
 use crate::user::{self, ResolvedUser, UserFiles};
 
 /// Most bytes of `/etc/passwd` and `/etc/group`.
 const MAX_USER_FILE: u64 = 10 << 20;
 
 /// Resolves `spec` in `root`; the home folder comes along if it is wanted.
-pub(super) fn resolve(
+pub(in crate::linux) fn resolve(
     root: impl AsFd,
     spec: &str,
     want_home: bool,

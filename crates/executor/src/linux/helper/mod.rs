@@ -13,11 +13,11 @@
 
 mod container;
 mod devices;
+mod external;
 mod failure;
 mod identity;
 mod kernel_files;
 mod process;
-mod walk;
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,13 +29,18 @@ use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::process::{DumpableBehavior, Pid, PidfdFlags, Signal, WaitOptions};
 use rustix::thread::{ThreadNameSpaceType, UnshareFlags};
 
-use super::wire::{INTO_CGROUP, Kind, NODEV, PACKET, Packet, SANDBOX};
+use super::wire::{HOST, INTO_CGROUP, Kind, NODEV, PACKET, Packet, SANDBOX};
 use super::{mount, pass, sys};
 
+pub(super) use identity::resolve as resolve_user;
 pub(super) use process::resource;
 
 /// The name of the helper process, and its `argv[0]`.
 pub(super) const NAME: &str = "kiln-runtime";
+
+/// Its first argument: it leaves the host's mounts, or stays among them.
+pub(super) const OWN_MODE: &str = "container";
+pub(super) const HOST_MODE: &str = "host";
 
 /// Device nodes that every container has: name, major and minor number.
 pub(super) const DEVICES: [(&str, u32, u32); 6] =
@@ -156,11 +161,16 @@ impl Zygote {
         let mut fds = fds.into_iter();
         let socket = fds.next().ok_or(io::ErrorKind::InvalidInput)?;
         let cgroup = if flags & INTO_CGROUP == 0 { None } else { fds.next() };
-        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+        let host = flags & HOST != 0;
+        let own = if host { 0 } else { libc::CLONE_NEWIPC | libc::CLONE_NEWUTS };
+        let namespaces = libc::CLONE_NEWPID | libc::CLONE_NEWNS | own;
         match sys::clone(namespaces as u64, cgroup.as_ref().map(AsFd::as_fd))? {
             sys::Cloned::Parent { pid, pidfd } => Ok((pid, pidfd)),
             sys::Cloned::Child => {
                 keep_only(&[socket.as_fd()]);
+                if host {
+                    external::main(&socket);
+                }
                 container::main(&socket, flags & SANDBOX != 0, flags & NODEV != 0)
             }
         }

@@ -8,10 +8,10 @@ use rustix::fs::{CWD, Mode, OFlags};
 use rustix::process::{Resource, Rlimit, Signal};
 use rustix::pty::OpenptFlags;
 
+use super::super::walk::{Make, walk};
 use super::super::wire::{self, Failure, ProcessSetup, Reply, Stub};
 use super::super::{mount, sys};
 use super::failure::{Doing, Result};
-use super::walk::{Make, walk};
 use super::{devices, identity};
 use crate::user::ResolvedUser;
 
@@ -28,6 +28,8 @@ pub(super) struct Launch<'a> {
     /// `/dev`, if its console has to be made.
     pub(super) dev: Option<OwnedFd>,
     pub(super) stubs: Vec<Stub>,
+    /// The program is trusted: it keeps what the helper has.
+    pub(super) trusted: bool,
 }
 
 /// Runs the program; the current root is the container's. Comes back only with an error that was not told yet.
@@ -40,7 +42,7 @@ pub(super) fn launch(launch: Launch<'_>) -> Failure {
 
 impl<'a> Launch<'a> {
     fn prepare(self) -> Result<Program<'a>> {
-        let Self { socket, setup, sandbox, user, home, mut fds, dev, stubs } = self;
+        let Self { socket, setup, sandbox, user, home, mut fds, dev, stubs, trusted } = self;
         rustix::process::setsid().doing("start a session")?;
         let terminal = if setup.tty { Some(terminal(dev.as_ref())?) } else { None };
         match &terminal {
@@ -67,7 +69,9 @@ impl<'a> Launch<'a> {
             .doing("answer the daemon")?;
         drop(terminal);
         sys::cloexec_from(3).doing("close descriptors")?;
-        identity::assume(&user, sandbox)?;
+        if !trusted {
+            identity::assume(&user, sandbox)?;
+        }
         // The change of user has cleared it.
         rustix::process::set_parent_process_death_signal(Some(Signal::KILL))
             .doing("tie the process to the helper")?;
@@ -186,7 +190,7 @@ fn limits(limits: &[(String, i64, i64)]) -> Result<()> {
 }
 
 /// The kernel's limit of that name.
-pub(in super::super) fn resource(name: &str) -> Option<Resource> {
+pub(in crate::linux) fn resource(name: &str) -> Option<Resource> {
     Some(match name {
         "as" => Resource::As,
         "core" => Resource::Core,

@@ -10,9 +10,12 @@
 //! A tree is a binary search over ranges of numbers with one outcome each: seven comparisons decide a call, where the
 //! usual list of comparisons takes up to four hundred. The program depends on the architecture only, so it is made once.
 
+mod rules;
 mod table;
 
 use std::sync::OnceLock;
+
+pub(super) use rules::{SyscallRules, rules};
 
 /// What is done about a system call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

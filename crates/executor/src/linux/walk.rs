@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::super::wire::{Stub, Times};
+use super::wire::{Stub, Times};
 
 /// The magic number of procfs.
 pub(super) const PROC: i64 = 0x9fa0;

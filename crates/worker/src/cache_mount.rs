@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::{Arc, Weak};
 use std::time::Duration;
 
+use kiln_fstree::Root;
 use kiln_store::{MountSpec, Stack};
 use tokio::sync::{Mutex, Notify};
 
@@ -155,6 +156,6 @@ impl Worker {
     fn fill(&self, mutable: &MutableRef, base: &Unpacked) -> Result<(), Error> {
         let snapshots = &**self.store().snapshots();
         let change = Change { lower: Stack::default(), upper: base.stack().clone() };
-        transfer(mutable.id(), snapshots, &change, mutable.snapshot(), false)
+        transfer(mutable.id(), snapshots, &change, &Root::open(snapshots.path(mutable.snapshot()))?)
     }
 }

@@ -1,17 +1,16 @@
 //! Putting merges and differences together on disk.
 //!
-//! With overlay both are nothing but a stack of layers that are there already, unless
-//!
-//! - a layer above the first parent has an opaque folder: it would hide what the merge has below, while it must hide only
-//!   what its own ref had there. Such a layer is written anew with a whiteout for each name;
-//! - the lower side of a difference is not what the upper one stands on: then the trees are compared.
+//! With overlay both are, as far as possible, nothing but a stack of layers that are there already. A layer that deletes
+//! something cannot be taken elsewhere as it is: an opaque folder would hide more than it should, and a whiteout of a name
+//! that is not below shows when its folder is listed. What such a layer changes is carried out on the stack so far, in a
+//! new layer on top, where overlay itself writes the whiteouts that are needed. So are differences whose sides do not
+//! stand on one another; there the trees are compared.
 //!
 //! With native snapshots a copy of the first parent takes all changes of the others.
 
-use std::collections::HashSet;
 use std::sync::Arc;
 
-use kiln_fstree::Root;
+use kiln_fstree::{Dir, Kind, Root};
 use kiln_layer::{ApplyOptions, Compression, DiffOptions, Settings, diff};
 use kiln_store::{Active, SnapshotId, SnapshotInfo, Snapshotter, SnapshotterKind, Stack};
 
@@ -49,144 +48,113 @@ pub(crate) async fn assemble(node: &Arc<Node>) -> Result<(), Error> {
     .await?
 }
 
-fn overlay(node: &Node, snapshots: &dyn Snapshotter) -> Result<(Stack, Vec<Active>), Error> {
-    let mut made = Vec::new();
-    let mut stack = Stack::default();
-    match &node.parents {
-        Parents::Merge(parents) => {
-            for (n, parent) in parents.iter().enumerate() {
-                let mut above = Worker::stack_of(parent)?;
-                if n > 0 {
-                    make_explicit(node, snapshots, &mut above, &mut made)?;
-                }
-                stack = above.over(&stack);
-            }
-            // The same layer twice is the same as once, at its upper place; and the kernel refuses it.
-            let mut seen = HashSet::new();
-            stack.0.retain(|id| seen.insert(id.clone()));
+/// What a merge or difference begins with, and the layers that come upon it.
+fn parts(node: &Arc<Node>) -> Result<(Stack, Vec<Arc<Node>>), Error> {
+    let Parents::Merge(parents) = &node.parents else { return Ok((Stack::default(), flatten(node))) };
+    let (first, rest) = parents.split_first().ok_or_else(|| Error::Gone(node.id.clone()))?;
+    let mut so_far = flatten(first);
+    let begun = so_far.len();
+    for parent in rest {
+        let layers = flatten(parent);
+        // What stands on all that there is brings only what it has above.
+        let again = layers.len() >= so_far.len() && so_far.iter().zip(&layers).all(|(a, b)| a.id == b.id);
+        let skip = if again { so_far.len() } else { 0 };
+        so_far.extend(layers.into_iter().skip(skip));
+    }
+    Ok((Worker::stack_of(first)?, so_far.split_off(begun)))
+}
+
+fn overlay(node: &Arc<Node>, snapshots: &dyn Snapshotter) -> Result<(Stack, Vec<Active>), Error> {
+    let (mut stack, layers) = parts(node)?;
+    let mut made: Vec<Active> = Vec::new();
+    for layer in layers {
+        if let Some(own) = movable(&layer, &stack)? {
+            stack = Stack::single(own).over(&stack);
+            continue;
         }
-        Parents::Diff { lower, upper } => {
-            let of =
-                |node: &Option<Arc<Node>>| node.as_deref().map_or(Ok(Stack::default()), Worker::stack_of);
-            let (lower, upper) = (of(lower)?, of(upper)?);
-            if let Some(above) = upper.0.strip_suffix(lower.0.as_slice()) {
-                // Opaque folders hide nothing here, but would when this is merged: they become explicit now, while it
-                // is known what they stand on.
-                let mut whole = Stack(above.to_vec()).over(&lower);
-                make_explicit(node, snapshots, &mut whole, &mut made)?;
-                whole.0.truncate(above.len());
-                stack = whole;
-            } else {
-                let active = snapshots.prepare(&Stack::default())?;
-                transfer(&node.id, snapshots, &Change { lower, upper }, active.id(), true)?;
-                stack = Stack::single(active.id().clone());
-                made.push(active);
-            }
+        // Several changes in a row go into one new layer.
+        if made.last().is_none_or(|last| stack.0.first() != Some(last.id())) {
+            let active = snapshots.prepare(&stack)?;
+            stack = snapshots.stack(active.id(), &stack);
+            made.push(active);
         }
-        Parents::None | Parents::Layer(_) => return Err(Error::Kind(node.id.clone(), "a layer")),
+        if let Some(active) = made.last() {
+            let dest = snapshots.writable(active.id(), active.base())?.open()?;
+            transfer(&node.id, snapshots, &change_of(&layer)?, &dest)?;
+        }
     }
     Ok((stack, made))
 }
 
-/// Replaces the layers of `stack` that have opaque folders.
-fn make_explicit(
-    node: &Node,
-    snapshots: &dyn Snapshotter,
-    stack: &mut Stack,
-    made: &mut Vec<Active>,
-) -> Result<(), Error> {
-    for n in 0..stack.0.len() {
-        let id = stack.0[n].clone();
-        let info = node.worker.store.change(|tx| tx.snapshot(&id))?;
-        let below = Stack(stack.0[n + 1..].to_vec());
-        // The lowest layer has nothing to hide.
-        if below.0.is_empty() || info.is_none_or(|info| !info.whiteouts) {
-            continue;
-        }
-        if has_opaque_folder(Root::open(snapshots.path(&id))?.dir())? {
-            let active = snapshots.prepare(&Stack::default())?;
-            let upper = Stack::single(id).over(&below);
-            transfer(&node.id, snapshots, &Change { lower: below, upper }, active.id(), true)?;
-            stack.0[n] = active.id().clone();
-            made.push(active);
-        }
+/// The own snapshot of a layer that means the same on any other layers.
+fn movable(layer: &Node, stack: &Stack) -> Result<Option<SnapshotId>, Error> {
+    let store = &layer.worker.store;
+    let own = match &layer.parents {
+        Parents::None | Parents::Layer(_) => layer.with(|record| record.snapshot.clone()),
+        Parents::Merge(_) | Parents::Diff { .. } => None,
+    };
+    // The kernel refuses a layer twice.
+    let Some(own) = own.filter(|own| !stack.0.contains(own)) else { return Ok(None) };
+    let may_delete = store.change(|tx| tx.snapshot(&own))?.is_none_or(|info| info.whiteouts);
+    if may_delete && deletes(Root::open(store.snapshots().path(&own))?.dir())? {
+        return Ok(None);
     }
-    Ok(())
+    Ok(Some(own))
 }
 
-/// Whether a folder in the layer hides what is below it.
-fn has_opaque_folder(dir: &kiln_fstree::Dir) -> Result<bool, Error> {
+/// Whether the layer in `dir` has whiteouts or opaque folders.
+fn deletes(dir: &Dir) -> Result<bool, Error> {
     let io = |source| kiln_fstree::Error::Io { op: "list", path: "/".into(), source };
     let mut todo = vec![dir.try_clone().map_err(io)?];
     while let Some(dir) = todo.pop() {
-        if dir.xattrs_self().map_err(io)?.iter().any(|(name, value)| is_opaque(name, value)) {
+        if dir.xattrs_self().map_err(io)?.get("trusted.overlay.opaque").is_some_and(|value| value == "y") {
             return Ok(true);
         }
         for entry in dir.list().map_err(io)? {
-            let is_dir = match entry.kind {
-                Some(kind) => kind == kiln_fstree::Kind::Dir,
-                None => dir.stat(&entry.name).map_err(io)?.is_dir(),
+            let kind = match entry.kind {
+                Some(kind) => kind,
+                None => dir.stat(&entry.name).map_err(io)?.kind,
             };
-            if is_dir {
-                todo.push(dir.open_dir(&entry.name).map_err(io)?);
+            match kind {
+                Kind::Dir => todo.push(dir.open_dir(&entry.name).map_err(io)?),
+                Kind::CharDevice if dir.stat(&entry.name).map_err(io)?.device == (0, 0) => return Ok(true),
+                _ => {}
             }
         }
     }
     Ok(false)
 }
 
-fn is_opaque(name: &str, value: &[u8]) -> bool {
-    name == "trusted.overlay.opaque" && value == b"y"
-}
-
 fn native(node: &Arc<Node>, snapshots: &dyn Snapshotter) -> Result<(Stack, Vec<Active>), Error> {
-    let mut all = Vec::new();
-    let base = match &node.parents {
-        Parents::Merge(parents) => {
-            let (first, rest) = parents.split_first().ok_or_else(|| Error::Gone(node.id.clone()))?;
-            for layer in rest.iter().flat_map(flatten) {
-                all.push(change_of(&layer)?);
-            }
-            Worker::stack_of(first)?
-        }
-        _ => {
-            for layer in flatten(node) {
-                all.push(change_of(&layer)?);
-            }
-            Stack::default()
-        }
-    };
+    let (base, layers) = parts(node)?;
     let active = snapshots.prepare(&base)?;
-    for change in &all {
-        transfer(&node.id, snapshots, change, active.id(), false)?;
+    let dest = Root::open(snapshots.path(active.id()))?;
+    for layer in layers {
+        transfer(&node.id, snapshots, &change_of(&layer)?, &dest)?;
     }
     Ok((snapshots.stack(active.id(), &base), vec![active]))
 }
 
-/// Carries out in the folder of `target` what `change` changes: writes it as a layer and unpacks that, deletions as
-/// whiteouts of `overlay` or carried out. Errors are about `node`.
+/// Carries out in the tree `dest` what `change` changes: writes it as a layer and unpacks that. Errors are about `what`.
 pub(crate) fn transfer(
-    node: &dyn std::fmt::Display,
+    what: &dyn std::fmt::Display,
     snapshots: &dyn Snapshotter,
     change: &Change,
-    target: &SnapshotId,
-    overlay: bool,
+    dest: &Root,
 ) -> Result<(), Error> {
     let lower = snapshots.view(&change.lower)?.open()?;
     let upper = snapshots.view(&change.upper)?.open()?;
-    let dest = Root::open(snapshots.path(target))?;
-    let options = if overlay { ApplyOptions::overlay() } else { ApplyOptions::native() };
     let (reader, pipe) =
         std::io::pipe().map_err(|source| kiln_fstree::Error::Io { op: "pipe", path: "/".into(), source })?;
     let settings =
         DiffOptions { settings: Settings::from(Compression::Uncompressed), ..DiffOptions::default() };
     std::thread::scope(|scope| {
         let writer = scope.spawn(move || diff::trees(Some(&lower), &upper, pipe, &settings).map(drop));
-        let applied = kiln_layer::apply(reader, &dest, &options);
+        let applied = kiln_layer::apply(reader, dest, &ApplyOptions::native());
         let written =
             writer.join().map_err(|_| Error::Task("the thread that compares trees panicked".into()))?;
         // A reader that failed breaks the writer's pipe: its own error tells more.
-        applied.map_err(Error::layer(node))?;
-        written.map_err(Error::layer(node))
+        applied.map_err(Error::layer(what))?;
+        written.map_err(Error::layer(what))
     })
 }

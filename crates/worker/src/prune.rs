@@ -149,10 +149,10 @@ impl Worker {
             let with_children: HashSet<&RefId> =
                 left.values().flat_map(|l| l.record.parents.iter()).collect();
             let eligible = |l: &&Listed| {
-                !l.live
-                    && !with_children.contains(&l.id)
-                    && !refused.contains(&l.id)
-                    && wanted(l, options, filter, cut)
+                let mut both = std::iter::once(&l.id).chain(&l.record.twin);
+                let unused =
+                    !l.live && !refused.contains(&l.id) && !both.any(|id| with_children.contains(id));
+                unused && wanted(l, options, filter, cut)
             };
             let mut candidates: Vec<DiskRecord> =
                 left.values().filter(eligible).map(|l| l.describe(0)).collect();

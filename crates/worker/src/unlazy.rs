@@ -14,6 +14,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::StreamExt;
@@ -28,6 +29,9 @@ use crate::node::Node;
 use crate::record::lease;
 use crate::worker::Inner;
 use crate::{Error, ImmutableRef, Parents, Unpacked, merge};
+
+/// How long a transfer waits for one of the same blob that was given up.
+const GIVEN_UP: Duration = Duration::from_secs(10);
 
 /// Why a provider could not give a blob.
 pub type ProviderError = Box<dyn std::error::Error + Send + Sync>;
@@ -407,7 +411,19 @@ impl Transfer {
     async fn begin(node: &Arc<Node>, blob: &Descriptor) -> Result<Self, Error> {
         let content = node.worker.store.content().clone();
         let key = format!("blob/{}", blob.digest);
-        let mut ingest = tokio::task::spawn_blocking(move || content.resume(&key)).await??;
+        let resume = move || {
+            // A transfer that was given up a moment ago may still be writing its last bytes.
+            let start = Instant::now();
+            loop {
+                match content.resume(&key) {
+                    Err(kiln_store::Error::IngestBusy(_)) if start.elapsed() < GIVEN_UP => {
+                        std::thread::sleep(Duration::from_millis(5));
+                    }
+                    outcome => return outcome,
+                }
+            }
+        };
+        let mut ingest = tokio::task::spawn_blocking(resume).await??;
         if ingest.offset() > blob.size {
             ingest.restart()?;
         }
@@ -435,17 +451,23 @@ impl Transfer {
             let (blob, providers) = (blob.clone(), Arc::clone(providers));
             tokio::task::spawn_blocking(move || write(&node, &blob, ingest, receiver, &progress, &*providers))
         };
-        if offset < blob.size {
-            let mut stream = provider.open(&blob, offset).await.map_err(failed)?;
-            while let Some(bytes) = stream.next().await {
-                if sender.send(bytes.map_err(failed)?).await.is_err() {
-                    // The writer has failed and says why.
-                    break;
+        let sent = async {
+            if offset < blob.size {
+                let mut stream = provider.open(&blob, offset).await.map_err(failed)?;
+                while let Some(bytes) = stream.next().await {
+                    if sender.send(bytes.map_err(failed)?).await.is_err() {
+                        // The writer has failed and says why.
+                        break;
+                    }
                 }
             }
+            Ok(())
         }
+        .await;
         drop(sender);
-        writer.await??;
+        // What came before an error is kept for a later try: it must be written before anybody looks at it.
+        let written = writer.await?;
+        sent.and(written)?;
         drop(ending);
         Ok(())
     }

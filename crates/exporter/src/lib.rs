@@ -20,6 +20,7 @@ mod push;
 pub mod source;
 #[cfg(all(test, unix))]
 mod tests;
+mod worker;
 
 pub use annotations::{AnnotationSet, Annotations};
 pub use attestation::Attestation;
@@ -31,3 +32,4 @@ pub use images::{Image, Images};
 pub use options::{ArchiveOptions, FileOptions, ImageOptions, StoreOptions};
 pub use push::Push;
 pub use source::{Layer, LayerWish, ResultPlatform, ResultRef, Source, Tree};
+pub use worker::WorkerRef;

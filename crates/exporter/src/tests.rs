@@ -61,12 +61,14 @@ impl ResultRef for Folder {
     }
 }
 
+type Blobs = Vec<(Digest, Vec<u8>)>;
+
 /// Keeps what it is sent.
 #[derive(Clone, Default)]
 struct Memory {
     file: Arc<Mutex<Vec<u8>>>,
     response: Arc<Mutex<BTreeMap<String, String>>>,
-    blobs: Arc<Mutex<Vec<(Digest, Vec<u8>)>>>,
+    blobs: Arc<Mutex<Blobs>>,
     trees: Arc<Mutex<Vec<diffcopy::Tree>>>,
 }
 

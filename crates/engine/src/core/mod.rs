@@ -6,11 +6,15 @@
 //! a message.
 
 mod edge;
+mod finished;
 mod jobs;
 mod load;
 mod node;
+mod outcome;
+mod run;
 mod same;
 mod search;
+mod why;
 mod work;
 
 use std::collections::{HashMap, HashSet, VecDeque};
@@ -30,7 +34,7 @@ use node::Node;
 use same::SameIndex;
 use work::Task;
 
-pub(crate) use work::{Outcome as TaskOutcome, TaskId};
+pub(crate) use work::{End, TaskId};
 
 pub(crate) type NodeId<D> = Id<Node<D>>;
 pub(crate) type EdgeId<D> = Id<EdgeState<D>>;
@@ -48,7 +52,7 @@ pub(crate) enum Msg<D: Domain> {
     /// Nobody waits any more.
     Cancel(Ticket),
     /// A task ended.
-    Finished(TaskId, TaskOutcome<D>),
+    Finished(TaskId, End<D>),
     /// For tests: how much is in the tables.
     #[cfg(test)]
     Census(oneshot::Sender<Census>),
@@ -154,7 +158,7 @@ impl<D: Domain> Core<D> {
             Msg::Close { job, done } => self.close(job, done),
             Msg::Build(request) => self.build(*request),
             Msg::Cancel(ticket) => self.cancel(ticket),
-            Msg::Finished(task, outcome) => self.finished(task, outcome),
+            Msg::Finished(task, end) => self.finished(task, end),
             #[cfg(test)]
             Msg::Census(reply) => {
                 let census = Census {

@@ -7,7 +7,7 @@
 //!
 //! The test is itself tested: [`Broken`] lists engines that are wrong in one place each, and each must be caught.
 //!
-//! `KILN_FUZZ_SEEDS=from..to` runs other seeds than the usual ones.
+//! `KILN_FUZZ_SEEDS=from..to` runs other seeds than the usual ones; `KILN_FUZZ_SHOW=1` tells what happens.
 
 mod naive;
 mod run;

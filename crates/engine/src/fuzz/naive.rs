@@ -23,8 +23,8 @@ pub(super) fn values(
     at: usize,
 ) -> Option<BTreeSet<Outputs>> {
     let mut all: Vec<Option<BTreeSet<Outputs>>> = Vec::new();
-    for at in 0..=at {
-        let value = of_vertex(universe, world, ignore[at], round, at, &all);
+    for (at, ignore) in ignore.iter().enumerate().take(at + 1) {
+        let value = of_vertex(universe, world, *ignore, round, at, &all);
         all.push(value);
     }
     all.pop()?

@@ -9,13 +9,18 @@ use crate::fuzz::world::{Rng, Universe};
 use crate::fuzz::{Broken, naive};
 use crate::sync::lock;
 use crate::tests::fake::{Counting, Fake, World};
-use crate::{CacheStore, Edge, Engine, Event, Graph, Job, SolveCause, SolveError, VertexEvent};
+use crate::{
+    CacheStore, Decision, Edge, Engine, Event, Graph, Job, ProgressSink, SolveCause, SolveError, VertexEvent,
+};
 
 /// How often the test may yield before it is said to hang.
 const PATIENCE: usize = 100_000;
 
 /// The first thing that went wrong.
 type Complaints = Arc<Mutex<Option<String>>>;
+
+/// Decisions by edge and time.
+type Judged = Arc<Mutex<HashSet<(Edge, SystemTime)>>>;
 
 fn complain(complaints: &Complaints, what: impl FnOnce() -> String) {
     lock(complaints).get_or_insert_with(what);
@@ -55,33 +60,30 @@ async fn play(seed: u64, broken: Option<Broken>) -> Result<(), String> {
     let store = Counting::new("main");
     store.yields.store(rng.below(3), Ordering::SeqCst);
     let engine = Engine::broken(store.clone(), broken);
-    if std::env::var("KILN_FUZZ_SHOW").is_ok() {
-        for (at, node) in universe.nodes.iter().enumerate() {
-            println!(
-                "v{at}: {:?} {:?} seed {} outputs {} impure {} yields {}",
-                node.inputs,
-                node.function.maps,
-                node.function.seed,
-                node.function.outputs,
-                node.function.impure.is_some(),
-                node.yields
-            );
-        }
+    let show = std::env::var("KILN_FUZZ_SHOW").is_ok();
+    for (at, node) in universe.nodes.iter().enumerate().filter(|_| show) {
+        println!("v{at}: {node:?}");
     }
     let complaints = Complaints::default();
+    let imported = Counting::new("imported");
     for round in 0..3 {
         world.round.store(round, Ordering::SeqCst);
-        let lossy = rng.one_in(3);
+        let (lossy, ignoring) = (rng.one_in(3), rng.one_in(2));
+        let judges = !ignoring && (!lossy || universe.nodes.iter().all(|n| n.function.impure.is_none()));
         store.lose_one_in.store(if lossy { 3 } else { 0 }, Ordering::SeqCst);
         universe.nodes.iter().for_each(|n| n.fails.store(rng.one_in(25), Ordering::SeqCst));
         let stage = Stage {
             universe: &universe,
             world: &world,
             store: &store,
+            imported: &imported,
             engine: &engine,
             round,
             complaints: &complaints,
             judged: Arc::default(),
+            show,
+            ignoring,
+            judges,
         };
         let jobs: Vec<_> = (0..1 + rng.below(4)).map(|_| stage.play_job(Rng::new(rng.next()))).collect();
         futures::future::join_all(jobs).await;
@@ -92,8 +94,11 @@ async fn play(seed: u64, broken: Option<Broken>) -> Result<(), String> {
         if let Some(what) = lock(&complaints).take() {
             return Err(format!("round {round}: {what}"));
         }
+        if round == 0 {
+            imported.copy(&store).await;
+        }
         for id in store.inner.record_ids() {
-            if rng.one_in(4) {
+            if rng.one_in(3) {
                 store.inner.forget(&id);
             }
         }
@@ -106,10 +111,17 @@ struct Stage<'a> {
     universe: &'a Universe,
     world: &'a Arc<World>,
     store: &'a Arc<Counting>,
+    imported: &'a Arc<Counting>,
     engine: &'a Engine<Fake>,
     round: usize,
     complaints: &'a Complaints,
-    judged: Arc<Mutex<HashSet<(Edge, SystemTime)>>>,
+    judged: Judged,
+    show: bool,
+    /// Whether some jobs ignore the cache.
+    ignoring: bool,
+    /// Whether decisions to run are checked. Not where a vertex may get a second result while another job still has
+    /// its first: what follows from the second is no match for that job, though the definition leads there.
+    judges: bool,
 }
 
 /// A job with what it was told.
@@ -119,66 +131,89 @@ struct Told {
     ignore: Vec<bool>,
     salt: usize,
     began: usize,
-    vertices: Arc<Mutex<HashMap<String, VertexEvent>>>,
+    ear: Arc<Ear>,
+}
+
+/// Listens to a job's events.
+struct Ear {
+    label: Option<String>,
+    graph: Arc<Graph<Fake>>,
+    store: Arc<Counting>,
+    complaints: Complaints,
+    /// The decisions that were judged, when they are to be.
+    judged: Option<Judged>,
+    vertices: Mutex<HashMap<String, VertexEvent>>,
+}
+
+impl ProgressSink for Ear {
+    fn event(&self, event: Event) {
+        match event {
+            Event::Vertex(v) => {
+                if v.completed.is_some() && v.started.is_none() {
+                    complain(&self.complaints, || format!("{} completed before it started", v.name));
+                }
+                lock(&self.vertices).insert(v.digest.to_string(), v);
+            }
+            Event::Decision(d) => self.judge(&d),
+            _ => {}
+        }
+    }
+}
+
+impl Ear {
+    /// A job that comes late is told of old decisions, which are not to be judged by what is there now.
+    fn judge(&self, decision: &Decision) {
+        if let Some(label) = &self.label {
+            println!("{label}: {} {:?} {:?}", decision.name, decision.outcome, decision.inputs);
+        }
+        let Some(judged) = &self.judged else { return };
+        if !lock(judged).insert((decision.edge.clone(), decision.time)) {
+            return;
+        }
+        if let Err(what) = naive::may_run(decision, &self.graph, &[&*self.store as &dyn CacheStore<Fake>]) {
+            complain(&self.complaints, || what);
+        }
+    }
 }
 
 impl Stage<'_> {
-    fn open(&self, salt: usize, ignore: Vec<bool>) -> Told {
+    fn open(&self, salt: usize, ignore: Vec<bool>, imports: bool) -> Told {
         let graph = Arc::new(self.universe.graph(self.world, salt, &ignore));
-        let vertices = Arc::new(Mutex::new(HashMap::new()));
-        let (seen, plan, store) = (vertices.clone(), graph.clone(), self.store.clone());
-        let (complaints, judged) = (self.complaints.clone(), self.judged.clone());
-        let show = std::env::var("KILN_FUZZ_SHOW").is_ok();
-        let (began, round) = (self.world.tick(), self.round);
-        if show {
-            println!("round {round}: job {began} salt {salt} ignores {ignore:?}");
+        let began = self.world.tick();
+        if self.show {
+            println!("round {}: job {began} salt {salt} imports {imports} ignores {ignore:?}", self.round);
         }
-        let sink = move |event: Event| match event {
-            Event::Decision(d)
-                if show && {
-                    println!(
-                        "round {round}: job {began}: {} {:?} {:?}",
-                        d.name,
-                        d.outcome,
-                        d.inputs.iter().map(|i| (i.matches, &i.content)).collect::<Vec<_>>()
-                    );
-                    false
-                } => {}
-            Event::Vertex(v) => {
-                if v.completed.is_some() && v.started.is_none() {
-                    complain(&complaints, || format!("{} completed before it started", v.name));
-                }
-                lock(&seen).insert(v.digest.to_string(), v);
-            }
-            // A job that comes late is told of old decisions, which are not to be judged by what is there now.
-            Event::Decision(d) if lock(&judged).insert((d.edge.clone(), d.time)) => {
-                if let Err(what) = naive::may_run(&d, &plan, &[&*store as &dyn CacheStore<Fake>]) {
-                    complain(&complaints, || what);
-                }
-            }
-            _ => {}
-        };
-        let job = self.engine.new_job("job", "job", Vec::new(), Arc::new(sink));
-        Told { job, graph, ignore, salt, began, vertices }
+        let ear = Arc::new(Ear {
+            label: self.show.then(|| format!("round {}: job {began}", self.round)),
+            graph: graph.clone(),
+            store: self.store.clone(),
+            complaints: self.complaints.clone(),
+            judged: self.judges.then(|| self.judged.clone()),
+            vertices: Mutex::default(),
+        });
+        let stores: Vec<Arc<dyn CacheStore<Fake>>> =
+            if imports { vec![self.imported.clone()] } else { Vec::new() };
+        let job = self.engine.new_job("job", "job", stores, ear.clone());
+        Told { job, graph, ignore, salt, began, ear }
     }
 
     async fn play_job(&self, mut rng: Rng) {
         rest(rng.below(60)).await;
-        let ignoring = rng.one_in(3);
+        let ignoring = self.ignoring && rng.one_in(2);
         let ignore = self.universe.nodes.iter().map(|_| ignoring && rng.one_in(3)).collect();
-        let told = self.open(rng.below(2), ignore);
+        let told = self.open(rng.below(2), ignore, rng.one_in(3));
         let builds: Vec<_> =
             (0..1 + rng.below(3)).map(|_| self.play_build(&told, Rng::new(rng.next()))).collect();
         futures::future::join_all(builds).await;
         rest(rng.below(20)).await;
-        let vertices = told.vertices.clone();
+        let ear = told.ear.clone();
         match rng.one_in(2) {
             true => told.job.close().await,
             false => drop(told.job),
         }
         self.settle().await;
         let open: Vec<String> = {
-            let vertices = lock(&vertices);
+            let vertices = lock(&ear.vertices);
             let open = vertices.values().filter(|v| v.started.is_some() && v.completed.is_none());
             open.map(|v| v.name.to_string()).collect()
         };
@@ -214,13 +249,6 @@ impl Stage<'_> {
         if let Some(values) = values
             && !values.iter().any(|v| v[output] == parts)
         {
-            if std::env::var("KILN_FUZZ_SHOW").is_ok() {
-                for at in 0..=at {
-                    let values = naive::values(self.universe, self.world, &told.ignore, self.round, at);
-                    println!("round {}: values of v{at} for {}: {values:?}", self.round, told.began);
-                }
-                println!("round runs {:?}", lock(&self.world.runs));
-            }
             complain(self.complaints, || format!("v{at}:{output} is none of {} right values", values.len()));
         }
     }
@@ -237,6 +265,13 @@ impl Stage<'_> {
             }
             _ => complain(self.complaints, || format!("an error out of nothing: {error}")),
         }
+    }
+
+    async fn something_runs(&self, patience: usize) {
+        while self.world.running.load(Ordering::SeqCst) == 0 {
+            rest(1).await;
+        }
+        rest(patience).await;
     }
 
     async fn settle(&self) {
@@ -256,8 +291,8 @@ impl Stage<'_> {
         }
         let (running, live) =
             (self.world.running.load(Ordering::SeqCst), self.world.live.load(Ordering::SeqCst));
-        if running != 0 || live != self.store.inner.results() as isize {
-            let kept = self.store.inner.results();
+        let kept = self.store.kept().union(&self.imported.kept()).count();
+        if running != 0 || live != kept as isize {
             complain(self.complaints, || format!("{running} ops run, {live} values live, {kept} are kept"));
         }
         if let Some(twice) = lock(&self.world.twice).take() {
@@ -270,7 +305,7 @@ impl Stage<'_> {
         self.universe.nodes.iter().for_each(|n| n.fails.store(false, Ordering::SeqCst));
         let at = rng.below(self.universe.nodes.len());
         for salt in [0, 1, 0] {
-            let told = self.open(salt, vec![false; self.universe.nodes.len()]);
+            let told = self.open(salt, vec![false; self.universe.nodes.len()], false);
             let edge = Edge::new(self.universe.digest(at, salt), 0);
             let graph = Graph::new(told.graph.vertices().to_vec()).unwrap();
             let before = lock(&self.world.runs).len();
@@ -291,21 +326,22 @@ impl Stage<'_> {
     /// A build that is dropped leaves nothing running, though its job stays.
     async fn check_cancel(&self, rng: &mut Rng) {
         let at = rng.below(self.universe.nodes.len());
-        let told = self.open(0, vec![true; self.universe.nodes.len()]);
+        let told = self.open(0, vec![true; self.universe.nodes.len()], false);
         let graph = Graph::new(told.graph.vertices().to_vec()).unwrap();
         let build = told.job.build(graph, Edge::new(self.universe.digest(at, told.salt), 0));
-        let patience = rng.below(40);
+        let patience = rng.below(4);
         tokio::select! {
             biased;
             _ = build => {}
-            () = rest(patience) => {}
+            () = self.something_runs(patience) => {}
         }
-        let before = lock(&self.world.runs).len();
+        rest(10).await;
+        let before = lock(&self.world.ran).len();
         rest(60).await;
-        let (running, begun) =
-            (self.world.running.load(Ordering::SeqCst), lock(&self.world.runs).len() - before);
-        if running != 0 || begun > 1 {
-            complain(self.complaints, || format!("{running} ops run, {begun} began that nobody wants"));
+        let running = self.world.running.load(Ordering::SeqCst);
+        let began = lock(&self.world.ran).len() - before;
+        if running + began != 0 {
+            complain(self.complaints, || format!("{running} ops run, {began} began that nobody wants"));
         }
         told.job.close().await;
     }

@@ -122,7 +122,8 @@ impl Universe {
                     impure: impure.then_some(counter),
                 }
             };
-            nodes.push(Node { function, inputs, yields: rng.below(4), fails: Arc::default() });
+            let yields = if rng.one_in(4) { 30 } else { rng.below(4) };
+            nodes.push(Node { function, inputs, yields, fails: Arc::default() });
         }
         // Vertices that differ, and mean the same.
         if rng.one_in(2) {

@@ -258,7 +258,7 @@ async fn an_imported_cache_hits_and_is_kept() {
     let (bench, other) = (Bench::new(), Bench::new());
     chain(&other).build(&other.job(), "top").await.unwrap();
     let imported = Counting::new("imported");
-    copy_store(&other.store, &imported).await;
+    imported.copy(&other.store).await;
     let stores: Vec<Arc<dyn CacheStore<_>>> = vec![imported.clone()];
     let job = bench.engine.new_job("job", "job", stores, Arc::new(|_: Event| {}));
     chain(&bench).build(&job, "top").await.unwrap();
@@ -277,7 +277,7 @@ async fn results_that_come_along_with_an_import_are_kept_too() {
     let run_key = run.keys[0].id_in(&other.store.inner).unwrap();
     chain(&other).build(&other.job(), "top").await.unwrap();
     let imported = Counting::new("imported");
-    copy_store(&other.store, &imported).await;
+    imported.copy(&other.store).await;
     let record = imported.records(&run_key).remove(0);
     imported.parents.lock().unwrap().push((run_key, record, run.output.clone()));
     let stores: Vec<Arc<dyn CacheStore<_>>> = vec![imported.clone()];
@@ -288,25 +288,12 @@ async fn results_that_come_along_with_an_import_are_kept_too() {
     assert_eq!(bench.world.take_ran(), [""; 0]);
 }
 
-/// Copies everything, with the links as an importer reads them.
-async fn copy_store(from: &Counting, to: &Counting) {
-    let links = from.inner.all_links();
-    to.inner.save(Change { links, result: None }).await.unwrap();
-    for id in from.inner.record_ids() {
-        let keys = from.inner.keys_of(&id);
-        let record = from.inner.records(&keys[0]).into_iter().find(|r| r.id == id).unwrap();
-        let output = from.inner.peek(&keys[0], &id).unwrap();
-        let result = Some((&output, keys, record.created_at));
-        to.inner.save(Change { links: Vec::new(), result }).await.unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_store_that_comes_later_is_searched_too() {
     let (bench, other) = (Bench::new(), Bench::new());
     chain(&other).build(&other.job(), "top").await.unwrap();
     let imported = Counting::new("imported");
-    copy_store(&other.store, &imported).await;
+    imported.copy(&other.store).await;
     let gate = Arc::new(tokio::sync::Semaphore::new(0));
     let mut slow = bench.plan();
     slow.with("base", &[], |op| op.gate = Some(gate.clone())).add("run", &["base"]).add("top", &["run"]);

@@ -1,6 +1,6 @@
 //! A domain of fake ops, whose results say what they were made from.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::sync::atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -407,6 +407,26 @@ impl Counting {
             tokio::task::yield_now().await;
         }
     }
+
+    /// Takes over everything that `from` has, links and results.
+    pub(crate) async fn copy(&self, from: &Self) {
+        self.inner.save(Change { links: from.inner.all_links(), result: None }).await.unwrap();
+        for id in from.inner.record_ids() {
+            let keys = from.inner.keys_of(&id);
+            let created_at =
+                from.inner.records(&keys[0]).into_iter().find(|r| r.id == id).unwrap().created_at;
+            let output = from.inner.peek(&keys[0], &id).unwrap();
+            let result = Some((&output, keys, created_at));
+            self.inner.save(Change { links: Vec::new(), result }).await.unwrap();
+        }
+    }
+
+    /// Addresses of the values that it keeps.
+    pub(crate) fn kept(&self) -> HashSet<usize> {
+        let ids = self.inner.record_ids().into_iter();
+        let values = ids.filter_map(|id| self.inner.peek(self.inner.keys_of(&id).first()?, &id));
+        values.map(|v| Arc::as_ptr(&v.parts) as usize).collect()
+    }
 }
 
 impl CacheStore<Fake> for Counting {
@@ -436,7 +456,8 @@ impl CacheStore<Fake> for Counting {
         Box::pin(async move {
             self.pause().await;
             let one_in = self.lose_one_in.load(Ordering::SeqCst);
-            let unlucky = one_in > 0 && hash(self.loaded.fetch_add(1, Ordering::SeqCst)) % one_in as u64 == 0;
+            let unlucky =
+                one_in > 0 && hash(self.loaded.fetch_add(1, Ordering::SeqCst)).is_multiple_of(one_in as u64);
             if unlucky || self.lose.load(Ordering::SeqCst) {
                 self.inner.forget(&record.id);
             }

@@ -80,7 +80,8 @@ async fn a_build_that_ignores_the_cache_does_not_join_one_that_does_not() {
         gate.add_permits(2);
     };
     let (a, b, ()) = tokio::join!(normal.build(&a, "top"), ignoring.build(&b, "top"), open);
-    (a.unwrap(), b.unwrap());
+    a.unwrap();
+    b.unwrap();
     assert_eq!(bench.world.take_ran(), ["base", "slow", "slow", "top", "top"]);
 }
 
@@ -99,7 +100,8 @@ async fn a_normal_build_may_join_one_that_ignores_the_cache() {
     until(|| bench.world.running.load(Ordering::SeqCst) == 1).await;
     gate.add_permits(2);
     let (x, y) = tokio::join!(first, normal.build(&b, "base"));
-    (x.unwrap(), y.unwrap());
+    x.unwrap();
+    y.unwrap();
     assert_eq!(bench.world.take_ran(), ["base"]);
 }
 

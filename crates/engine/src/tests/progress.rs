@@ -77,7 +77,8 @@ async fn who_comes_late_hears_what_there_was() {
     assert_eq!(logs[0].data, "slow runs");
     gate.add_permits(1);
     let (x, y) = tokio::join!(first, second);
-    (x.unwrap(), y.unwrap());
+    x.unwrap();
+    y.unwrap();
     assert!(drain(&mut events).0["slow"].completed.is_some());
 }
 
@@ -104,7 +105,8 @@ async fn a_follower_reports_its_leaders_work_as_its_own() {
         gate.add_permits(1);
     };
     let (x, y, ()) = tokio::join!(plan.build(&a, "a"), plan.build(&b, "b"), open);
-    (x.unwrap(), y.unwrap());
+    x.unwrap();
+    y.unwrap();
     let (vertices, _, decisions) = drain(&mut second);
     assert_eq!(vertices.keys().collect::<Vec<_>>(), ["b"], "the other job's vertex is not its business");
     assert!(vertices["b"].completed.is_some());

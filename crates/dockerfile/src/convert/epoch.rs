@@ -1,20 +1,26 @@
 //! SOURCE_DATE_EPOCH: the time of everything that a build makes.
 //!
-//! A number of seconds, or the name of something that has a time: `context`, or a named context.
+//! A number of seconds, or the name of something that has a time: `context`, a named context, or a stage that is
+//! nothing but one ADD of something remote.
 
 use kiln_llb::Graph;
-use kiln_llb::build::State;
-use kiln_oci::Time;
+use kiln_llb::build::{Constraints, HttpOptions, State, git, http};
+use kiln_llb::source::FileMeta;
+use kiln_oci::{Digest, Time};
 use kiln_proto::pb;
 
+use super::args::Env;
 use super::context::marshal_options;
 use super::failure::refuse;
+use super::git_ref::{GitRef, GitRefError, http_filename, is_http};
 use super::ignore::Ignore;
 use super::named;
 use super::resolver::Resolver;
 use super::{Converter, Failure};
-use crate::ast::Dockerfile;
+use crate::ast::{self, Command, Dockerfile};
+use crate::error::Error;
 use crate::span::Span;
+use crate::word::Word;
 
 const NAME: &str = "SOURCE_DATE_EPOCH";
 
@@ -63,10 +69,52 @@ impl<R: Resolver> Converter<'_, R> {
             let name = format!("[internal] resolve {NAME} named context {value}");
             return self.time_of_state(&loaded.state, name).await;
         }
-        if file.stages.iter().any(|s| s.name().is_some_and(|n| n.eq_ignore_ascii_case(value))) {
-            return Err(refuse(format!("{NAME}={value}: the time of a stage is not supported")).into());
+        let Some(stage) = file.stages.iter().find(|s| s.name().is_some_and(|n| n.eq_ignore_ascii_case(value))) else {
+            return Err(refuse(format!("invalid {NAME}: {value}")).into());
+        };
+        let state = self.stage_source(stage).map_err(|e| e.within(stage.span))?;
+        let name = format!("[internal] resolve {NAME} source stage {}", stage.name().unwrap_or_default());
+        self.time_of_state(&state, name).await
+    }
+
+    /// What the only ADD of a stage fetches.
+    fn stage_source(&self, stage: &ast::Stage) -> Result<State, Error> {
+        let mut env = self.globals.clone();
+        env.unset(NAME);
+        let word = |word: &Word, env: &Env| self.lexer.word(word, env).text.map_err(|e| e.in_word(word));
+        if word(&stage.base, &env)? != "scratch" {
+            return Err(refuse(format!("{NAME} stage must use FROM scratch")));
         }
-        Err(refuse(format!("invalid {NAME}: {value}")).into())
+        let mut source = None;
+        for instruction in &stage.instructions {
+            match &instruction.command {
+                Command::Arg(arg) => {
+                    for decl in &arg.args {
+                        let value = match (self.build_args.get(decl.key.as_str()), &decl.value) {
+                            (Some(given), _) => given.clone(),
+                            (None, Some(default)) => word(default, &env)?,
+                            (None, None) => continue,
+                        };
+                        env.set(&decl.key, value);
+                    }
+                }
+                Command::Add(add) => {
+                    let (true, [path]) = (add.sources.contents.is_empty(), add.sources.paths.as_slice()) else {
+                        return Err(refuse(format!("{NAME} stage must contain exactly one remote ADD source")));
+                    };
+                    let checksum = add.checksum.as_ref().map_or(Ok(String::new()), |c| word(c, &env))?;
+                    let state = remote(&word(path, &env)?, &checksum, add.keep_git_dir == Some(true))?;
+                    if source.replace(state).is_some() {
+                        return Err(refuse(format!("{NAME} stage must contain exactly one remote ADD")));
+                    }
+                }
+                other => {
+                    let message = "stage does not meet source-only requirements: unsupported";
+                    return Err(refuse(format!("{NAME} {message} {} instruction", other.name())));
+                }
+            }
+        }
+        source.ok_or_else(|| refuse(format!("{NAME} stage must contain exactly one remote ADD")))
     }
 
     /// The time of a state that is one source and nothing else that has one.
@@ -86,5 +134,27 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let outside = |e| Failure::outside(NAME, Span::default(), e);
         Ok(self.resolver.source_time(source, log_name).await.map_err(outside)?.time)
+    }
+}
+
+/// A repository or a file from the web.
+fn remote(source: &str, checksum: &str, keep_git_dir: bool) -> Result<State, Error> {
+    if is_http(source) {
+        let checksum = (!checksum.is_empty()).then(|| Digest::parse(checksum)).transpose();
+        let file = FileMeta { filename: Some(http_filename(source)), ..FileMeta::default() };
+        let checksum = checksum.map_err(|e| refuse(e.to_string()))?;
+        return Ok(http(source, HttpOptions { checksum, file, ..HttpOptions::default() }, Constraints::new()));
+    }
+    match GitRef::parse(source) {
+        Ok(reference) if !reference.looks_local => {
+            let mut options = reference.options();
+            options.keep_git_dir |= keep_git_dir;
+            if !checksum.is_empty() {
+                options.checksum = checksum.to_owned();
+            }
+            git(&reference.remote, options, Constraints::new()).map_err(|e| refuse(e.to_string()))
+        }
+        Err(GitRefError::Query(e)) => Err(refuse(format!("invalid git URL {source}: {e}"))),
+        _ => Err(refuse(format!("{NAME} stage source must be a single HTTP(S) or Git ADD"))),
     }
 }

@@ -37,6 +37,7 @@ mod result;
 mod run;
 mod signal;
 mod stage;
+mod subrequest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -56,6 +57,7 @@ pub use options::{CacheImport, Environment, NoCache, Options};
 pub use platform::export_platform;
 pub use resolver::{BoxError, ImageRequest, OciStore, ResolvedImage, Resolver, SourceTime};
 pub use result::Converted;
+pub use subrequest::answer;
 
 use args::Env;
 use ignore::Ignore;

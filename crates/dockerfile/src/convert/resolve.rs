@@ -53,7 +53,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
-        stage.platform = self.from_platform(&from, names, &mut used)?;
+        stage.platform = self.platform_of(&from, names, &mut used)?;
         stage.name = from.name().unwrap_or_default().to_owned();
         stage.description = from.description.clone().unwrap_or_default();
         stage.code.clone_from(&from.code);
@@ -86,7 +86,7 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     /// The value of `FROM --platform`.
-    fn from_platform(
+    fn platform_of(
         &mut self,
         from: &ast::Stage,
         names: &BTreeSet<String>,

@@ -55,6 +55,11 @@ fn modes_are_exact_whatever_the_umask() {
             dir.remove_all(name(n)).expect("remove");
         }
     }
+    // Nor do folders hand down what they are not asked for.
+    dir.mkdir(name("g"), 0o2755).expect("mkdir");
+    let below = dir.open_dir(name("g")).expect("open");
+    below.mkdir(name("d"), 0o755).expect("mkdir");
+    assert_eq!(below.stat(name("d")).expect("stat").mode, 0o755);
 }
 
 #[cfg(unix)]

@@ -207,10 +207,8 @@ impl Dir {
     /// Those of `mkdirat(2)` and `chmod(2)`.
     pub fn mkdir(&self, name: &OsStr, mode: u32) -> io::Result<()> {
         rustix::fs::mkdirat(&self.fd, check(name)?, Mode::from_raw_mode(mode & 0o777))?;
-        if mode & (umask() | 0o7000) != 0 {
-            self.chmod(name, mode)?;
-        }
-        Ok(())
+        // The umask, and a set-group-ID bit that is inherited.
+        if self.stat(name)?.mode != mode & 0o7777 { self.chmod(name, mode) } else { Ok(()) }
     }
 
     /// Makes a symbolic link.

@@ -75,7 +75,10 @@ pub fn copy(src: &Root, dest: &Root, action: &pb::FileActionCopy, options: &Copy
     let change = if action.mode_str.is_empty() { None } else { Some(ModeChange::parse(&action.mode_str)?) };
     let mode = (change.is_none() && action.mode != -1).then(|| mode_bits(action.mode) & 0o7777);
     let changes = Changes { owner: options.owner, mode, change, time: timestamp(action.timestamp) };
+    // As with cp: `d/.` is what is in `d`, whether or not there is something to put `d` itself into.
+    let nameless = !action.allow_wildcard && source.ends_with("/.");
     let copy = Copy {
+        nameless,
         src,
         dest,
         action,
@@ -108,6 +111,7 @@ struct Copy<'a> {
     action: &'a pb::FileActionCopy,
     options: &'a CopyOptions<'a>,
     changes: Changes,
+    nameless: bool,
     include: Option<Matcher>,
     exclude: Option<Matcher>,
 }
@@ -162,7 +166,7 @@ impl Copy<'_> {
         } else {
             there.as_ref().is_some_and(Metadata::is_dir)
         };
-        if goes_into {
+        if goes_into && !self.nameless {
             // The root has no name to go by.
             target = source.file_name().map_or(target.clone(), |name| target.join(name));
         }

@@ -134,7 +134,9 @@ pub fn mkfile(root: &Root, action: &pb::FileActionMkFile, owner: Option<Owner>) 
     for (key, value) in &kept {
         dir.set_xattr(&name, key, value).at("setxattr", at())?;
     }
-    let owner = owner.or(existing.map(|meta| Owner { uid: meta.uid, gid: meta.gid }));
+    if let Some(meta) = existing.filter(|_| owner.is_none()) {
+        dir.chown(&name, meta.uid, meta.gid).and_then(|()| dir.chmod(&name, mode)).at("chown", at())?;
+    }
     give(&dir, &name, owner, timestamp(action.timestamp)).at("open", at())
 }
 
@@ -203,13 +205,7 @@ fn make_folders(
 
 fn give(dir: &Dir, name: &std::ffi::OsStr, owner: Option<Owner>, time: Option<Time>) -> io::Result<()> {
     if let Some(owner) = owner {
-        let before = dir.stat(name)?;
-        if (before.uid, before.gid) != (owner.uid, owner.gid) {
-            dir.chown(name, owner.uid, owner.gid)?;
-            if before.mode & 0o6000 != 0 {
-                dir.chmod(name, before.mode)?;
-            }
-        }
+        dir.chown(name, owner.uid, owner.gid)?;
     }
     time.map_or(Ok(()), |time| dir.set_times(name, SetTimes::both(time)))
 }

@@ -133,6 +133,11 @@ fn a_folder_onto_nothing_and_onto_one() {
     // Without its contents only, the folder itself goes into one that is there.
     t.copy(&pb::FileActionCopy { dir_copy_contents: false, ..action("d", "/x") }).expect("copy");
     assert!(t.seen().contains_key("x/d/sub/f"));
+    let whole = pb::FileActionCopy { dir_copy_contents: false, allow_wildcard: false, ..action("d/.", "/z") };
+    for _ in 0..2 {
+        t.copy(&whole).expect("copy");
+        assert!(t.seen().contains_key("z/sub/f") && !t.seen().contains_key("z/d"));
+    }
     t.copy(&pb::FileActionCopy { dir_copy_contents: false, ..action("d", "/y") }).expect("copy");
     assert_eq!(t.seen()["y"], "711 0:0 /");
 }

@@ -27,13 +27,22 @@ pub(crate) async fn save<D: Domain>(
 ) -> Result<(), StoreError> {
     let mut links = Links::new();
     let ids: Vec<KeyId> = keys.iter().map(|key| resolve(main, key, &mut links)).collect();
-    let result = Some((output, ids.clone(), created_at));
+    let lasting: Vec<KeyId> = ids.iter().copied().filter(is_lasting).collect();
+    if lasting.is_empty() {
+        return Ok(());
+    }
+    let result = Some((output, lasting, created_at));
     let record = main.store.save(Change { links, result }).await?;
-    for (key, id) in keys.iter().zip(ids) {
+    for (key, id) in keys.iter().zip(ids).filter(|(_, id)| is_lasting(id)) {
         let record = record.clone().map(|id| Record { id, created_at });
         note_record(key, main, id, record, output);
     }
     Ok(())
+}
+
+/// Keys that follow from random roots alone are worth nothing to later builds, and are not written at all.
+fn is_lasting(id: &KeyId) -> bool {
+    id.kind() != KeyKind::Random
 }
 
 /// Saves the links that lead to a key whose id is known.
@@ -183,10 +192,8 @@ fn new_id<D: Domain>(main: &StoreHandle<D>, key: &Key<D>) -> KeyId {
     let mut kind = KeyKind::Linked;
     for deps in key.deps() {
         let named = telling(deps).filter_map(|d| Some((d.key.known_in(main)?, d.selector.as_ref())));
-        let lasting = |id: &KeyId| id.kind() != KeyKind::Random;
-        let first = named.min_by_key(|(id, selector)| (!lasting(id), *id, selector.cloned()));
-        let any_lasting = deps.iter().any(|d| d.key.known_in(main).is_some_and(|id| lasting(&id)));
-        if !any_lasting {
+        let first = named.min_by_key(|(id, selector)| (!is_lasting(id), *id, selector.cloned()));
+        if !deps.iter().any(|d| d.key.known_in(main).is_some_and(|id| is_lasting(&id))) {
             kind = KeyKind::Random;
         }
         if let Some((id, selector)) = first {
@@ -196,14 +203,15 @@ fn new_id<D: Domain>(main: &StoreHandle<D>, key: &Key<D>) -> KeyId {
     KeyId::new(kind, Sha256::digest(text.as_bytes()).into())
 }
 
-/// Every alternative of every input leads to `id`.
+/// Every lasting alternative of every input leads to `id`.
 fn link_alternatives<D: Domain>(main: &StoreHandle<D>, key: &Key<D>, id: KeyId, links: &mut Links) {
     for (input, deps) in key.deps().iter().enumerate() {
         for dep in deps {
             let (Some(from), Some(link)) = (dep.key.known_in(main), link_of(key, input, dep)) else {
                 continue;
             };
-            if !main.store.links(&from, &link).contains(&id) {
+            let lasting = is_lasting(&from) && is_lasting(&id);
+            if lasting && !main.store.links(&from, &link).contains(&id) {
                 links.push((from, link, id));
             }
         }

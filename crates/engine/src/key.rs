@@ -70,8 +70,8 @@ impl fmt::Display for CacheDigest {
 pub enum KeyKind {
     /// A root key: the id is a hash that every store agrees on, written `sha256:<hex>`.
     Root = 0,
-    /// A key that follows from a random root alone, written `random:<hex>`. A store may forget it at any time and
-    /// must not keep it beyond the process.
+    /// A key that follows from a random root alone, written `random:<hex>`. Never written to a store: it joins edges
+    /// that are at work.
     Random = 1,
     /// A key found by links. The id means something to one store only, written `key:<hex>`.
     Linked = 2,

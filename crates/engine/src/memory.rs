@@ -147,7 +147,8 @@ impl<D: Domain> CacheStore<D> for MemoryStore<D> {
     fn save<'a>(&'a self, change: Change<'a, D>) -> BoxFuture<'a, Result<Option<RecordId>, StoreError>> {
         let mut keys = lock(&self.keys);
         for (from, link, to) in change.links {
-            debug_assert!(to.kind() != KeyKind::Root, "a link leads to a root key");
+            debug_assert!(to.kind() == KeyKind::Linked, "a link leads to {to}");
+            debug_assert!(from.kind() != KeyKind::Random, "a link leads from {from}");
             keys.entry(to).or_default().backlinks.insert((from, link.clone()));
             keys.entry(from).or_default().links.entry(link).or_default().insert(to);
         }
@@ -155,6 +156,7 @@ impl<D: Domain> CacheStore<D> for MemoryStore<D> {
             let serial = self.next.fetch_add(1, Ordering::Relaxed);
             let id: RecordId = format!("{}-{serial}", self.name).into();
             for key in ids {
+                debug_assert!(key.kind() != KeyKind::Random, "a result is saved under {key}");
                 keys.entry(key).or_default().results.insert(id.clone(), (at, output.clone()));
             }
             id

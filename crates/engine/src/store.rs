@@ -83,9 +83,8 @@ pub trait CacheStore<D: Domain>: Send + Sync + 'static {
         record: &'a Record,
     ) -> BoxFuture<'a, Result<Loaded<D>, StoreError>>;
 
-    /// Writes `change` and gives the id of its result. When the future resolves, reads see the change. Keys of kind
-    /// [`Random`](crate::KeyKind::Random) need not be kept, and must not be beyond the process. Imported stores are
-    /// never asked.
+    /// Writes `change` and gives the id of its result. When the future resolves, reads see the change. No key in it is
+    /// of kind [`Random`](crate::KeyKind::Random). Imported stores are never asked.
     fn save<'a>(&'a self, change: Change<'a, D>) -> BoxFuture<'a, Result<Option<RecordId>, StoreError>>;
 
     /// The keys that lead to `key`, and how: for exporters.

@@ -187,6 +187,24 @@ impl Universe {
         Graph::new(vertices).unwrap()
     }
 
+    /// Whether the vertex follows from a random root by definition alone: no later build finds its result.
+    pub(super) fn is_passing(&self, name: &str) -> bool {
+        // Passing, and giving something new each time that it runs.
+        let (mut passing, mut fickle) = (Vec::new(), Vec::new());
+        for node in &self.nodes {
+            let random = node.inputs.is_empty() && node.function.maps.iter().all(CacheDigest::is_random);
+            let follows =
+                |(i, _, how): &(usize, usize, FakeInput)| passing[*i] && (!how.by_content || fickle[*i]);
+            let passes: bool = random || node.inputs.iter().any(follows);
+            let changes: bool =
+                node.function.impure.is_some() || node.inputs.iter().any(|(i, ..)| fickle[*i]);
+            passing.push(passes);
+            fickle.push(passes && changes);
+        }
+        let at: usize = name[1..].parse().unwrap();
+        passing[at]
+    }
+
     pub(super) fn digest(&self, at: usize, salt: usize) -> Digest {
         Digest::sha256(format!("{:x} {at} {salt}", hash(salt)))
     }

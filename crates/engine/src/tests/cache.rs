@@ -318,11 +318,19 @@ async fn random_keys_leave_nothing_that_lasts() {
     let random = CacheDigest::Random(kiln_oci::Digest::sha256("session"));
     plan.with("local", &[], |op| op.maps = vec![random.clone()]).add("merge", &["local"]);
     plan.with("copy", &["local"], |op| op.inputs[0] = by_content());
-    plan.build(&bench.job(), "merge").await.unwrap();
     let merge = plan.build(&bench.job(), "merge").await.unwrap();
     assert_eq!(merge.keys[0].id_in(&*bench.store).unwrap().kind(), KeyKind::Random);
+    assert_eq!((bench.store.inner.results(), bench.store.inner.all_links().len()), (0, 0));
     let copy = plan.build(&bench.job(), "copy").await.unwrap();
     assert_eq!(copy.keys[0].id_in(&*bench.store).unwrap().kind(), KeyKind::Linked);
+    assert_eq!((bench.store.inner.results(), bench.store.inner.all_links().len()), (1, 1));
+    bench.world.take_ran();
+    let saves = bench.store.saves.load(Ordering::SeqCst);
+    plan.build(&bench.job(), "copy").await.unwrap();
+    assert_eq!(
+        (bench.world.take_ran(), bench.store.saves.load(Ordering::SeqCst)),
+        (vec!["local".to_owned()], saves)
+    );
     assert_eq!(KeyId::root(&random, 3).to_string(), format!("random:{}", random.digest().hex()));
 }
 

@@ -1,1 +1,31 @@
-//! 
+//! The daemon: BuildKit's control and gateway services over the house below.
+//!
+//! ```text
+//!   listeners ─▶ Control ── Solve ──▶ build ─▶ bridge ─▶ engine …      one build: job, frontend, exporters
+//!                 │  ├───── Status ◀── log    (append-only, on disk)
+//!                 │  └───── Session ─▶ session manager
+//!                 └─ LLBBridge ─────▶ the build that its header names
+//! ```
+//!
+//! [`Config`] is what the flags and `buildkitd.toml` come to; [`Daemon::start`] opens the state folder and makes the services;
+//! [`serve`] listens until it is told to stop. A process that wants to build without a daemon takes [`Daemon::connect`].
+
+mod build;
+mod builds;
+pub mod config;
+mod content;
+mod control;
+mod daemon;
+mod error;
+mod export;
+mod gateway;
+mod listen;
+mod log;
+mod results;
+mod services;
+mod version;
+
+pub use config::Config;
+pub use daemon::Daemon;
+pub use error::Error;
+pub use listen::{Listener, TlsFiles, serve};

@@ -180,7 +180,9 @@ async fn export_image(
         response.insert(IMAGE_NAME.to_owned(), names.join(","));
     }
     if store.store && !names.is_empty() {
-        keep(cx, &image, &names, canonical, store.allow_incomplete).await?;
+        // What is pushed can be had from the registry again.
+        let incomplete = store.allow_incomplete || store.push;
+        keep(cx, &image, &names, canonical, incomplete).await?;
     }
     if store.unpack {
         unpack(cx, &source).await?;
@@ -189,6 +191,7 @@ async fn export_image(
         image: image.clone(),
         names,
         by_digest: store.push_by_digest,
+        insecure: store.insecure,
     });
     Ok(Exported { response, descriptor: Some(image.descriptor), push })
 }

@@ -173,6 +173,8 @@ pub struct StoreOptions {
     pub push: bool,
     /// Push without a tag.
     pub push_by_digest: bool,
+    /// Push to a registry without a valid certificate, or without TLS.
+    pub insecure: bool,
     /// Keep the image in the store under its names.
     pub store: bool,
     /// Have the files of the host's platform ready.
@@ -189,13 +191,10 @@ pub struct StoreOptions {
 
 impl StoreOptions {
     pub(crate) fn take(attributes: &mut Attributes) -> Result<Self> {
-        if attributes.flag("registry.insecure")? == Some(true) {
-            let text = "exporter option registry.insecure (set http or insecure for the registry in the daemon's configuration)";
-            return Err(Error::Unsupported(text.into()));
-        }
         Ok(StoreOptions {
             push: attributes.flag("push")?.unwrap_or(false),
             push_by_digest: attributes.flag("push-by-digest")?.unwrap_or(false),
+            insecure: attributes.flag("registry.insecure")?.unwrap_or(false),
             store: attributes.flag("store")?.unwrap_or(true),
             unpack: attributes.flag("unpack")?.unwrap_or(false),
             name_canonical: attributes.flag("name-canonical")?.unwrap_or(false),
@@ -303,7 +302,6 @@ mod tests {
         assert!(refused(&[("mode", "sync")]).contains("sync"));
         assert!(refused(&[("source-date-epoch", "now")]).contains("now"));
         assert!(refused(&[("oci-mediatypes", "false"), ("oci-artifact", "true")]).contains("conflicts"));
-        assert!(refused(&[("registry.insecure", "true")]).contains("registry.insecure"));
     }
 
     #[test]

@@ -1,1 +1,23 @@
-//! 
+//! What turns a build's input into LLB.
+//!
+//! A frontend is given a [`Bridge`]: one build's way to solve definitions, to look into their results and to ask about sources. What
+//! it gives back is a [`FrontendResult`]: refs by platform, with metadata such as image configs. Refs are lazy: a definition is
+//! checked at once, and built when somebody reads a file of it or exports it.
+//!
+//! [`dockerfile`] is the frontend `dockerfile.v0`, in this process. A client that drives a build itself speaks to the same bridge
+//! over the gateway service (see the daemon).
+
+mod bridge;
+mod build_ref;
+pub mod caps;
+pub mod dockerfile;
+mod errors;
+mod files;
+mod result;
+mod steps;
+
+pub use bridge::{Bridge, Request};
+pub use build_ref::BuildRef;
+pub use errors::{solve_error, wire_error};
+pub use result::{FrontendResult, Refs};
+pub use steps::{Step, Steps};

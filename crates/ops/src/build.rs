@@ -31,15 +31,19 @@ impl BuildOp {
         Ok(CacheMap::new(crate::canonical::build(&self.op)?, self.inputs))
     }
 
-    pub(crate) async fn exec(&self, cx: &OpContext<Kiln>, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
+    pub(crate) async fn exec(
+        &self,
+        cx: &OpContext<Kiln>,
+        inputs: Vec<Output>,
+    ) -> Result<Vec<Output>, OpError> {
         let invalid = |problem: String| OpError::Invalid(problem);
         if self.op.builder != LLB_BUILDER {
             return Err(OpError::Unsupported("a build op with a builder of its own".into()));
         }
         let input = self.op.inputs.get(DEFINITION_INPUT).and_then(|i| usize::try_from(i.input).ok());
-        let holder = input.and_then(|i| inputs.get(i)).ok_or_else(|| {
-            invalid(format!("the build op names no input as its {DEFINITION_INPUT:?}"))
-        })?;
+        let holder = input
+            .and_then(|i| inputs.get(i))
+            .ok_or_else(|| invalid(format!("the build op names no input as its {DEFINITION_INPUT:?}")))?;
         let name = self.op.attrs.get(FILENAME).map_or(DEFAULT_FILENAME, String::as_str).to_owned();
         let Some(tree) = holder.unpack(cx).await? else {
             return Err(invalid(format!("{name}: no such file in an empty tree")));

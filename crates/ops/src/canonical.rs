@@ -168,7 +168,12 @@ fn mount(mount: &pb::Mount) -> Object {
 }
 
 fn credential(id: &str, uid: u32, gid: u32, mode: u32, optional: bool) -> Object {
-    Object::default().text("ID", id).number("uid", uid).number("gid", gid).number("mode", mode).flag("optional", optional)
+    Object::default()
+        .text("ID", id)
+        .number("uid", uid)
+        .number("gid", gid)
+        .number("mode", mode)
+        .flag("optional", optional)
 }
 
 fn secret_env(secret: &pb::SecretEnv) -> Object {
@@ -245,7 +250,9 @@ fn is_default(indexes: &[[i64; 3]]) -> bool {
     !indexes.is_empty()
         && indexes.iter().zip(0..).all(|([input, secondary, output], at)| {
             let expected = if at == 0 { 0 } else { count + at - 1 };
-            *input == expected && matches!(secondary, -1 | 1) && *output == if at == count - 1 { 0 } else { -1 }
+            *input == expected
+                && matches!(secondary, -1 | 1)
+                && *output == if at == count - 1 { 0 } else { -1 }
         })
 }
 
@@ -348,7 +355,8 @@ mod tests {
 
     #[test]
     fn base_names_are_gos() {
-        for (path, base) in [("", "."), ("/", "/"), ("//", "/"), ("a", "a"), ("/a/b/", "b"), ("/a/..", "..")] {
+        for (path, base) in [("", "."), ("/", "/"), ("//", "/"), ("a", "a"), ("/a/b/", "b"), ("/a/..", "..")]
+        {
             assert_eq!(base_name(path), base, "{path}");
         }
     }
@@ -357,7 +365,8 @@ mod tests {
     fn the_default_indexes_are_those_of_a_chain() {
         assert!(is_default(&[[0, -1, 0]]));
         assert!(is_default(&[[0, 1, -1], [2, 1, 0]]));
-        for other in [&[][..], &[[0, 1, 0], [2, 1, 0]], &[[-1, 1, 0]], &[[0, 2, 0]], &[[0, 1, -1], [0, 1, 0]]] {
+        for other in [&[][..], &[[0, 1, 0], [2, 1, 0]], &[[-1, 1, 0]], &[[0, 2, 0]], &[[0, 1, -1], [0, 1, 0]]]
+        {
             assert!(!is_default(other), "{other:?}");
         }
     }

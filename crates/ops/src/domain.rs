@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::Arc};
 
-use kiln_engine::{CacheMap, Domain, ExecError, MapsLeft, Op, OpContext, Permit};
+use kiln_engine::{CacheMap, CachedResult, Domain, ExecError, MapsLeft, Op, OpContext, Permit};
 use kiln_oci::Digest;
 use kiln_proto::pb;
 use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Providers, Unpacked};
@@ -62,9 +62,9 @@ impl From<ImmutableRef> for Output {
 }
 
 /// Where the blobs of a vertex's ancestors can be had, with progress told to the vertex.
-struct JobProviders {
+pub(crate) struct JobProviders {
     blobs: HashMap<Digest, Arc<dyn BlobProvider>>,
-    progress: kiln_engine::VertexProgress,
+    progress: Option<kiln_engine::VertexProgress>,
     parts: std::sync::Mutex<HashMap<(Digest, bool), kiln_engine::Part>>,
 }
 
@@ -77,8 +77,26 @@ impl JobProviders {
             }
             None::<()>
         });
-        Self { blobs, progress: cx.progress().clone(), parts: std::sync::Mutex::default() }
+        Self { blobs, progress: Some(cx.progress().clone()), parts: std::sync::Mutex::default() }
     }
+}
+
+/// Where the blobs of a vertex's ancestors can be had.
+pub fn providers_for(cx: &OpContext<Kiln>) -> Arc<dyn Providers> {
+    Arc::new(JobProviders::new(cx))
+}
+
+/// Where the blobs can be had that a finished build's result may still need.
+pub fn providers_of(result: &CachedResult<Kiln>) -> Arc<dyn Providers> {
+    let mut blobs = HashMap::new();
+    result.visit(|vertex| {
+        for known in vertex.cache_maps().iter().filter_map(|map| map.opts.as_ref()) {
+            for (digest, provider) in known.iter() {
+                blobs.entry(digest.clone()).or_insert_with(|| provider.clone());
+            }
+        }
+    });
+    Arc::new(JobProviders { blobs, progress: None, parts: std::sync::Mutex::default() })
 }
 
 impl Providers for JobProviders {
@@ -87,12 +105,12 @@ impl Providers for JobProviders {
     }
 
     fn event(&self, event: LayerEvent) {
+        let Some(progress) = &self.progress else { return };
         let Ok(mut parts) = self.parts.lock() else { return };
         match event {
             LayerEvent::Fetching { digest, current, total } => {
-                let part = parts
-                    .entry((digest.clone(), false))
-                    .or_insert_with(|| self.progress.part(digest.to_string()));
+                let part =
+                    parts.entry((digest.clone(), false)).or_insert_with(|| progress.part(digest.to_string()));
                 part.update(to_i64(current), to_i64(total));
             }
             LayerEvent::Fetched { digest, total } => {
@@ -101,7 +119,7 @@ impl Providers for JobProviders {
                 }
             }
             LayerEvent::Unpacking { digest } => {
-                let part = self.progress.part(format!("extracting {digest}"));
+                let part = progress.part(format!("extracting {digest}"));
                 parts.insert((digest, true), part);
             }
             LayerEvent::Unpacked { digest } => {
@@ -144,7 +162,11 @@ pub enum KilnOp {
 }
 
 impl Op<Kiln> for KilnOp {
-    async fn cache_map(&self, cx: &OpContext<Kiln>, index: usize) -> Result<(CacheMap<Kiln>, MapsLeft), OpError> {
+    async fn cache_map(
+        &self,
+        cx: &OpContext<Kiln>,
+        index: usize,
+    ) -> Result<(CacheMap<Kiln>, MapsLeft), OpError> {
         match self {
             Self::Source(op) => op.cache_map(cx, index).await,
             Self::Exec(op) => Ok((op.cache_map()?, MapsLeft::None)),
@@ -240,7 +262,8 @@ impl DiffOp {
         let mut side = |given: bool| if given { inputs.next().and_then(|output| output.0) } else { None };
         let (lower, upper) = (side(lower), side(upper));
         let (worker, options) = (self.host.worker.clone(), kiln_worker::RefOptions::described(&self.name));
-        let diff = tokio::task::spawn_blocking(move || worker.diff(lower.as_ref(), upper.as_ref(), options)).await??;
+        let diff = tokio::task::spawn_blocking(move || worker.diff(lower.as_ref(), upper.as_ref(), options))
+            .await??;
         Ok(vec![Output(diff)])
     }
 }

@@ -3,14 +3,21 @@
 //! Its actions form a small graph of their own: an action takes an input of the op or the result of an earlier action, and may be
 //! one of the op's outputs. An action goes on writing where the action before it left off, as long as nobody else sees that result.
 
-use std::{collections::HashMap, fs::File, sync::Arc, sync::atomic::Ordering};
+use std::{
+    collections::HashMap,
+    fs::File,
+    io::Seek as _,
+    path::Path,
+    sync::{Arc, atomic::Ordering},
+};
 
 use kiln_engine::{CacheMap, OpContext};
+use kiln_fstree::contenthash::ChecksumOptions;
 use kiln_fstree::{
     Root,
-    fileop::{self, CopyOptions, Owner, Transfer},
+    fileop::{self, CopyOptions, Linked, Owner, Transfer},
 };
-use kiln_fstree::contenthash::ChecksumOptions;
+use kiln_layer::add::UnpackOptions;
 use kiln_oci::Digest;
 use kiln_proto::pb::{self, file_action::Action};
 use kiln_store::SnapshotterKind;
@@ -57,12 +64,17 @@ impl FileOp {
             }
         }
         let uses = selectors.into_iter().zip(written);
-        uses.map(|(selectors, written)| if written || selectors.is_empty() {
-            InputUse::default()
-        } else {
-            let mut paths: Vec<&str> = selectors.iter().map(|s| s.path.as_str()).collect();
-            paths.sort_unstable_by(|a, b| b.cmp(a));
-            InputUse { selector: Some(digest_of_paths(&paths)), content: Some(dedupe_selectors(&selectors)) }
+        uses.map(|(selectors, written)| {
+            if written || selectors.is_empty() {
+                InputUse::default()
+            } else {
+                let mut paths: Vec<&str> = selectors.iter().map(|s| s.path.as_str()).collect();
+                paths.sort_unstable_by(|a, b| b.cmp(a));
+                InputUse {
+                    selector: Some(digest_of_paths(&paths)),
+                    content: Some(dedupe_selectors(&selectors)),
+                }
+            }
         })
         .collect()
     }
@@ -78,7 +90,11 @@ impl FileOp {
         content_digest(&self.host, cx, selectors, result).await.map(Some)
     }
 
-    pub(crate) async fn exec(&self, cx: &OpContext<Kiln>, inputs: Vec<Output>) -> Result<Vec<Output>, OpError> {
+    pub(crate) async fn exec(
+        &self,
+        cx: &OpContext<Kiln>,
+        inputs: Vec<Output>,
+    ) -> Result<Vec<Output>, OpError> {
         let mut trees = Vec::with_capacity(inputs.len());
         for input in &inputs {
             trees.push(input.unpack(cx).await?);
@@ -87,7 +103,14 @@ impl FileOp {
         let (op, name, host) = (self.op.clone(), self.name.clone(), self.host.clone());
         let work = tokio::task::spawn_blocking(move || {
             let stop = || cancelled.load(Ordering::Acquire);
-            let actions = Actions { op: &op, name: &name, host: &host, inputs: &trees, cancelled: &stop };
+            let actions = Actions {
+                op: &op,
+                name: &name,
+                host: &host,
+                inputs: &trees,
+                cancelled: &stop,
+                linked: Linked::default(),
+            };
             actions.run()
         });
         work.await?
@@ -147,6 +170,8 @@ struct Actions<'a> {
     host: &'a Host,
     inputs: &'a [Option<Unpacked>],
     cancelled: &'a (dyn Fn() -> bool + Sync),
+    /// The files that have a second name in what the op makes.
+    linked: Linked,
 }
 
 /// The result of an action.
@@ -199,11 +224,16 @@ impl Actions<'_> {
         let total = self.op.actions.len();
         let needs = |action: &pb::FileAction| -> Result<Vec<usize>, OpError> {
             let mut needs = Vec::new();
-            for taken in [action.input, action.secondary_input].into_iter().filter(|t| *t != kiln_llb::EMPTY) {
+            for taken in [action.input, action.secondary_input].into_iter().filter(|t| *t != kiln_llb::EMPTY)
+            {
                 match index(taken) {
                     Some(i) if i < count => {}
                     Some(i) if i < count + total => needs.push(i - count),
-                    _ => return Err(OpError::Invalid(format!("a file action takes input {taken}, of {count}"))),
+                    _ => {
+                        return Err(OpError::Invalid(format!(
+                            "a file action takes input {taken}, of {count}"
+                        )));
+                    }
                 }
             }
             Ok(needs)
@@ -290,20 +320,29 @@ impl Actions<'_> {
         match &action.action {
             Some(Action::Copy(copy)) => {
                 let Some(source) = source else {
-                    return Err(OpError::Invalid(format!("{}: no such file or directory in an empty tree: not found", copy.src)));
+                    return Err(OpError::Invalid(format!(
+                        "{}: no such file or directory in an empty tree: not found",
+                        copy.src
+                    )));
                 };
                 let unpack = Archives;
                 let options = CopyOptions {
                     owner: self.owner(copy.owner.as_ref(), at)?,
-                    transfer: if self.links() { Transfer::HardLink } else { Transfer::Copy },
+                    transfer: if self.links() { Transfer::HardLink(&self.linked) } else { Transfer::Copy },
                     unpack: Some(&unpack),
                     cancelled: Some(self.cancelled),
                 };
                 fileop::copy(source, &root, copy, &options).map_err(failed)
             }
-            Some(Action::Mkfile(a)) => fileop::mkfile(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed),
-            Some(Action::Mkdir(a)) => fileop::mkdir(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed),
-            Some(Action::Symlink(a)) => fileop::symlink(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed),
+            Some(Action::Mkfile(a)) => {
+                fileop::mkfile(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed)
+            }
+            Some(Action::Mkdir(a)) => {
+                fileop::mkdir(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed)
+            }
+            Some(Action::Symlink(a)) => {
+                fileop::symlink(&root, a, self.owner(a.owner.as_ref(), at)?).map_err(failed)
+            }
             Some(Action::Rm(a)) => fileop::rm(&root, a).map_err(failed),
             None => Err(OpError::Invalid("a file action does nothing that is known here".into())),
         }
@@ -339,10 +378,19 @@ struct Archives;
 
 impl fileop::Unpack for Archives {
     fn probe(&self, file: &mut File) -> kiln_fstree::Result<bool> {
-        kiln_layer::add::probe(file)
+        let copy = file
+            .try_clone()
+            .map_err(|error| kiln_fstree::Error::Refused(format!("cannot read the archive: {error}")))?;
+        let is_archive = kiln_layer::add::is_archive(copy);
+        file.rewind()
+            .map_err(|error| kiln_fstree::Error::Refused(format!("cannot read the archive: {error}")))?;
+        Ok(is_archive)
     }
 
     fn unpack(&self, file: File, dest: &Root, owner: Option<Owner>) -> kiln_fstree::Result<()> {
-        kiln_layer::add::unpack(file, dest, owner.map(|o| (o.uid, o.gid)))
+        let options =
+            UnpackOptions { owner: owner.map_or((0, 0), |o| (o.uid, o.gid)), ..UnpackOptions::default() };
+        kiln_layer::add::unpack(file, dest, Path::new("/"), &options)
+            .map_err(|error| kiln_fstree::Error::Refused(format!("cannot unpack the archive: {error}")))
     }
 }

@@ -96,7 +96,10 @@ impl Tree for LazyRoot<'_> {
         if let Some(root) = self.root.get() {
             return Ok(root);
         }
-        let root = self.tree.open().map_err(|error| kiln_fstree::Error::other("mount", error))?;
+        let root = self
+            .tree
+            .open()
+            .map_err(|error| kiln_fstree::Error::Refused(format!("cannot mount the tree: {error}")))?;
         Ok(self.root.get_or_init(|| root))
     }
 }

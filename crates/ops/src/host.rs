@@ -51,7 +51,9 @@ impl Host {
         match &self.permits {
             None => Permit::none(),
             // The semaphore is never closed.
-            Some(permits) => permits.clone().acquire_owned().await.map_or_else(|_| Permit::none(), Permit::new),
+            Some(permits) => {
+                permits.clone().acquire_owned().await.map_or_else(|_| Permit::none(), Permit::new)
+            }
         }
     }
 }

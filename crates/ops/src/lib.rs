@@ -18,7 +18,7 @@ mod load;
 mod selector;
 mod source;
 
-pub use domain::{JobData, Kiln, KilnOp, Material, Output};
+pub use domain::{JobData, Kiln, KilnOp, Material, Output, providers_for, providers_of};
 pub use entitlements::{Entitlement, Entitlements};
 pub use error::OpError;
 pub use hashes::Hashes;

@@ -20,7 +20,9 @@ use crate::{
 #[non_exhaustive]
 pub enum LoadError {
     /// A step wants what the build may not do.
-    #[error("{name}: {entitlement} is not allowed (the client must ask for it with --allow {entitlement}, and the daemon's insecure-entitlements must list it)")]
+    #[error(
+        "{name}: {entitlement} is not allowed (the client must ask for it with --allow {entitlement}, and the daemon's insecure-entitlements must list it)"
+    )]
     NotAllowed {
         /// The step.
         name: String,

@@ -59,7 +59,8 @@ pub(crate) fn dedupe(mut paths: Vec<String>) -> Vec<String> {
     paths.dedup();
     let all = paths.clone();
     let below = |path: &str, other: &str| {
-        path != other && path.strip_prefix(other).is_some_and(|rest| other.ends_with('/') || rest.starts_with('/'))
+        path != other
+            && path.strip_prefix(other).is_some_and(|rest| other.ends_with('/') || rest.starts_with('/'))
     };
     paths.retain(|path| !all.iter().any(|other| below(path, other)));
     paths
@@ -117,7 +118,8 @@ mod tests {
             path: "/a".into(),
             options: ChecksumOptions { wildcard: true, ..ChecksumOptions::default() },
         };
-        let all = [filtered.clone(), Selector::following("/b"), Selector::following("/b/c"), filtered.clone()];
+        let all =
+            [filtered.clone(), Selector::following("/b"), Selector::following("/b/c"), filtered.clone()];
         assert_eq!(dedupe_selectors(&all), [filtered.clone(), filtered, Selector::following("/b")]);
     }
 }

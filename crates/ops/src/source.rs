@@ -34,7 +34,11 @@ impl SourceOp {
         if !key.blobs.is_empty() {
             map.opts = Some(Arc::new(key.blobs.into_iter().collect::<HashMap<_, _>>()));
         }
-        map.materials.push(Material { source: self.op.clone(), platform: self.platform.clone(), pin: key.pin });
+        map.materials.push(Material {
+            source: self.op.clone(),
+            platform: self.platform.clone(),
+            pin: key.pin,
+        });
         Ok((map, if key.last { MapsLeft::None } else { MapsLeft::Some }))
     }
 

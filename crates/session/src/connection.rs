@@ -35,8 +35,11 @@ where
     Ok((channel, closed))
 }
 
-/// Serves `routes` over `io` until the peer closes it.
-pub(crate) async fn serve<IO>(io: IO, routes: tonic::service::Routes) -> Result<(), hyper::Error>
+/// Serves `routes` over `io` until the peer closes it, with the limits of these services.
+///
+/// # Errors
+/// When the peer does not speak HTTP/2, or the connection breaks.
+pub async fn serve<IO>(io: IO, routes: tonic::service::Routes) -> Result<(), hyper::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -48,6 +51,17 @@ where
         .max_concurrent_streams(None)
         .serve_connection(TokioIo::new(io), TowerToHyperService::new(routes.prepare()))
         .await
+}
+
+/// A channel to the server at the other end of `io`.
+///
+/// # Errors
+/// When the peer does not speak HTTP/2.
+pub async fn connect<IO>(io: IO) -> Result<Channel, tonic::transport::Error>
+where
+    IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    Ok(call(io).await?.0)
 }
 
 /// A connection that tells when it is dropped.

@@ -30,6 +30,7 @@ mod incoming;
 mod manager;
 mod tunnel;
 
+pub use connection::{connect, serve};
 pub use error::Error;
 pub use group::Group;
 pub use id::random_id;

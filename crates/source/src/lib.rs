@@ -22,6 +22,7 @@ use kiln_worker::{BlobProvider, ImmutableRef, Worker};
 
 pub use error::Error;
 use kiln_oci::Digest;
+pub use local::HASHES;
 
 /// What all sources share.
 #[derive(Clone, Debug)]

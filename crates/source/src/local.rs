@@ -111,12 +111,14 @@ impl LocalSource {
         let told = part.clone();
         let options = ReceiveOptions {
             compare: if self.local.differ_none { Compare::Nothing } else { Compare::Metadata },
-            metadata_only: full.map(|matcher| -> Arc<dyn Fn(&kiln_proto::fsutil::Stat) -> bool + Send + Sync> {
-                Arc::new(move |stat| {
-                    let path = String::from_utf8_lossy(&stat.path);
-                    matcher.matches_or_parent(&path)
-                })
-            }),
+            metadata_only: full.map(
+                |matcher| -> Arc<dyn Fn(&kiln_proto::fsutil::Stat) -> bool + Send + Sync> {
+                    Arc::new(move |stat| {
+                        let path = String::from_utf8_lossy(&stat.path);
+                        matcher.matches(&path)
+                    })
+                },
+            ),
             hash: true,
             progress: Some(Arc::new(move |bytes, _last| {
                 if let Ok(mut part) = told.lock() {

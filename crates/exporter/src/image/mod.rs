@@ -12,7 +12,7 @@ mod config;
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use futures::future::try_join_all;
+use futures::future::{BoxFuture, try_join_all};
 use kiln_layer::Compression;
 use kiln_oci::{Descriptor, Digest, ImageConfig, Index, Manifest, Platform, Reference, media_type};
 
@@ -182,10 +182,14 @@ impl Writer<'_> {
     async fn layers(&self, platforms: &[ResultPlatform]) -> Result<Vec<Vec<Layer>>> {
         let step = self.cx.step("exporting layers");
         let wish = &self.options.layers;
-        let each = platforms.iter().map(async |platform| {
-            let Some(tree) = self.source.tree(&platform.id)? else { return Ok(Vec::new()) };
-            tree.layers(wish).await.map_err(Error::of_ref("make the layers"))
-        });
+        let of = |platform: &ResultPlatform| -> BoxFuture<'_, Result<Vec<Layer>>> {
+            let tree = self.source.tree(&platform.id);
+            Box::pin(async move {
+                let Some(tree) = tree? else { return Ok(Vec::new()) };
+                tree.layers(wish).await.map_err(Error::of_ref("make the layers"))
+            })
+        };
+        let each: Vec<_> = platforms.iter().map(of).collect();
         step.end(try_join_all(each).await)
     }
 
@@ -264,16 +268,19 @@ impl Writer<'_> {
         let below = base.map(|base| base.rootfs.diff_ids.as_slice()).unwrap_or_default();
         let shared =
             layers.iter().zip(below).take_while(|(layer, diff_id)| layer.diff_id == **diff_id).count();
-        let each = layers.into_iter().enumerate().map(async |(at, layer)| {
-            if at < shared {
-                return Ok(layer);
-            }
-            tree.fetch(&layer).await.map_err(Error::of_ref("fetch a layer"))?;
-            let (cx, mut settings) = (self.cx.clone(), self.options.layers.settings);
-            settings.compression =
-                Compression::from_media_type(&layer.descriptor.media_type).unwrap_or(settings.compression);
-            blocking(move || rewrite_layer(&cx, layer, settings, epoch)).await
-        });
+        let rewrite = |(at, layer): (usize, Layer)| -> BoxFuture<'_, Result<Layer>> {
+            Box::pin(async move {
+                if at < shared {
+                    return Ok(layer);
+                }
+                tree.fetch(&layer).await.map_err(Error::of_ref("fetch a layer"))?;
+                let (cx, mut settings) = (self.cx.clone(), self.options.layers.settings);
+                settings.compression =
+                    Compression::from_media_type(&layer.descriptor.media_type).unwrap_or(settings.compression);
+                blocking(move || rewrite_layer(&cx, layer, settings, epoch)).await
+            })
+        };
+        let each: Vec<_> = layers.into_iter().enumerate().map(rewrite).collect();
         step.end(try_join_all(each).await)
     }
 
@@ -321,10 +328,12 @@ impl Committed {
     pub(crate) async fn fetch(&self) -> Result<()> {
         let layers =
             self.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
-        let each = layers.map(async |(image, layer)| match &image.tree {
-            Some(tree) => tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer")),
-            None => Ok(()),
-        });
+        let each: Vec<BoxFuture<'_, Result<()>>> = layers
+            .filter_map(|(image, layer)| image.tree.as_ref().map(|tree| (tree, layer)))
+            .map(|(tree, layer)| -> BoxFuture<'_, Result<()>> {
+                Box::pin(async move { tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer")) })
+            })
+            .collect();
         try_join_all(each).await.map(drop)
     }
 

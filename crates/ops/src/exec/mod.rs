@@ -7,7 +7,8 @@ use std::{sync::Arc, time::Duration};
 
 use kiln_engine::{CacheMap, ExecError, OpContext};
 use kiln_executor::{
-    CgroupParent, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Resources, Rlimit, RunSpec, Security,
+    CgroupParent, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Resources, Rlimit, RunSpec,
+    Security,
 };
 use kiln_oci::{Digest, Platform, default_path_env};
 use kiln_proto::pb;
@@ -54,14 +55,20 @@ impl ExecOp {
             if mount.input == kiln_llb::EMPTY || no_tree.contains(&mount.mount_type()) {
                 continue;
             }
-            let bad = || OpError::Invalid(format!("mount {} takes input {}, of {}", mount.dest, mount.input, self.inputs));
+            let bad = || {
+                OpError::Invalid(format!(
+                    "mount {} takes input {}, of {}",
+                    mount.dest, mount.input, self.inputs
+                ))
+            };
             let at = usize::try_from(mount.input).ok().filter(|at| *at < self.inputs).ok_or_else(bad)?;
             let selector = join_root(&mount.selector);
             let safe = mount.output == kiln_llb::SKIP_OUTPUT || mount.readonly || selector == "/";
             by_content[at] = match mount.content_cache() {
                 pb::MountContentCache::Off => false,
                 pb::MountContentCache::On if !safe => {
-                    let problem = format!("mount {} cannot be cached by content: it is written to in part", mount.dest);
+                    let problem =
+                        format!("mount {} cannot be cached by content: it is written to in part", mount.dest);
                     return Err(OpError::Invalid(problem));
                 }
                 pb::MountContentCache::On => true,
@@ -87,13 +94,19 @@ impl ExecOp {
         content_digest(&self.host, cx, selectors, result).await.map(Some)
     }
 
-    pub(crate) async fn exec(&self, cx: &OpContext<Kiln>, inputs: Vec<Output>) -> Result<Vec<Output>, ExecError<Kiln>> {
+    pub(crate) async fn exec(
+        &self,
+        cx: &OpContext<Kiln>,
+        inputs: Vec<Output>,
+    ) -> Result<Vec<Output>, ExecError<Kiln>> {
         let security = self.security();
         self.host.executor.prepare(security);
         match self.run(cx, &inputs, security).await {
             Ok(outputs) => Ok(outputs),
             Err(error) => {
-                let used = |mount: &pb::Mount| usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned();
+                let used = |mount: &pb::Mount| {
+                    usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned()
+                };
                 let used: Vec<Option<Output>> = self.op.mounts.iter().map(used).collect();
                 Err(ExecError { error, inputs: used.clone(), mounts: used })
             }
@@ -107,7 +120,12 @@ impl ExecOp {
         }
     }
 
-    async fn run(&self, cx: &OpContext<Kiln>, inputs: &[Output], security: Security) -> Result<Vec<Output>, OpError> {
+    async fn run(
+        &self,
+        cx: &OpContext<Kiln>,
+        inputs: &[Output],
+        security: Security,
+    ) -> Result<Vec<Output>, OpError> {
         if self.platform.is_windows() != cfg!(windows) {
             let here = Platform::host();
             let problem = format!("running a step for {} on {}", self.platform.format(), here.format());
@@ -224,7 +242,11 @@ fn join_root(path: &str) -> String {
 
 fn content_of(paths: Vec<String>) -> Vec<Selector> {
     let paths = dedupe(paths);
-    if paths.iter().any(|path| path == "/") { Vec::new() } else { paths.into_iter().map(Selector::following).collect() }
+    if paths.iter().any(|path| path == "/") {
+        Vec::new()
+    } else {
+        paths.into_iter().map(Selector::following).collect()
+    }
 }
 
 /// Both spellings of each proxy, as programs differ in which they read.
@@ -237,7 +259,8 @@ fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
         ("ALL_PROXY", &proxy.all_proxy),
     ];
     let set = all.into_iter().filter(|(_, value)| !value.is_empty());
-    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())]).collect()
+    set.flat_map(|(name, value)| [format!("{name}={value}"), format!("{}={value}", name.to_lowercase())])
+        .collect()
 }
 
 fn host_address(host: &pb::HostIp) -> Result<HostAddress, OpError> {

@@ -53,11 +53,14 @@ impl Prepared {
         for mount in &op.mounts {
             let is_root = mount.dest == kiln_llb::ROOT_MOUNT;
             if is_root && mount.mount_type() != pb::MountType::Bind {
-                let problem = format!("the root cannot be a mount of type {}", mount.mount_type().as_str_name());
+                let problem =
+                    format!("the root cannot be a mount of type {}", mount.mount_type().as_str_name());
                 return Err(OpError::Invalid(problem));
             }
             let input = match usize::try_from(mount.input) {
-                Ok(at) => inputs.get(at).ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))?,
+                Ok(at) => inputs
+                    .get(at)
+                    .ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))?,
                 Err(_) => &Output(None),
             };
             let one = One { host, cx, sessions, mount, command: &meta.args };
@@ -68,7 +71,8 @@ impl Prepared {
             } else {
                 format!("/{}/{}", meta.cwd.trim_matches('/'), mount.dest)
             };
-            let part = Part { dest, selector: mount.selector.clone(), readonly: mount.readonly, output, source };
+            let part =
+                Part { dest, selector: mount.selector.clone(), readonly: mount.readonly, output, source };
             if is_root {
                 prepared.readonly_root = mount.readonly;
                 prepared.root = Some(part);
@@ -83,7 +87,10 @@ impl Prepared {
     /// The container's root and mounts.
     pub(super) fn specs(&mut self) -> Result<(RootSpec, Vec<Mount>), OpError> {
         let root = self.root.as_mut().ok_or_else(|| OpError::Invalid("the exec op mounts no root".into()))?;
-        let tree = root.source.tree()?.ok_or_else(|| OpError::Invalid("the root of an exec op must be a tree".into()))?;
+        let tree = root
+            .source
+            .tree()?
+            .ok_or_else(|| OpError::Invalid("the root of an exec op must be a tree".into()))?;
         let root = RootSpec { tree, readonly: self.readonly_root };
         let mut mounts = Vec::with_capacity(self.parts.len());
         for part in &mut self.parts {
@@ -113,8 +120,12 @@ impl Prepared {
             outputs.push((at, Output(tree)));
         }
         outputs.sort_by_key(|(at, _)| *at);
-        if let Some((at, expected)) = outputs.iter().map(|(at, _)| *at).zip(0..).find(|(at, expected)| at != expected) {
-            return Err(OpError::Invalid(format!("the mounts of an exec op make output {at}, but none makes {expected}")));
+        if let Some((at, expected)) =
+            outputs.iter().map(|(at, _)| *at).zip(0..).find(|(at, expected)| at != expected)
+        {
+            return Err(OpError::Invalid(format!(
+                "the mounts of an exec op make output {at}, but none makes {expected}"
+            )));
         }
         Ok(outputs.into_iter().map(|(_, output)| output).collect())
     }
@@ -125,7 +136,7 @@ impl Source {
         Ok(match self {
             Self::Read(tree) => Some(tree.mount_spec()?.into()),
             Self::Write(mutable) => Some(mutable.mount_spec()?.into()),
-            Self::Cache(cache, _) => Some(cache.mount_spec()?.into()),
+            Self::Cache(cache, _) => Some(cache.mount_spec().into()),
             Self::Other(_) => None,
         })
     }
@@ -147,7 +158,11 @@ impl One<'_> {
             pb::MountType::Bind => self.bind(input.unpack(self.cx).await?).await?,
             pb::MountType::Cache => self.cache(input.unpack(self.cx).await?).await?,
             pb::MountType::Tmpfs => {
-                let size = mount.tmpfs_opt.as_ref().and_then(|t| u64::try_from(t.size).ok()).filter(|size| *size > 0);
+                let size = mount
+                    .tmpfs_opt
+                    .as_ref()
+                    .and_then(|t| u64::try_from(t.size).ok())
+                    .filter(|size| *size > 0);
                 Source::Other(MountSource::Tmpfs(TmpfsSpec { size, mode: 0o1777 }))
             }
             pb::MountType::Secret => match secrets::mount(self.sessions, mount).await? {
@@ -168,7 +183,8 @@ impl One<'_> {
     /// A tree. What is written to it is an output, or forgotten.
     async fn bind(&self, input: Option<Unpacked>) -> Result<Source, OpError> {
         let mount = self.mount;
-        let (is_root, is_output) = (mount.dest == kiln_llb::ROOT_MOUNT, mount.output != kiln_llb::SKIP_OUTPUT);
+        let (is_root, is_output) =
+            (mount.dest == kiln_llb::ROOT_MOUNT, mount.output != kiln_llb::SKIP_OUTPUT);
         match input {
             // What cannot change is its own output. The root needs somewhere to make mount points in, though.
             Some(tree) if mount.readonly && !is_root => Ok(Source::Read(tree)),

@@ -83,7 +83,8 @@ impl Drop for AgentSocket {
 pub(super) async fn agent(sessions: &Group, mount: &pb::Mount) -> Result<Option<AgentSocket>, OpError> {
     let options = mount.ssh_opt.clone().unwrap_or_default();
     let id = if options.id.is_empty() { "default".to_owned() } else { options.id.clone() };
-    let checked = sessions.any(&format!("ssh agent {id}"), |session| {
+    let wanted = format!("ssh agent {id}");
+    let checked = sessions.any(&wanted, |session| {
         let id = &id;
         async move {
             let late = |_| tonic_deadline(id);
@@ -118,10 +119,14 @@ fn listen(
 ) -> Result<AgentSocket, OpError> {
     use std::os::unix::fs::{PermissionsExt as _, chown};
     let failed = |what: &'static str| move |source| OpError::Io { what: what.into(), source };
-    let dir = tempfile::Builder::new().prefix("kiln-ssh-").tempdir().map_err(failed("making a folder for an ssh agent"))?;
+    let dir = tempfile::Builder::new()
+        .prefix("kiln-ssh-")
+        .tempdir()
+        .map_err(failed("making a folder for an ssh agent"))?;
     let path = dir.path().join("agent.sock");
     let listener = tokio::net::UnixListener::bind(&path).map_err(failed("opening an ssh agent's socket"))?;
-    chown(&path, Some(options.uid), Some(options.gid)).map_err(failed("giving away an ssh agent's socket"))?;
+    chown(&path, Some(options.uid), Some(options.gid))
+        .map_err(failed("giving away an ssh agent's socket"))?;
     let mode = std::fs::Permissions::from_mode(options.mode & 0o777);
     std::fs::set_permissions(&path, mode).map_err(failed("setting the mode of an ssh agent's socket"))?;
     let accept = tokio::spawn(async move {

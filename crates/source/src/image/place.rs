@@ -20,10 +20,7 @@ pub(crate) enum Where {
     /// The registry that the reference names.
     Registry,
     /// A content store of a client: the session that has it, if one is named, and the store's name.
-    Layout {
-        session: Option<String>,
-        store: String,
-    },
+    Layout { session: Option<String>, store: String },
 }
 
 /// Reads an image, with the credentials of one build.
@@ -43,11 +40,17 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
-    pub(super) fn new(place: &Where, registries: &Arc<Registries>, reference: &Reference, sessions: &Group) -> Self {
+    pub(super) fn new(
+        place: &Where,
+        registries: &Arc<Registries>,
+        reference: &Reference,
+        sessions: &Group,
+    ) -> Self {
         match place {
             Where::Registry => Self::Registry(registries.remote(reference, Auth::Group(sessions.clone()))),
             Where::Layout { session, store } => {
-                let sessions = session.as_ref().map_or_else(|| sessions.clone(), |id| sessions.preferring(id));
+                let sessions =
+                    session.as_ref().map_or_else(|| sessions.clone(), |id| sessions.preferring(id));
                 Self::Layout { sessions, store: store.clone() }
             }
         }
@@ -66,10 +69,13 @@ impl Place {
                 remote.resolve(target).await.map_err(failed)
             }
             Self::Layout { .. } => {
-                let bad = |problem: &str| Error::Image { reference: shown.clone(), problem: problem.to_owned() };
-                let digest = reference.digest().ok_or_else(|| bad("an OCI layout's image is named by its digest"))?;
+                let bad =
+                    |problem: &str| Error::Image { reference: shown.clone(), problem: problem.to_owned() };
+                let digest =
+                    reference.digest().ok_or_else(|| bad("an OCI layout's image is named by its digest"))?;
                 let content = self.document_of_layout(digest).await?;
-                let media_type = media_type_of(&content).ok_or_else(|| bad("is neither a manifest nor an index"))?;
+                let media_type =
+                    media_type_of(&content).ok_or_else(|| bad("is neither a manifest nor an index"))?;
                 let descriptor = Descriptor::new(media_type, digest.clone(), content.len() as u64);
                 Ok(Resolved { descriptor, content: Some(content) })
             }
@@ -91,7 +97,10 @@ impl Place {
     pub(super) async fn small_blob(&self, shown: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
         let bad = |problem: String| Error::Image { reference: shown.to_owned(), problem };
         if descriptor.size > MAX_DOCUMENT {
-            return Err(bad(format!("{} has {} bytes, more than {MAX_DOCUMENT}", descriptor.digest, descriptor.size)));
+            return Err(bad(format!(
+                "{} has {} bytes, more than {MAX_DOCUMENT}",
+                descriptor.digest, descriptor.size
+            )));
         }
         match self {
             Self::Registry(remote) => {
@@ -148,7 +157,11 @@ pub(super) fn media_type_of(content: &[u8]) -> Option<String> {
 }
 
 impl BlobProvider for Place {
-    fn open<'a>(&'a self, blob: &'a Descriptor, offset: u64) -> BoxFuture<'a, Result<BlobStream, ProviderError>> {
+    fn open<'a>(
+        &'a self,
+        blob: &'a Descriptor,
+        offset: u64,
+    ) -> BoxFuture<'a, Result<BlobStream, ProviderError>> {
         async move {
             match self {
                 Self::Registry(remote) => {

@@ -9,7 +9,10 @@ use std::{
 };
 
 use bytes::Bytes;
-use kiln_oci::{Descriptor, Digest, Hasher, ImageConfig, Index, Manifest, Platform, PlatformMatcher, Reference, media_type};
+use kiln_oci::{
+    Descriptor, Digest, Hasher, ImageConfig, Index, Manifest, Platform, PlatformMatcher, Reference,
+    media_type,
+};
 use kiln_registry::Registries;
 use kiln_session::Group;
 use kiln_store::{Lease, LeaseId, LeaseInfo, Resource};
@@ -42,7 +45,12 @@ impl Request {
 
     /// An image of a client's content store `store`; `session` is asked first.
     #[must_use]
-    pub fn layout(reference: &Reference, platform: &Platform, session: Option<String>, store: String) -> Self {
+    pub fn layout(
+        reference: &Reference,
+        platform: &Platform,
+        session: Option<String>,
+        store: String,
+    ) -> Self {
         let place = Where::Layout { session, store };
         Self { reference: reference.to_string(), platform: platform.clone(), place }
     }
@@ -120,7 +128,8 @@ impl Resolver {
             Some(digest) => self.read_here(digest).await?.map(|content| (digest.clone(), content)),
             None => None,
         };
-        let root = match known.and_then(|(digest, content)| Some((media_type_of(&content)?, digest, content))) {
+        let root = match known.and_then(|(digest, content)| Some((media_type_of(&content)?, digest, content)))
+        {
             Some((media_type, digest, content)) => Descriptor::new(media_type, digest, content.len() as u64),
             None => {
                 let resolved = place.resolve(&reference).await?;
@@ -167,7 +176,8 @@ impl Resolver {
     }
 
     async fn keep(&self, lease: &Lease, descriptor: &Descriptor, content: Bytes) -> Result<(), Error> {
-        let (store, lease, descriptor) = (self.worker.store().clone(), lease.id().clone(), descriptor.clone());
+        let (store, lease, descriptor) =
+            (self.worker.store().clone(), lease.id().clone(), descriptor.clone());
         let write = tokio::task::spawn_blocking(move || {
             use std::io::Write as _;
             let mut ingest = store.content().ingest()?;
@@ -222,12 +232,13 @@ impl Walk<'_> {
             let content = self.document(&current, false).await?;
             documents.push(current.digest.clone());
             if media_type::is_index(&current.media_type) {
-                let index = Index::decode(&content).map_err(|e| self.bad(format!("index {}: {e}", current.digest)))?;
+                let index = Index::decode(&content)
+                    .map_err(|e| self.bad(format!("index {}: {e}", current.digest)))?;
                 current = self.choose(&index)?;
                 continue;
             }
-            let manifest =
-                Manifest::decode(&content).map_err(|e| self.bad(format!("manifest {}: {e}", current.digest)))?;
+            let manifest = Manifest::decode(&content)
+                .map_err(|e| self.bad(format!("manifest {}: {e}", current.digest)))?;
             return self.image(root, current, &manifest, documents).await;
         }
         Err(self.bad(format!("its index is nested deeper than {MAX_DEPTH} levels")))
@@ -237,8 +248,11 @@ impl Walk<'_> {
     fn choose(&self, index: &Index) -> Result<Descriptor, Error> {
         let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
         let matcher = PlatformMatcher::only(self.platform);
-        let mut fitting: Vec<&Descriptor> =
-            images.iter().copied().filter(|d| d.platform.as_ref().is_none_or(|p| matcher.matches(p))).collect();
+        let mut fitting: Vec<&Descriptor> = images
+            .iter()
+            .copied()
+            .filter(|d| d.platform.as_ref().is_none_or(|p| matcher.matches(p)))
+            .collect();
         fitting.sort_by(|a, b| match (&a.platform, &b.platform) {
             (Some(a), Some(b)) => matcher.compare(a, b),
             (a, b) => b.is_some().cmp(&a.is_some()),

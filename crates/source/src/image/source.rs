@@ -60,18 +60,25 @@ impl ImageSource {
         if let Some(limit) = self.layer_limit
             && limit > image.layers.len()
         {
-            let problem = format!("layer limit {limit} is greater than its number of layers, {}", image.layers.len());
+            let problem =
+                format!("layer limit {limit} is greater than its number of layers, {}", image.layers.len());
             return Err(Error::Image { reference: reference(), problem });
         }
         Ok(image)
     }
 
     /// Two keys: the manifest's digest with the platform, then the chain of the layers, which images with equal files share.
-    pub(crate) async fn key(&self, images: &Resolver, cx: &SourceContext, index: usize) -> Result<SourceKey, Error> {
+    pub(crate) async fn key(
+        &self,
+        images: &Resolver,
+        cx: &SourceContext,
+        index: usize,
+    ) -> Result<SourceKey, Error> {
         let part = (index == 0).then(|| cx.progress.part(format!("resolve {}", self.reference)));
         let image = self.resolve(images, cx).await?;
         drop(part);
-        let provider: Arc<dyn BlobProvider> = Arc::new(images.place(&self.request, &self.reference, &cx.sessions));
+        let provider: Arc<dyn BlobProvider> =
+            Arc::new(images.place(&self.request, &self.reference, &cx.sessions));
         let layers = &image.layers[..self.layer_limit.unwrap_or(image.layers.len())];
         let blobs = layers.iter().map(|layer| (layer.digest.clone(), provider.clone())).collect();
         let chain = if index == 0 { None } else { self.chain_key(&image) };
@@ -125,7 +132,11 @@ impl ImageSource {
     }
 
     /// The image's files: a stack of lazy layers.
-    pub(crate) async fn snapshot(&self, sources: &Sources, cx: &SourceContext) -> Result<Option<ImmutableRef>, Error> {
+    pub(crate) async fn snapshot(
+        &self,
+        sources: &Sources,
+        cx: &SourceContext,
+    ) -> Result<Option<ImmutableRef>, Error> {
         let image = self.resolve(&sources.images, cx).await?;
         let limit = self.layer_limit.unwrap_or(image.layers.len());
         if image.diff_ids.len() < limit {
@@ -139,11 +150,16 @@ impl ImageSource {
                 Some("frontend") => RecordType::Frontend,
                 _ => RecordType::Regular,
             },
-            layer_type: if self.platform.is_windows() && !cfg!(windows) { "windows".into() } else { String::new() },
+            layer_type: if self.platform.is_windows() && !cfg!(windows) {
+                "windows".into()
+            } else {
+                String::new()
+            },
             image_refs: vec![self.reference.to_string()],
             ..RefOptions::default()
         };
-        let (worker, layers, diff_ids) = (sources.worker.clone(), image.layers.clone(), image.diff_ids.clone());
+        let (worker, layers, diff_ids) =
+            (sources.worker.clone(), image.layers.clone(), image.diff_ids.clone());
         let stack = tokio::task::spawn_blocking(move || {
             let mut current: Option<ImmutableRef> = None;
             for (descriptor, diff_id) in layers.into_iter().zip(diff_ids).take(limit) {
@@ -158,7 +174,12 @@ impl ImageSource {
     }
 
     /// Manifest and config stay for as long as the image's top layer does.
-    fn keep_documents(&self, sources: &Sources, image: &ResolvedImage, top: &ImmutableRef) -> Result<(), Error> {
+    fn keep_documents(
+        &self,
+        sources: &Sources,
+        image: &ResolvedImage,
+        top: &ImmutableRef,
+    ) -> Result<(), Error> {
         let lease = LeaseId(format!("ref/{}", top.id().as_str()));
         let held = sources.worker.store().change(|tx| {
             for digest in &image.documents {

@@ -1,0 +1,186 @@
+//! One build: from a client's request to its outputs.
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use kiln_engine::ProgressSink;
+use kiln_exporter::{Client, Context, Exporter, SessionClient};
+use futures::future::BoxFuture;
+use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
+use kiln_ops::{Entitlement, Entitlements, JobData};
+use kiln_proto::{
+    control::{SolveRequest, SolveResponse},
+    status::WireError,
+};
+use kiln_registry::Auth;
+use tonic::Code;
+
+use crate::{
+    builds::Build,
+    daemon::Daemon,
+    export::{self, ExportProgress},
+    log::BuildLog,
+};
+
+/// How long an export waits for its client's session.
+const SESSION_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Builds what `request` asks for.
+pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<SolveResponse, WireError> {
+    refuse_unsupported(&request)?;
+    let exporters = exporters(&request)?;
+    let allowed = entitlements(daemon, &request.entitlements)?;
+    let name = if request.r#ref.is_empty() { kiln_session::random_id() } else { request.r#ref.clone() };
+    let log = BuildLog::create(&daemon.logs(), &file_name(&name)).map_err(wire_error)?;
+    let sink: Arc<dyn ProgressSink> = log.clone();
+    let data = JobData { session: request.session.clone(), entitlements: allowed.clone() };
+    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
+    let steps = Steps::new(sink);
+    let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
+    let host = daemon.host().clone();
+    let bridge = Bridge::new(host, job, request.session.clone(), allowed, steps, builtin);
+    bridge.set_inputs(request.frontend_inputs.clone());
+    let (build, returned) = Build::new(log, bridge.clone());
+    let _running = daemon.builds().enter(&name, build)?;
+
+    let by_client =
+        request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
+    let result = if by_client {
+        let gone = |_| WireError::new(Code::Cancelled, "the client ended the build without a result");
+        returned.await.map_err(gone)??
+    } else {
+        let request = Request {
+            definition: request.definition.clone(),
+            frontend: request.frontend.clone(),
+            attrs: request.frontend_attrs.clone(),
+            inputs: request.frontend_inputs.clone(),
+            evaluate: false,
+        };
+        bridge.solve(request).await?
+    };
+    let exporter_response = run_exporters(daemon, &bridge, &request, &exporters, &result).await?;
+    Ok(SolveResponse { exporter_response })
+}
+
+/// A name as a file's: clients choose names.
+fn file_name(name: &str) -> String {
+    let safe = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
+    if safe && !name.is_empty() { name.to_owned() } else { kiln_oci::Digest::sha256(name).hex().to_owned() }
+}
+
+/// What a request may hold that nothing here can do yet.
+fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
+    let cache = request.cache.clone().unwrap_or_default();
+    let exports = !cache.exports.is_empty() || !cache.export_ref_deprecated.is_empty();
+    let imports = !cache.imports.is_empty() || !cache.import_refs_deprecated.is_empty();
+    let policy = request.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty());
+    let missing = [
+        (exports, "exporting caches (--export-cache, --cache-to)"),
+        (imports, "importing caches (--import-cache, --cache-from)"),
+        (policy, "source policies"),
+        (!request.source_policy_session.is_empty(), "source policies of the client"),
+        (request.enable_session_exporter, "exporters chosen over the session"),
+        (request.proxy_network, "the proxy network"),
+        (request.compatibility_version != 0, "compatibility versions"),
+    ];
+    match missing.into_iter().find(|(asked, _)| *asked) {
+        Some((_, feature)) => {
+            Err(WireError::new(Code::Unimplemented, format!("{feature}: not supported by this daemon yet")))
+        }
+        None => Ok(()),
+    }
+}
+
+fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
+    let mut wanted: Vec<(&str, &BTreeMap<String, String>)> =
+        request.exporters.iter().map(|e| (e.r#type.as_str(), &e.attrs)).collect();
+    if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
+        wanted.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
+    }
+    let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
+    let one = |(kind, attrs): (&str, &BTreeMap<String, String>)| {
+        let mut attrs = attrs.clone();
+        if let Some(epoch) = epoch {
+            attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
+        }
+        Exporter::new(kind, &attrs).map_err(wire_error)
+    };
+    wanted.into_iter().map(one).collect()
+}
+
+fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
+    let one = |name: &String| {
+        let refused =
+            |why: &str| WireError::new(Code::PermissionDenied, format!("{name} is not allowed: {why}"));
+        let known = Entitlement::parse(name)
+            .ok_or_else(|| WireError::new(Code::InvalidArgument, format!("unknown entitlement {name}")))?;
+        if daemon.config().entitlements.contains(&known) {
+            return Ok(known);
+        }
+        Err(refused("the daemon's insecure-entitlements do not list it"))
+    };
+    wanted.iter().map(one).collect()
+}
+
+async fn run_exporters(
+    daemon: &Daemon,
+    bridge: &Arc<Bridge>,
+    request: &SolveRequest,
+    exporters: &[Exporter],
+    result: &FrontendResult,
+) -> Result<BTreeMap<String, String>, WireError> {
+    let source = export::source(bridge, result).await?;
+    let mut responses = vec![frontend_response(result)];
+    if exporters.is_empty() {
+        return Ok(export::merge(responses));
+    }
+    let session = match request.session.as_str() {
+        "" => None,
+        id => Some(daemon.sessions().get(id, SESSION_PATIENCE).await.map_err(wire_error)?),
+    };
+    let store = daemon.host().worker.store().clone();
+    let lease = Arc::new(store.lease().map_err(wire_error)?);
+    let runs: Vec<_> = exporters
+        .iter()
+        .enumerate()
+        .map(|(index, exporter)| {
+            let step = bridge.steps().start(exporter.name());
+            let cx = Context {
+                store: store.clone(),
+                lease: lease.clone(),
+                client: session.clone().map(|s| Arc::new(SessionClient::new(s, index)) as Arc<dyn Client>),
+                reporter: Arc::new(ExportProgress::new(bridge.steps().clone(), step.digest().clone())),
+                registries: daemon.registries().clone(),
+                auth: Auth::Group(bridge.group()),
+            };
+            run_exporter(exporter, cx, &source, step)
+        })
+        .collect();
+    responses.extend(futures::future::try_join_all(runs).await?);
+    Ok(export::merge(responses))
+}
+
+fn run_exporter<'a>(
+    exporter: &'a Exporter,
+    cx: Context,
+    source: &'a kiln_exporter::Source,
+    step: Step,
+) -> BoxFuture<'a, Result<BTreeMap<String, String>, WireError>> {
+    Box::pin(async move {
+        let outcome = async {
+            let exported = exporter.export(&cx, source).await?;
+            if let Some(push) = &exported.push {
+                push.run(&cx).await?;
+            }
+            Ok::<_, kiln_exporter::Error>(exported.response)
+        };
+        let outcome = outcome.await;
+        step.end(outcome.as_ref().err().map(ToString::to_string));
+        outcome.map_err(wire_error)
+    })
+}
+
+/// What a frontend says to the client itself.
+fn frontend_response(result: &FrontendResult) -> BTreeMap<String, String> {
+    let own = result.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
+    own.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())).collect()
+}

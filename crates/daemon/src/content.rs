@@ -1,0 +1,123 @@
+//! The content service, read-only: clients fetch attestations and other blobs by digest.
+
+use std::{io::Read as _, pin::Pin};
+
+use futures::Stream;
+use kiln_oci::Digest;
+use kiln_proto::content::{
+    self, AbortRequest, DeleteContentRequest, InfoRequest, InfoResponse, ListContentRequest,
+    ListContentResponse, ListStatusesRequest, ListStatusesResponse, ReadContentRequest, ReadContentResponse,
+    StatusRequest, StatusResponse, UpdateRequest, UpdateResponse, WriteContentRequest, WriteContentResponse,
+    content_server::Content,
+};
+use kiln_store::Store;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Response, Status, Streaming};
+
+type Answer<T> = Result<Response<T>, Status>;
+type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+/// Bytes in one message.
+const CHUNK: usize = 1 << 20;
+
+/// The blobs of a store.
+#[derive(Clone, Debug)]
+pub(crate) struct ContentService(pub(crate) Store);
+
+fn read_only() -> Status {
+    Status::permission_denied("the daemon's content can only be read")
+}
+
+fn parse(digest: &str) -> Result<Digest, Status> {
+    Digest::parse(digest).map_err(|e| Status::invalid_argument(format!("{digest}: {e}")))
+}
+
+fn failed(error: &kiln_store::Error) -> Status {
+    if error.is_not_found() {
+        Status::not_found(error.to_string())
+    } else {
+        Status::internal(error.to_string())
+    }
+}
+
+#[tonic::async_trait]
+impl Content for ContentService {
+    type ListStream = Messages<ListContentResponse>;
+    type ReadStream = Messages<ReadContentResponse>;
+    type WriteStream = Messages<WriteContentResponse>;
+
+    async fn info(&self, request: Request<InfoRequest>) -> Answer<InfoResponse> {
+        let digest = parse(&request.into_inner().digest)?;
+        let found = self.0.content().stat(&digest).map_err(|e| failed(&e))?;
+        let info = found.ok_or_else(|| Status::not_found(format!("content {digest}: not found")))?;
+        let size = i64::try_from(info.size).unwrap_or(i64::MAX);
+        let info = content::Info { digest: digest.to_string(), size, ..Default::default() };
+        Ok(InfoResponse { info: Some(info) }.into())
+    }
+
+    async fn read(&self, request: Request<ReadContentRequest>) -> Answer<Self::ReadStream> {
+        let request = request.into_inner();
+        let digest = parse(&request.digest)?;
+        let blob = self.0.content().blob(&digest).map_err(|e| failed(&e))?;
+        let offset =
+            u64::try_from(request.offset).map_err(|_| Status::invalid_argument("a negative offset"))?;
+        let wanted = u64::try_from(request.size).unwrap_or_default();
+        let rest = blob.size().saturating_sub(offset);
+        let length = if wanted == 0 { rest } else { rest.min(wanted) };
+        let (sender, messages) = mpsc::channel(4);
+        tokio::task::spawn_blocking(move || {
+            use std::io::Seek as _;
+            let mut file = blob.into_file();
+            let mut send = || -> Result<(), Status> {
+                let io = |e: std::io::Error| Status::internal(format!("{digest}: {e}"));
+                file.seek(std::io::SeekFrom::Start(offset)).map_err(io)?;
+                let mut done = 0;
+                while done < length {
+                    let mut data = vec![0; CHUNK.min(usize::try_from(length - done).unwrap_or(CHUNK))];
+                    file.read_exact(&mut data).map_err(io)?;
+                    let at = i64::try_from(offset + done).unwrap_or(i64::MAX);
+                    done += data.len() as u64;
+                    let message = ReadContentResponse { offset: at, data: data.into() };
+                    if sender.blocking_send(Ok(message)).is_err() {
+                        // The client has enough.
+                        break;
+                    }
+                }
+                Ok(())
+            };
+            if let Err(status) = send() {
+                drop(sender.blocking_send(Err(status)));
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
+    }
+
+    async fn update(&self, _: Request<UpdateRequest>) -> Answer<UpdateResponse> {
+        Err(read_only())
+    }
+
+    async fn list(&self, _: Request<ListContentRequest>) -> Answer<Self::ListStream> {
+        Err(Status::unimplemented("content is read by digest; there is no list of it"))
+    }
+
+    async fn delete(&self, _: Request<DeleteContentRequest>) -> Answer<()> {
+        Err(read_only())
+    }
+
+    async fn status(&self, _: Request<StatusRequest>) -> Answer<StatusResponse> {
+        Err(read_only())
+    }
+
+    async fn list_statuses(&self, _: Request<ListStatusesRequest>) -> Answer<ListStatusesResponse> {
+        Ok(ListStatusesResponse::default().into())
+    }
+
+    async fn write(&self, _: Request<Streaming<WriteContentRequest>>) -> Answer<Self::WriteStream> {
+        Err(read_only())
+    }
+
+    async fn abort(&self, _: Request<AbortRequest>) -> Answer<()> {
+        Err(read_only())
+    }
+}

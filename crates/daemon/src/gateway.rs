@@ -1,0 +1,288 @@
+//! The gateway service on the control connection: a client that drives its build itself speaks to the build's bridge.
+
+use std::{collections::BTreeMap, pin::Pin, sync::Arc};
+
+use futures::Stream;
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps};
+use kiln_oci::Platform;
+use kiln_proto::{
+    caps::ApiCap,
+    gateway::{
+        self, EvaluateRequest, EvaluateResponse, ExecMessage, InputsRequest, InputsResponse,
+        NewContainerRequest, NewContainerResponse, PingRequest, PongResponse, ReadDirRequest,
+        ReadDirResponse, ReadFileRequest, ReadFileResponse, ReleaseContainerRequest,
+        ReleaseContainerResponse, ResolveImageConfigRequest, ResolveImageConfigResponse,
+        ResolveSourceMetaRequest, ResolveSourceMetaResponse, ReturnRequest, ReturnResponse, SolveRequest,
+        SolveResponse, StatFileRequest, StatFileResponse, WarnRequest, WarnResponse,
+        llb_bridge_server::LlbBridge, result::Result as AnyRef,
+    },
+    pb,
+    status::WireError,
+};
+use kiln_session::headers::BUILD_ID;
+use tonic::{Code, Request, Response, Status, Streaming};
+
+use crate::{builds::Build, daemon::Daemon};
+
+type Answer<T> = Result<Response<T>, Status>;
+
+/// The gateway service of a daemon.
+#[derive(Clone, Debug)]
+pub(crate) struct GatewayService(pub(crate) Daemon);
+
+impl GatewayService {
+    /// The build that a call's header names.
+    async fn build<T>(&self, request: &Request<T>) -> Result<Arc<Build>, Status> {
+        let name = request.metadata().get(BUILD_ID).and_then(|v| v.to_str().ok());
+        let name =
+            name.ok_or_else(|| Status::invalid_argument(format!("no {BUILD_ID} in the call's header")))?;
+        self.0.builds().get(name).await.map_err(Status::from)
+    }
+
+    async fn bridge<T>(&self, request: &Request<T>) -> Result<Arc<Bridge>, Status> {
+        Ok(self.build(request).await?.bridge.clone())
+    }
+}
+
+/// A ref by its name; the empty name is the empty tree.
+fn find(bridge: &Bridge, id: &str) -> Result<Option<Arc<BuildRef>>, WireError> {
+    if id.is_empty() { Ok(None) } else { bridge.find(id).map(Some) }
+}
+
+fn no_containers() -> Status {
+    Status::unimplemented("containers beside the build (gateway.exec) are not supported yet")
+}
+
+fn platform(message: &pb::Platform) -> Platform {
+    Platform {
+        os: message.os.clone(),
+        architecture: message.architecture.clone(),
+        variant: message.variant.clone(),
+        os_version: message.os_version.clone(),
+        os_features: message.os_features.clone(),
+    }
+}
+
+#[tonic::async_trait]
+impl LlbBridge for GatewayService {
+    async fn resolve_image_config(
+        &self,
+        request: Request<ResolveImageConfigRequest>,
+    ) -> Answer<ResolveImageConfigResponse> {
+        let bridge = self.bridge(&request).await?;
+        let request = request.into_inner();
+        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
+            return Err(Status::unimplemented("source policies are not supported yet"));
+        }
+        let layout =
+            (request.resolver_type == 1).then(|| (request.session_id.clone(), request.store_id.clone()));
+        let wanted = request.platform.as_ref().map(platform);
+        let image = bridge.resolve_image(&request.r#ref, wanted.as_ref(), layout, &request.log_name).await?;
+        Ok(ResolveImageConfigResponse {
+            digest: image.root.digest.to_string(),
+            config: image.config.clone(),
+            r#ref: request.r#ref,
+        }
+        .into())
+    }
+
+    async fn resolve_source_meta(
+        &self,
+        request: Request<ResolveSourceMetaRequest>,
+    ) -> Answer<ResolveSourceMetaResponse> {
+        let bridge = self.bridge(&request).await?;
+        Ok(bridge.resolve_source(request.into_inner()).await?.into())
+    }
+
+    async fn solve(&self, request: Request<SolveRequest>) -> Answer<SolveResponse> {
+        let bridge = self.bridge(&request).await?;
+        let request = request.into_inner();
+        if !request.cache_imports.is_empty() {
+            return Err(Status::unimplemented("importing caches is not supported by this daemon yet"));
+        }
+        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
+            return Err(Status::unimplemented("source policies are not supported yet"));
+        }
+        let array = request.allow_result_array_ref;
+        let wanted = BuildRequest {
+            definition: request.definition,
+            frontend: request.frontend,
+            attrs: request.frontend_opt,
+            inputs: request.frontend_inputs,
+            evaluate: request.evaluate,
+        };
+        let result = bridge.solve(wanted).await?;
+        if !request.allow_result_return {
+            return match result.refs {
+                Refs::Single(one) => {
+                    let id = one.map(|r| r.id().to_owned()).unwrap_or_default();
+                    Ok(SolveResponse { r#ref: id, result: None }.into())
+                }
+                Refs::Map(_) => {
+                    Err(Status::failed_precondition("the client cannot take a result of several refs"))
+                }
+            };
+        }
+        Ok(SolveResponse { r#ref: String::new(), result: Some(to_wire(&result, array)) }.into())
+    }
+
+    async fn read_file(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
+        let bridge = self.bridge(&request).await?;
+        let request = request.into_inner();
+        let tree = find(&bridge, &request.r#ref)?;
+        let range = request.range.unwrap_or_default();
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        let data = bridge
+            .read_file(tree.as_ref(), &request.file_path, bytes(range.offset), bytes(range.length))
+            .await?;
+        Ok(ReadFileResponse { data }.into())
+    }
+
+    async fn read_dir(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
+        let bridge = self.bridge(&request).await?;
+        let request = request.into_inner();
+        let tree = find(&bridge, &request.r#ref)?;
+        let entries = bridge.read_dir(tree.as_ref(), &request.dir_path, &request.include_pattern).await?;
+        Ok(ReadDirResponse { entries }.into())
+    }
+
+    async fn stat_file(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
+        let bridge = self.bridge(&request).await?;
+        let request = request.into_inner();
+        let tree = find(&bridge, &request.r#ref)?;
+        let stat = bridge.stat_file(tree.as_ref(), &request.path).await?;
+        Ok(StatFileResponse { stat: Some(stat) }.into())
+    }
+
+    async fn evaluate(&self, request: Request<EvaluateRequest>) -> Answer<EvaluateResponse> {
+        let bridge = self.bridge(&request).await?;
+        if let Some(tree) = find(&bridge, &request.into_inner().r#ref)? {
+            tree.result().await?;
+        }
+        Ok(EvaluateResponse {}.into())
+    }
+
+    async fn ping(&self, request: Request<PingRequest>) -> Answer<PongResponse> {
+        self.build(&request).await?;
+        let all = |names: Vec<&str>| {
+            let cap = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..ApiCap::default() };
+            names.into_iter().map(cap).collect()
+        };
+        Ok(PongResponse {
+            frontend_api_caps: all(caps::gateway().collect()),
+            llb_caps: all(caps::llb().collect()),
+            workers: vec![self.0.worker_record()],
+        }
+        .into())
+    }
+
+    async fn r#return(&self, request: Request<ReturnRequest>) -> Answer<ReturnResponse> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let result = match request.error {
+            Some(error) => Err(WireError::from_rpc(&error)),
+            None => from_wire(&build.bridge, request.result.unwrap_or_default()),
+        };
+        build.give(result)?;
+        Ok(ReturnResponse {}.into())
+    }
+
+    async fn inputs(&self, request: Request<InputsRequest>) -> Answer<InputsResponse> {
+        let bridge = self.bridge(&request).await?;
+        Ok(InputsResponse { definitions: bridge.inputs() }.into())
+    }
+
+    async fn new_container(&self, _request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
+        Err(no_containers())
+    }
+
+    async fn release_container(
+        &self,
+        _request: Request<ReleaseContainerRequest>,
+    ) -> Answer<ReleaseContainerResponse> {
+        Err(no_containers())
+    }
+
+    type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
+
+    async fn exec_process(
+        &self,
+        _request: Request<Streaming<ExecMessage>>,
+    ) -> Answer<Self::ExecProcessStream> {
+        Err(no_containers())
+    }
+
+    async fn read_file_container(&self, _request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
+        Err(no_containers())
+    }
+
+    async fn read_dir_container(&self, _request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
+        Err(no_containers())
+    }
+
+    async fn stat_file_container(&self, _request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
+        Err(no_containers())
+    }
+
+    async fn warn(&self, request: Request<WarnRequest>) -> Answer<WarnResponse> {
+        let bridge = self.bridge(&request).await?;
+        bridge.warn(request.into_inner())?;
+        Ok(WarnResponse {}.into())
+    }
+}
+
+/// A result as a client takes it; `array`: with definitions beside the names of refs.
+fn to_wire(result: &FrontendResult, array: bool) -> gateway::Result {
+    let id = |one: &Option<Arc<BuildRef>>| one.as_ref().map(|r| r.id().to_owned()).unwrap_or_default();
+    let full = |one: &Option<Arc<BuildRef>>| gateway::Ref {
+        id: id(one),
+        def: one.as_ref().map(|r| r.definition().clone()),
+    };
+    let refs = match (&result.refs, array) {
+        (Refs::Single(one), true) => AnyRef::Ref(full(one)),
+        (Refs::Single(one), false) => AnyRef::RefDeprecated(id(one)),
+        (Refs::Map(many), true) => {
+            let refs = many.iter().map(|(platform, one)| (platform.clone(), full(one))).collect();
+            AnyRef::Refs(gateway::RefMap { refs })
+        }
+        (Refs::Map(many), false) => {
+            let refs = many.iter().map(|(platform, one)| (platform.clone(), id(one))).collect();
+            AnyRef::RefsDeprecated(gateway::RefMapDeprecated { refs })
+        }
+    };
+    gateway::Result {
+        result: Some(refs),
+        metadata: result.metadata.clone(),
+        attestations: result.attestations.clone(),
+    }
+}
+
+/// A result as a client gives it back.
+fn from_wire(bridge: &Bridge, result: gateway::Result) -> Result<FrontendResult, WireError> {
+    let refs = match result.result {
+        None => Refs::Single(None),
+        Some(AnyRef::RefDeprecated(id)) => Refs::Single(find(bridge, &id)?),
+        Some(AnyRef::Ref(one)) => Refs::Single(find(bridge, &one.id)?),
+        Some(AnyRef::RefsDeprecated(many)) => map(many.refs, |id| find(bridge, &id))?,
+        Some(AnyRef::Refs(many)) => map(many.refs, |one| find(bridge, &one.id))?,
+    };
+    if result.metadata.len() > MAX_METADATA {
+        let message = format!(
+            "a result with {} metadata entries; at most {MAX_METADATA} are taken",
+            result.metadata.len()
+        );
+        return Err(WireError::new(Code::InvalidArgument, message));
+    }
+    Ok(FrontendResult { refs, metadata: result.metadata, attestations: result.attestations })
+}
+
+/// Entries of a result's metadata.
+const MAX_METADATA: usize = 10_000;
+
+fn map<T>(
+    all: BTreeMap<String, T>,
+    find: impl Fn(T) -> Result<Option<Arc<BuildRef>>, WireError>,
+) -> Result<Refs, WireError> {
+    let refs = all.into_iter().map(|(platform, one)| Ok((platform, find(one)?)));
+    Ok(Refs::Map(refs.collect::<Result<_, WireError>>()?))
+}

@@ -1,0 +1,67 @@
+//! What the converter may ask, answered by the bridge.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use bytes::Bytes;
+use kiln_dockerfile::convert::{BoxError, ImageRequest, ResolvedImage, Resolver, SourceTime};
+use kiln_proto::{gateway, pb};
+use tonic::Code;
+
+use crate::{Bridge, BuildRef};
+
+/// A bridge as the converter knows it.
+pub(super) struct BridgeResolver<'a> {
+    bridge: &'a Arc<Bridge>,
+    inputs: BTreeMap<String, pb::Definition>,
+}
+
+impl<'a> BridgeResolver<'a> {
+    pub(super) fn new(bridge: &'a Arc<Bridge>, inputs: BTreeMap<String, pb::Definition>) -> Self {
+        Self { bridge, inputs }
+    }
+}
+
+impl Resolver for BridgeResolver<'_> {
+    type Ref = Option<Arc<BuildRef>>;
+
+    async fn resolve_image(&self, request: ImageRequest) -> Result<ResolvedImage, BoxError> {
+        let layout = request.oci_layout.map(|store| (store.session_id, store.store_id));
+        let image = self
+            .bridge
+            .resolve_image(&request.reference, request.platform.as_ref(), layout, &request.log_name)
+            .await?;
+        Ok(ResolvedImage {
+            reference: request.reference,
+            digest: Some(image.root.digest.clone()),
+            config: image.config.clone(),
+        })
+    }
+
+    async fn solve(&self, definition: pb::Definition) -> Result<Self::Ref, BoxError> {
+        Ok(self.bridge.solve_definition(definition)?)
+    }
+
+    async fn read_file(
+        &self,
+        tree: &Self::Ref,
+        path: &str,
+        limit: Option<u64>,
+    ) -> Result<Option<Bytes>, BoxError> {
+        match self.bridge.read_file(tree.as_ref(), path, 0, limit.unwrap_or(0)).await {
+            Ok(data) => Ok(Some(data)),
+            Err(error) if error.code == Code::NotFound => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    async fn inputs(&self) -> Result<BTreeMap<String, pb::Definition>, BoxError> {
+        Ok(self.inputs.clone())
+    }
+
+    async fn source_time(&self, source: pb::SourceOp, log_name: String) -> Result<SourceTime, BoxError> {
+        let request =
+            gateway::ResolveSourceMetaRequest { source: Some(source), log_name, ..Default::default() };
+        self.bridge.resolve_source(request).await?;
+        Ok(SourceTime { time: None })
+    }
+}

@@ -1,0 +1,42 @@
+//! From errors of a build to what a client is told.
+
+use kiln_engine::{SolveCause, SolveError};
+use kiln_llb::Graph;
+use kiln_ops::Kiln;
+use kiln_proto::{
+    errdefs,
+    status::{Detail, WireError},
+};
+use tonic::Code;
+
+/// The error of a failed vertex with all that a client shows of it: the vertex, the exit code, and the lines that it came from
+/// according to `graph`.
+#[must_use]
+pub fn solve_error(error: &SolveError<Kiln>, graph: Option<&Graph>) -> WireError {
+    let code = match &*error.cause {
+        SolveCause::Closed => Code::Cancelled,
+        SolveCause::Graph(_) => Code::InvalidArgument,
+        _ => Code::Unknown,
+    };
+    let mut wire = WireError::new(code, error.to_string());
+    if let Some(exit) = error.op_error().and_then(kiln_ops::OpError::exit_code) {
+        wire = wire.with(Detail::Exit(exit));
+    }
+    let Some(digest) = &error.vertex else { return wire };
+    wire = wire.with(Detail::Vertex(digest.to_string()));
+    let Some(graph) = graph else { return wire };
+    let Some(vertex) = graph.get(digest) else { return wire };
+    for location in &vertex.locations {
+        let info = usize::try_from(location.source_index).ok().and_then(|i| graph.sources().get(i)).cloned();
+        if info.is_some() {
+            wire = wire.with(Detail::Source(errdefs::Source { info, ranges: location.ranges.clone() }));
+        }
+    }
+    wire
+}
+
+/// Any error as its message.
+#[must_use]
+pub fn wire_error(error: impl std::fmt::Display) -> WireError {
+    WireError::new(Code::Unknown, error.to_string())
+}

@@ -14,7 +14,7 @@ use crate::export::RecordRef;
 use crate::key::Shape;
 use crate::store::StoreHandle;
 use crate::sync::lock;
-use crate::{Change, Domain, Key, KeyDep, KeyId, KeyKind, Link, OpContext, Record, StoreError};
+use crate::{Change, Domain, Key, KeyDep, KeyId, KeyKind, Link, Loaded, OpContext, Record, StoreError};
 
 type Links = Vec<(KeyId, Link, KeyId)>;
 
@@ -56,30 +56,50 @@ pub(crate) async fn link<D: Domain>(main: &StoreHandle<D>, key: &Key<D>) -> Resu
     Ok(())
 }
 
-/// Loads a result; one of an imported store is saved to the main one. A failure of that is not one of the load.
+/// Loads a result that was found under the key `id`, and keeps it under all of `keys`: one of an imported store in the
+/// main one, and one of an op with several cache maps under those that did not find it. A failure of that is not one of
+/// the load.
 pub(crate) async fn load<D: Domain>(
     main: &StoreHandle<D>,
     cx: &OpContext<D>,
     store: &StoreHandle<D>,
     id: KeyId,
     record: &Record,
-    key: &Key<D>,
+    keys: &[Key<D>],
 ) -> Result<D::Output, StoreError> {
     let loaded = store.store.load(cx, id, record).await?;
-    note_record(key, store, id, Some(record.clone()), &loaded.output);
-    let kept = if store == main {
-        link(main, key).await
-    } else {
-        let kept = save(main, std::slice::from_ref(key), &loaded.output, record.created_at).await;
-        match kept {
-            Ok(()) => save_parents(main, store, key, &loaded.parents).await,
-            Err(error) => Err(error),
-        }
-    };
-    if let Err(error) = kept {
+    for key in keys {
+        note_record(key, store, id, Some(record.clone()), &loaded.output);
+    }
+    if let Err(error) = keep(main, store, record, keys, &loaded).await {
         tracing::warn!(%error, key = %id, store = store.store.name(), "a cached result was not kept");
     }
     Ok(loaded.output)
+}
+
+async fn keep<D: Domain>(
+    main: &StoreHandle<D>,
+    store: &StoreHandle<D>,
+    record: &Record,
+    keys: &[Key<D>],
+    loaded: &Loaded<D>,
+) -> Result<(), StoreError> {
+    if store != main {
+        save(main, keys, &loaded.output, record.created_at).await?;
+        for key in keys {
+            save_parents(main, store, key, &loaded.parents).await?;
+        }
+        return Ok(());
+    }
+    let without = |key: &&Key<D>| key.root_id().is_some_and(|id| main.store.records(&id).is_empty());
+    let missing: Vec<Key<D>> = keys.iter().filter(without).cloned().collect();
+    if !missing.is_empty() {
+        save(main, &missing, &loaded.output, record.created_at).await?;
+    }
+    for key in keys {
+        link(main, key).await?;
+    }
+    Ok(())
 }
 
 /// Saves results of keys that `key` follows from, which came along with an imported result.

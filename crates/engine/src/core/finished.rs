@@ -18,8 +18,8 @@ impl<D: Domain> Core<D> {
         match task.kind {
             Kind::Map(node) if self.nodes.contains(node) => self.finished_map(node, end),
             Kind::Examine(node, at) if self.nodes.contains(node) => self.finished_examine(node, at, end),
-            Kind::Load(edge, candidate, key) if self.edges.contains(edge) => {
-                self.finished_load(edge, &candidate, key, end);
+            Kind::Load(edge, candidate, keys) if self.edges.contains(edge) => {
+                self.finished_load(edge, &candidate, keys, end);
             }
             Kind::Exec(node) if self.nodes.contains(node) => self.finished_exec(node, task.stopping, end),
             Kind::Save(edge, output, keys) if self.edges.contains(edge) => {
@@ -107,14 +107,14 @@ impl<D: Domain> Core<D> {
         &mut self,
         id: EdgeId<D>,
         candidate: &Candidate<D>,
-        key: Key<D>,
+        keys: Vec<Key<D>>,
         end: End<D>,
     ) {
         let error: Arc<str> = match end {
             End::Loaded(Ok(output)) => {
                 self.nodes[self.edges[id].node].state.hub.completed(None);
                 let serial = self.next_serial();
-                return self.finish(id, Done { output, keys: vec![key], sub_keys: Vec::new(), serial });
+                return self.finish(id, Done { output, keys, sub_keys: Vec::new(), serial });
             }
             End::Loaded(Err(error)) => error.to_string().into(),
             End::Panicked(text) => text.into(),

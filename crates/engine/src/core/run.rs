@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::time::SystemTime;
 
-use kiln_oci::Digest;
-
 use crate::commit;
 use crate::core::edge::{Candidate, Phase};
 use crate::core::node::Exec;
@@ -15,7 +13,7 @@ use crate::core::{Core, EdgeId};
 use crate::key::Shape;
 use crate::step::Stage;
 use crate::sync::lock;
-use crate::{Domain, Key, Op, Outcome, SolveCause};
+use crate::{CacheMap, Domain, Key, KeyId, Op, Outcome, SolveCause};
 
 impl<D: Domain> Core<D> {
     /// Loads the best result that was found, or joins who does.
@@ -36,32 +34,34 @@ impl<D: Domain> Core<D> {
         );
         self.register(id, [SameKey::Stored(candidate.store.serial, candidate.id)]);
         let node_id = self.edges[id].node;
-        let key = self.found_key(id, &candidate);
+        let keys = self.result_keys(id);
+        keys.iter().for_each(|key| key.learn(&candidate.store, candidate.id));
         let (cx, main) = (self.context(node_id), self.stores[0].clone());
         self.enter(id, Stage::Idle, &[]);
         cx.vertex.hub.started(true);
-        let (c, k) = (candidate.clone(), key.clone());
-        let task = self.spawn(Kind::Load(id, candidate, key), cx.cancelled.clone(), async move {
+        let (c, k) = (candidate.clone(), keys.clone());
+        let task = self.spawn(Kind::Load(id, candidate, keys), cx.cancelled.clone(), async move {
             End::Loaded(commit::load(&main, &cx, &c.store, c.id, &c.record, &k).await)
         });
         self.edges[id].phase = Phase::Loading(task);
     }
 
-    /// The key of a result that was found, following from all that is known now.
-    pub(super) fn found_key(&self, id: EdgeId<D>, candidate: &Candidate<D>) -> Key<D> {
+    /// The keys of the edge's result: those of all the op's maps, or the one that follows from its inputs.
+    fn result_keys(&self, id: EdgeId<D>) -> Vec<Key<D>> {
         let edge = &self.edges[id];
         let node = &self.nodes[edge.node];
         if !edge.slots.is_empty() {
-            let key = self.own_key(id);
-            key.learn(&candidate.store, candidate.id);
-            return key;
+            return vec![self.own_key(id)];
         }
-        let known = edge.keys.iter().find(|k| k.root_id() == Some(candidate.id)).cloned();
-        known.unwrap_or_else(|| {
-            let digest = node.map().map(|m| m.digest.clone());
-            let digest = digest.unwrap_or_else(|| Digest::sha256(b"").into());
-            new_key(Shape::Root { digest, output: edge.output }, Vec::new(), &node.state)
-        })
+        let key = |map: &Arc<CacheMap<D>>| {
+            let root = KeyId::root(&map.digest, edge.output);
+            let known = edge.keys.iter().find(|k| k.root_id() == Some(root)).cloned();
+            known.unwrap_or_else(|| {
+                let shape = Shape::Root { digest: map.digest.clone(), output: edge.output };
+                new_key(shape, Vec::new(), &node.state)
+            })
+        };
+        node.maps.iter().map(key).collect()
     }
 
     /// Runs the op, or joins who does; unless a last look finds a result.
@@ -141,15 +141,7 @@ impl<D: Domain> Core<D> {
             let error = self.error(edge.node, SolveCause::Contract(text));
             return self.fail(id, error);
         };
-        let keys: Vec<Key<D>> = match edge.slots.is_empty() {
-            true => node
-                .maps
-                .iter()
-                .map(|m| Shape::Root { digest: m.digest.clone(), output: edge.output })
-                .map(|shape| new_key(shape, Vec::new(), &node.state))
-                .collect(),
-            false => vec![self.own_key(id)],
-        };
+        let keys = self.result_keys(id);
         let (main, o, k) = (self.stores[0].clone(), output.clone(), keys.clone());
         self.edges[id].phase = Phase::Saving;
         self.spawn(Kind::Save(id, output, keys), Arc::default(), async move {

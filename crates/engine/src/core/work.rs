@@ -31,7 +31,7 @@ pub(super) struct Task<D: Domain> {
 pub(super) enum Kind<D: Domain> {
     Map(NodeId<D>),
     Examine(NodeId<D>, usize),
-    Load(EdgeId<D>, Candidate<D>, Key<D>),
+    Load(EdgeId<D>, Candidate<D>, Vec<Key<D>>),
     Exec(NodeId<D>),
     Save(EdgeId<D>, D::Output, Vec<Key<D>>),
     Links,

@@ -13,6 +13,7 @@ pub mod compress;
 pub mod diff;
 mod error;
 pub mod tar;
+#[cfg(any(unix, test))]
 mod windows;
 
 pub use apply::{Applied, ApplyOptions, Whiteouts, apply};

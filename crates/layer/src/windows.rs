@@ -70,7 +70,6 @@ fn add_attributes(header: &mut Header) {
 }
 
 /// Turns an entry of a Windows layer into one of a plain tree; false if it has no place there.
-#[cfg_attr(not(unix), expect(dead_code, reason = "layers are unpacked on unix only so far"))]
 pub(crate) fn unwrap(header: &mut Header) -> bool {
     let Some(path) = header.path.strip_prefix(b"Files/") else { return false };
     header.path = path.to_vec();

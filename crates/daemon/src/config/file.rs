@@ -1,5 +1,7 @@
 //! `buildkitd.toml`: every key of BuildKit's. One that is not known, or not supported yet, is an error that names it.
 
+#![expect(missing_docs, reason = "the keys are those of buildkitd.toml, which docs/buildkitd.toml.md describes")]
+
 use std::{
     collections::BTreeMap,
     path::{Path, PathBuf},
@@ -12,7 +14,6 @@ use crate::Error;
 /// The file as it is written. Sections that nothing here can honour yet are kept as they are, to be refused by name.
 #[derive(Clone, Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
-#[expect(missing_docs, reason = "the keys are described in docs/buildkitd.toml.md")]
 pub struct File {
     pub debug: Option<bool>,
     pub trace: Option<bool>,
@@ -165,7 +166,9 @@ pub enum Amount {
 }
 
 impl Amount {
-    pub(crate) fn text(&self) -> String {
+    /// The amount as a text.
+    #[must_use]
+    pub fn text(&self) -> String {
         match self {
             Self::Number(number) => number.to_string(),
             Self::Text(text) => text.clone(),

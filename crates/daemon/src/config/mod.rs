@@ -11,7 +11,9 @@ use kiln_ops::Entitlement;
 use kiln_registry::HostConfig;
 use kiln_worker::GcPolicy;
 
-pub use file::{File, read};
+pub use file::{
+    Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable, Worker as WorkerTable, read,
+};
 pub use units::{parse_disk, parse_duration};
 
 use crate::TlsFiles;

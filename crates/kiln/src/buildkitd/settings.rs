@@ -1,0 +1,354 @@
+//! From flags and `buildkitd.toml` to what the daemon runs with. A flag wins over the file.
+
+use std::{
+    collections::BTreeMap,
+    path::{Path, PathBuf},
+};
+
+use kiln_daemon::{
+    Config, Error, TlsFiles,
+    config::{Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration, read},
+};
+use kiln_executor::DnsConfig;
+use kiln_oci::Platform;
+use kiln_ops::Entitlement;
+use kiln_registry::{HostConfig, KeyPair};
+use kiln_store::SnapshotterKind;
+use kiln_worker::{GcPolicy, default_gc_policy};
+
+use super::{Flags, Oci};
+
+const DEFAULT_FILE: &str = "/etc/buildkit/buildkitd.toml";
+const DEFAULT_ROOT: &str = "/var/lib/buildkit";
+#[cfg(unix)]
+const DEFAULT_ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
+#[cfg(windows)]
+const DEFAULT_ADDRESS: &str = "npipe:////./pipe/buildkitd";
+
+/// What the daemon runs with.
+pub(super) struct Settings {
+    pub(super) config: Config,
+    level: String,
+    json: bool,
+}
+
+impl Settings {
+    /// Opens the log, on standard error.
+    pub(super) fn start_log(&self) {
+        use tracing_subscriber::EnvFilter;
+        // What libraries say is of use only to those who ask for everything.
+        let filter = if self.level == "trace" { self.level.clone() } else { format!("warn,{}", own(&self.level)) };
+        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::new(filter));
+        let started =
+            if self.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+        if let Err(error) = started {
+            eprintln!("buildkitd: no log: {error}");
+        }
+    }
+}
+
+fn own(level: &str) -> String {
+    let crates = [
+        "kiln", "kiln_daemon", "kiln_frontend", "kiln_ops", "kiln_source", "kiln_worker", "kiln_store", "kiln_session",
+        "kiln_registry", "kiln_executor", "kiln_exporter", "kiln_engine",
+    ];
+    crates.map(|name| format!("{name}={level}")).join(",")
+}
+
+fn bad(option: &str, problem: impl std::fmt::Display) -> Error {
+    Error::Option { option: option.to_owned(), problem: problem.to_string() }
+}
+
+/// Reads the file that the flags name, and puts both together.
+pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
+    refuse_flags(flags)?;
+    refuse_keys(file)?;
+    let worker = &file.worker.oci;
+    let root = flags.root.clone().or_else(|| file.root.clone()).unwrap_or_else(|| DEFAULT_ROOT.into());
+    let root = std::path::absolute(&root).map_err(|source| Error::Io { what: format!("finding {}", root.display()), source })?;
+    let entitlements = file.insecure_entitlements.iter().chain(&flags.entitlements);
+    let config = Config {
+        addresses: addresses(flags, file),
+        tls: tls(flags, file)?,
+        socket_owner: (file.grpc.uid, group(flags.group.as_deref())?.or(file.grpc.gid)),
+        entitlements: entitlements.map(|name| entitlement(name)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
+        registries: file.registry.iter().map(|(host, table)| (host.clone(), host_config(table))).collect(),
+        dns: dns(file)?,
+        labels: labels(&flags.oci, worker)?,
+        platforms: platforms(&flags.oci, worker)?,
+        snapshotter: snapshotter(&flags.oci, worker)?,
+        oci_binary: flags.oci.binary.clone().or_else(|| worker.binary.clone()),
+        max_parallelism: flags.oci.max_parallelism.or(worker.max_parallelism).unwrap_or_default(),
+        cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
+        gc: gc(&flags.oci, worker, &root)?,
+        builtin_dockerfile: true,
+        root,
+    };
+    let level = match (flags.trace.or(file.trace), flags.debug.or(file.debug)) {
+        (Some(true), _) => "trace".to_owned(),
+        (_, Some(true)) => "debug".to_owned(),
+        _ => flags.log_level.clone().or_else(|| file.log.level.clone()).unwrap_or_else(|| "info".into()),
+    };
+    if !["error", "warn", "warning", "info", "debug", "trace"].contains(&level.as_str()) {
+        return Err(bad("--log-level", format!("{level:?}: want error, warn, info, debug or trace")));
+    }
+    let format = flags.log_format.clone().or_else(|| file.log.format.clone()).unwrap_or_else(|| "text".into());
+    let json = match format.as_str() {
+        "json" => true,
+        "text" => false,
+        other => return Err(bad("--log-format", format!("{other:?}: want text or json"))),
+    };
+    Ok(Settings { config, level: level.replace("warning", "warn"), json })
+}
+
+/// Reads everything.
+pub(super) fn read_settings(flags: &Flags) -> Result<Settings, Error> {
+    let path = flags.config.clone().unwrap_or_else(|| DEFAULT_FILE.into());
+    let file = read(&path, false)?;
+    read_all(flags, &file)
+}
+
+
+/// Flags of what is not there yet.
+fn refuse_flags(flags: &Flags) -> Result<(), Error> {
+    let oci = &flags.oci;
+    let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("auto" | "false" | "0"));
+    let missing = [
+        (flags.debugaddr.as_ref().is_some_and(|a| !a.is_empty()), "--debugaddr"),
+        (flags.proxy_network == Some(true), "--proxy-network"),
+        (flags.save_cache_debug == Some(true), "--save-cache-debug"),
+        (flags.rootless == Some(true), "--rootless"),
+        (oci.rootless == Some(true), "--oci-worker-rootless"),
+        (oci.no_process_sandbox == Some(true), "--oci-worker-no-process-sandbox"),
+        (oci.selinux == Some(true), "--oci-worker-selinux"),
+        (oci.apparmor_profile.as_ref().is_some_and(|p| !p.is_empty()), "--oci-worker-apparmor-profile"),
+        (oci.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()), "--oci-worker-proxy-snapshotter-path"),
+        (oci.cni_config_path.is_some(), "--oci-cni-config-path"),
+        (oci.cni_binary_dir.is_some(), "--oci-cni-binary-dir"),
+        (oci.cni_pool_size.is_some_and(|size| size > 0), "--oci-cni-pool-size"),
+        (!off(&flags.containerd.enabled), "--containerd-worker=true"),
+        (matches!(oci.enabled.as_deref(), Some("false" | "0")), "--oci-worker=false (a daemon without a worker)"),
+    ];
+    refuse(&missing)?;
+    network(oci.net.as_deref(), "--oci-worker-net")
+}
+
+/// Keys of what is not there yet. Those for traces and devices are taken: there are none, and steps that ask for some are refused.
+fn refuse_keys(file: &File) -> Result<(), Error> {
+    let worker = &file.worker.oci;
+    let containerd = file.worker.containerd.get("enabled").and_then(toml::Value::as_bool) == Some(true);
+    let missing = [
+        (file.proxy_network == Some(true), "proxyNetwork"),
+        (file.grpc.debug_address.as_ref().is_some_and(|a| !a.is_empty()), "grpc.debugAddress"),
+        (file.grpc.security_descriptor.is_some() && cfg!(not(windows)), "grpc.securityDescriptor (Windows only)"),
+        (file.cdi.auto_allowed.as_ref().is_some_and(|a| !a.is_empty()), "cdi.autoAllowed"),
+        (containerd, "worker.containerd"),
+        (worker.enabled == Some(false), "worker.oci.enabled = false (a daemon without a worker)"),
+        (worker.rootless == Some(true), "worker.oci.rootless"),
+        (worker.no_process_sandbox == Some(true), "worker.oci.noProcessSandbox"),
+        (worker.selinux == Some(true), "worker.oci.selinux"),
+        (worker.apparmor_profile.as_ref().is_some_and(|p| !p.is_empty()), "worker.oci.apparmor-profile"),
+        (worker.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()), "worker.oci.proxySnapshotterPath"),
+        (worker.stargz_snapshotter.is_some(), "worker.oci.stargzSnapshotter"),
+        (worker.user_remap.as_ref().is_some_and(|u| !u.is_empty()), "worker.oci.userRemapUnsupported"),
+        (worker.cni_config_path.is_some(), "worker.oci.cniConfigPath"),
+        (worker.cni_binary_path.is_some(), "worker.oci.cniBinaryPath"),
+        (worker.cni_pool_size.is_some_and(|size| size > 0), "worker.oci.cniPoolSize"),
+        (worker.bridge_name.is_some(), "worker.oci.bridgeName"),
+        (worker.bridge_subnet.is_some(), "worker.oci.bridgeSubnet"),
+        (file.history.max_age.is_some(), "history.maxAge"),
+        (file.history.max_entries.is_some(), "history.maxEntries"),
+        (file.frontend.values().any(|f| f.enabled == Some(false)), "frontend.*.enabled = false"),
+        (file.frontend.values().any(|f| !f.allowed_repositories.is_empty()), "frontend.*.allowedRepositories"),
+        (file.system.platforms_cache_max_age.is_some(), "system.platformsCacheMaxAge"),
+        (file.system.max_registry_concurrency.is_some(), "system.maxRegistryConcurrency"),
+        (file.cache.is_some(), "cache.gha"),
+    ];
+    refuse(&missing)?;
+    network(worker.network_mode.as_deref(), "worker.oci.networkMode")
+}
+
+fn refuse(missing: &[(bool, &str)]) -> Result<(), Error> {
+    match missing.iter().find(|(asked, _)| *asked) {
+        Some((_, option)) => Err(Error::Unsupported((*option).to_owned())),
+        None => Ok(()),
+    }
+}
+
+/// Steps share the machine's network, which is what `auto` comes to without a CNI configuration.
+fn network(mode: Option<&str>, option: &str) -> Result<(), Error> {
+    match mode {
+        None | Some("" | "auto" | "host") => Ok(()),
+        Some("cni" | "bridge") => Err(Error::Unsupported(format!("{option} {}", mode.unwrap_or_default()))),
+        Some(other) => Err(bad(option, format!("{other:?}: want auto or host"))),
+    }
+}
+
+fn addresses(flags: &Flags, file: &File) -> Vec<String> {
+    for addresses in [&flags.addresses, &file.grpc.address] {
+        if !addresses.is_empty() {
+            return addresses.clone();
+        }
+    }
+    vec![DEFAULT_ADDRESS.to_owned()]
+}
+
+fn tls(flags: &Flags, file: &File) -> Result<Option<TlsFiles>, Error> {
+    let one = |flag: &Option<PathBuf>, key: &Option<PathBuf>| {
+        flag.clone().or_else(|| key.clone()).filter(|path| !path.as_os_str().is_empty())
+    };
+    let table = &file.grpc.tls;
+    let (cert, key) = (one(&flags.tlscert, &table.cert), one(&flags.tlskey, &table.key));
+    let ca = one(&flags.tlscacert, &table.ca);
+    match (cert, key) {
+        (Some(cert), Some(key)) => Ok(Some(TlsFiles { cert, key, ca })),
+        (None, None) if ca.is_none() => Ok(None),
+        _ => Err(bad("--tlscert, --tlskey", "both are needed for TLS")),
+    }
+}
+
+fn entitlement(name: &str) -> Result<Option<Entitlement>, Error> {
+    match (name, Entitlement::parse(name)) {
+        // Devices are offered by none here, so that nothing follows from allowing them.
+        ("device", _) => Ok(None),
+        (_, Some(known)) => Ok(Some(known)),
+        _ => Err(bad("insecure-entitlements", format!("{name:?}: want network.host or security.insecure"))),
+    }
+}
+
+fn host_config(table: &RegistryTable) -> HostConfig {
+    HostConfig {
+        mirrors: table.mirrors.clone(),
+        http: table.http,
+        insecure: table.insecure.unwrap_or_default(),
+        root_cas: table.ca.clone(),
+        key_pairs: table.keypair.iter().map(|p| KeyPair { key: p.key.clone(), cert: p.cert.clone() }).collect(),
+        tls_config_dirs: table.tls_config_dir.clone(),
+    }
+}
+
+fn dns(file: &File) -> Result<DnsConfig, Error> {
+    let dns = &file.dns;
+    let address = |text: &String| text.parse().map_err(|_| bad("dns.nameservers", format!("{text:?} is no IP address")));
+    Ok(DnsConfig {
+        nameservers: dns.nameservers.iter().map(address).collect::<Result<_, _>>()?,
+        options: dns.options.clone(),
+        search: dns.search_domains.clone(),
+    })
+}
+
+fn labels(oci: &Oci, worker: &WorkerTable) -> Result<BTreeMap<String, String>, Error> {
+    let mut labels = worker.labels.clone();
+    for label in &oci.labels {
+        let pair = label.split_once('=').ok_or_else(|| bad("--oci-worker-labels", format!("{label:?}: want KEY=VALUE")))?;
+        labels.insert(pair.0.to_owned(), pair.1.to_owned());
+    }
+    Ok(labels)
+}
+
+fn platforms(oci: &Oci, worker: &WorkerTable) -> Result<Vec<Platform>, Error> {
+    let (given, option) = match oci.platforms.as_slice() {
+        [] => (&worker.platforms, "worker.oci.platforms"),
+        _ => (&oci.platforms, "--oci-worker-platform"),
+    };
+    given.iter().map(|text| Platform::parse(text).map(Platform::normalize).map_err(|e| bad(option, e))).collect()
+}
+
+fn snapshotter(oci: &Oci, worker: &WorkerTable) -> Result<Option<SnapshotterKind>, Error> {
+    let option = "--oci-worker-snapshotter";
+    match oci.snapshotter.as_deref().or(worker.snapshotter.as_deref()) {
+        None | Some("" | "auto") => Ok(None),
+        Some("overlayfs") => Ok(Some(SnapshotterKind::Overlay)),
+        Some("native") => Ok(Some(SnapshotterKind::Native)),
+        Some(other @ ("fuse-overlayfs" | "stargz")) => Err(Error::Unsupported(format!("{option} {other}"))),
+        Some(other) => Err(bad(option, format!("{other:?}: want auto, overlayfs or native"))),
+    }
+}
+
+/// The rules of garbage collection; `None` when it is off.
+fn gc(oci: &Oci, worker: &WorkerTable, root: &Path) -> Result<Option<Vec<GcPolicy>>, Error> {
+    if !oci.gc.or(worker.gc).unwrap_or(true) {
+        return Ok(None);
+    }
+    let disk = disk_size(root);
+    if !worker.gc_policy.is_empty() {
+        return worker.gc_policy.iter().map(|table| policy(table, disk)).collect::<Result<_, _>>().map(Some);
+    }
+    let amount = |key: &str, amount: &Option<Amount>| -> Result<Option<u64>, Error> {
+        amount.as_ref().map(|a| parse_disk(&a.text(), disk).map_err(|e| bad(key, e))).transpose()
+    };
+    let limits = match &oci.gc_keepstorage {
+        Some(text) => Some(megabytes(text)?),
+        None => {
+            let reserved = amount("reservedSpace", &worker.reserved_space)?;
+            let maximum = amount("maxUsedSpace", &worker.max_used_space)?;
+            let free = amount("minFreeSpace", &worker.min_free_space)?;
+            let keep = amount("gckeepstorage", &worker.gc_keep_storage)?;
+            match (reserved, maximum, free) {
+                (None, None, None) => keep.map(|keep| (keep, 0, 0)),
+                (r, m, f) => Some((r.unwrap_or_default(), m.unwrap_or_default(), f.unwrap_or_default())),
+            }
+        }
+    };
+    Ok(Some(default_gc_policy(disk, limits)))
+}
+
+/// `RESERVED[,FREE[,MAXIMUM]]` in megabytes, as (reserved, maximum, free) in bytes.
+fn megabytes(text: &str) -> Result<(u64, u64, u64), Error> {
+    let mut numbers = [0; 3];
+    let parts: Vec<&str> = text.split(',').collect();
+    let wrong = || bad("--oci-worker-gc-keepstorage", format!("{text:?}: want RESERVED[,FREE[,MAXIMUM]] in MB"));
+    if parts.len() > 3 {
+        return Err(wrong());
+    }
+    for (number, part) in numbers.iter_mut().zip(parts) {
+        *number = part.trim().parse::<u64>().map_err(|_| wrong())? * 1_000_000;
+    }
+    Ok((numbers[0], numbers[2], numbers[1]))
+}
+
+fn policy(table: &GcPolicyTable, disk: u64) -> Result<GcPolicy, Error> {
+    let size = |key: &str, amount: &Option<Amount>| -> Result<u64, Error> {
+        let key = format!("worker.oci.gcpolicy.{key}");
+        amount.as_ref().map_or(Ok(0), |a| parse_disk(&a.text(), disk).map_err(|e| bad(&key, e)))
+    };
+    let keep = match &table.keep_duration {
+        None => std::time::Duration::ZERO,
+        Some(amount) => parse_duration(&amount.text()).map_err(|e| bad("worker.oci.gcpolicy.keepDuration", e))?,
+    };
+    let reserved = if table.reserved_space.is_some() { &table.reserved_space } else { &table.keep_bytes };
+    Ok(GcPolicy {
+        filters: table.filters.clone(),
+        all: table.all,
+        keep_duration_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
+        reserved_space: size("reservedSpace", reserved)?,
+        max_used_space: size("maxUsedSpace", &table.max_used_space)?,
+        min_free_space: size("minFreeSpace", &table.min_free_space)?,
+    })
+}
+
+/// Bytes of the disk that holds `path`, or the nearest of its parents that exists; 0 when that cannot be told.
+#[cfg(unix)]
+fn disk_size(path: &Path) -> u64 {
+    let stat = path.ancestors().find_map(|p| rustix::fs::statvfs(p).ok());
+    stat.map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize))
+}
+
+#[cfg(not(unix))]
+fn disk_size(_path: &Path) -> u64 {
+    0
+}
+
+/// A group's number, by its name in `/etc/group` if it is none.
+fn group(name: Option<&str>) -> Result<Option<u32>, Error> {
+    let Some(name) = name.filter(|name| !name.is_empty()) else { return Ok(None) };
+    if let Ok(number) = name.parse() {
+        return Ok(Some(number));
+    }
+    let groups = std::fs::read_to_string("/etc/group").unwrap_or_default();
+    let found = groups.lines().find_map(|line| {
+        let mut fields = line.split(':');
+        (fields.next() == Some(name)).then(|| fields.nth(1)?.parse().ok()).flatten()
+    });
+    found.map(Some).ok_or_else(|| bad("--group", format!("there is no group {name:?}")))
+}

@@ -518,3 +518,45 @@ async fn unfinished_files_end_in_an_error_not_in_memory() {
     assert!(matches!(result, Err(Error::Protocol(_))), "{result:?}");
     asked.await.expect("no panic");
 }
+
+/// Whatever a sender says, the transfer ends, and nothing outside is touched.
+#[test]
+fn any_sequence_of_packets_is_survived() {
+    use proptest::prelude::*;
+    let name =
+        prop::sample::select(vec!["a", "b", "a/b", "a/c", "..", "a/../x", "/a", "up/x", "a/b/c", "up", ""]);
+    let mode = prop::sample::select(vec![
+        0o644,
+        go_mode::DIR | 0o755,
+        go_mode::SYMLINK | 0o777,
+        go_mode::FIFO | 0o600,
+        go_mode::DEVICE | 0o600,
+        go_mode::IRREGULAR,
+        u32::MAX,
+    ]);
+    let link = prop::sample::select(vec!["", "", "", "a", "../secret", "a/b"]);
+    let stat =
+        (name, mode, link, any::<i64>(), any::<i64>()).prop_map(|(path, mode, link, size, mod_time)| {
+            let mut packet = told(path, mode, link);
+            if let Some(stat) = &mut packet.stat {
+                (stat.size, stat.mod_time) = (size, mod_time);
+            }
+            packet
+        });
+    let packet = prop_oneof![
+        6 => stat,
+        2 => Just(packet(PacketType::PacketStat)),
+        3 => (0..4_u32, prop::sample::select(vec![&b""[..], b"x"])).prop_map(|(id, bytes)| data(id, bytes)),
+        1 => (-1..7_i32).prop_map(|r#type| Packet { r#type, ..Packet::default() }),
+    ];
+    let runtime = tokio::runtime::Runtime::new().expect("runtime");
+    proptest!(ProptestConfig::with_cases(200), |(packets in prop::collection::vec(packet, 0..12))| {
+        let dirs = Dirs::new();
+        std::fs::write(dirs.tmp.path().join("secret"), "outside").expect("write");
+        symlink("..", dirs.to().join("up")).expect("symlink");
+        let (result, _) = runtime.block_on(hostile(&dirs.to(), packets));
+        drop(result);
+        prop_assert_eq!(std::fs::read(dirs.tmp.path().join("secret")).expect("there"), b"outside");
+        prop_assert_eq!(std::fs::read_dir(dirs.tmp.path()).expect("readdir").count(), 3);
+    });
+}

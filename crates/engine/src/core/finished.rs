@@ -22,9 +22,7 @@ impl<D: Domain> Core<D> {
                 self.finished_load(edge, &candidate, keys, end);
             }
             Kind::Exec(node) if self.nodes.contains(node) => self.finished_exec(node, task.stopping, end),
-            Kind::Save(edge, output, keys) if self.edges.contains(edge) => {
-                self.finished_save(edge, output, keys, end);
-            }
+            Kind::Save(edge, done) if self.edges.contains(edge) => self.finished_save(edge, done, end),
             Kind::Links => {
                 if let End::Saved(Err(error)) = end {
                     tracing::warn!(%error, "links of a cache key were not saved");
@@ -173,19 +171,14 @@ impl<D: Domain> Core<D> {
         self.node_failed(id, cause);
     }
 
-    pub(super) fn finished_save(&mut self, id: EdgeId<D>, output: D::Output, keys: Vec<Key<D>>, end: End<D>) {
-        let node = self.edges[id].node;
+    pub(super) fn finished_save(&mut self, id: EdgeId<D>, done: Done<D>, end: End<D>) {
         let cause = match end {
-            End::Saved(Ok(())) => {
-                let sub_keys = self.nodes[node].sub_keys.clone();
-                let serial = self.next_serial();
-                return self.finish(id, Done { output, keys, sub_keys, serial });
-            }
+            End::Saved(Ok(())) => return self.finish(id, done),
             End::Saved(Err(error)) => SolveCause::Store(error),
             End::Panicked(text) => SolveCause::Panic(text),
             _ => SolveCause::Closed,
         };
-        let error = self.error(node, cause);
+        let error = self.error(self.edges[id].node, cause);
         self.fail(id, error);
     }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use crate::commit;
-use crate::core::edge::{Candidate, Phase};
+use crate::core::edge::{Candidate, Done, Phase};
 use crate::core::node::Exec;
 use crate::core::same::SameKey;
 use crate::core::search::new_key;
@@ -141,11 +141,17 @@ impl<D: Domain> Core<D> {
             let error = self.error(edge.node, SolveCause::Contract(text));
             return self.fail(id, error);
         };
-        let keys = self.result_keys(id);
-        let (main, o, k) = (self.stores[0].clone(), output.clone(), keys.clone());
+        let (keys, sub_keys) = (self.result_keys(id), node.sub_keys.clone());
+        let serial = self.next_serial();
+        self.save(id, Done { output, keys, sub_keys, serial });
+    }
+
+    /// Saves the edge's result.
+    pub(super) fn save(&mut self, id: EdgeId<D>, done: Done<D>) {
+        let (main, output, keys) = (self.stores[0].clone(), done.output.clone(), done.keys.clone());
         self.edges[id].phase = Phase::Saving;
-        self.spawn(Kind::Save(id, output, keys), Arc::default(), async move {
-            End::Saved(commit::save(&main, &k, &o, SystemTime::now()).await)
+        self.spawn(Kind::Save(id, done), Arc::default(), async move {
+            End::Saved(commit::save(&main, &keys, &output, SystemTime::now()).await)
         });
     }
 

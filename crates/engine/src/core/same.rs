@@ -11,7 +11,8 @@ use kiln_oci::Digest;
 use crate::core::edge::{Candidate, Done, Phase};
 use crate::core::{Core, EdgeId};
 use crate::step::{Level, Stage};
-use crate::{CacheDigest, Domain, KeyId, Outcome};
+use crate::sync::lock;
+use crate::{CacheDigest, Domain, KeyId, KeyKind, Outcome};
 
 /// A thing that an input of two edges may have in common.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -215,25 +216,25 @@ impl<D: Domain> Core<D> {
         self.mark(leader, None);
     }
 
-    /// The result of a leader, under the follower's own keys too.
+    /// The result of a leader, under the follower's own keys too. A leader whose key was not worth saving may have a
+    /// follower whose key is.
     pub(super) fn finish_joined(&mut self, id: EdgeId<D>, leader: &Done<D>) {
-        let mut keys = leader.keys.clone();
-        let main = self.stores[0].clone();
-        let saved = leader.keys.iter().find_map(|k| k.known_in(&main));
-        if let Some(saved) = saved.filter(|_| !self.edges[id].slots.is_empty()) {
-            let own = self.own_key(id);
-            own.learn(&main, saved);
-            let record = leader.keys.iter().find_map(|k| crate::sync::lock(&k.0.record).clone());
-            *crate::sync::lock(&own.0.record) = record;
-            self.start_links(own.clone());
-            keys.insert(0, own);
+        let (output, sub_keys) = (leader.output.clone(), leader.sub_keys.clone());
+        let mut done = Done { output, keys: leader.keys.clone(), sub_keys, serial: leader.serial };
+        if self.edges[id].slots.is_empty() {
+            return self.finish(id, done);
         }
-        let done = Done {
-            output: leader.output.clone(),
-            keys,
-            sub_keys: leader.sub_keys.clone(),
-            serial: leader.serial,
+        let main = self.stores[0].clone();
+        let own = self.own_key(id);
+        done.keys.insert(0, own.clone());
+        let saved = leader.keys.iter().find_map(|k| k.known_in(&main));
+        let Some(saved) = saved.filter(|id| id.kind() != KeyKind::Random) else {
+            done.keys.truncate(1);
+            return self.save(id, done);
         };
+        own.learn(&main, saved);
+        *lock(&own.0.record) = leader.keys.iter().find_map(|k| lock(&k.0.record).clone());
+        self.start_links(own);
         self.finish(id, done);
     }
 }

@@ -9,7 +9,7 @@ use kiln_oci::Digest;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::core::edge::Candidate;
+use crate::core::edge::{Candidate, Done};
 use crate::core::node::Examined;
 use crate::core::{Core, EdgeId, Msg, NodeId};
 use crate::driver::Remote;
@@ -33,7 +33,7 @@ pub(super) enum Kind<D: Domain> {
     Examine(NodeId<D>, usize),
     Load(EdgeId<D>, Candidate<D>, Vec<Key<D>>),
     Exec(NodeId<D>),
-    Save(EdgeId<D>, D::Output, Vec<Key<D>>),
+    Save(EdgeId<D>, Done<D>),
     Links,
 }
 

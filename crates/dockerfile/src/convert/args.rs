@@ -29,7 +29,6 @@ impl Env {
     pub(super) fn value(&self, name: &str) -> Option<&str> {
         self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
     }
-
 }
 
 impl Variables for Env {

@@ -11,7 +11,8 @@ pub(super) enum Mode {
 
 /// Reads a mode.
 pub(super) fn parse(text: &str) -> Result<Mode, String> {
-    let octal = || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
+    let octal =
+        || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {
         return match u32::from_str_radix(text, 8) {
             Ok(mode) if mode <= 0o7777 => Ok(Mode::Octal(mode)),
@@ -31,7 +32,8 @@ fn clause(clause: &str) -> bool {
         return false;
     }
     actions[1..].split(['-', '+', '=']).all(|perms| {
-        matches!(perms, "u" | "g" | "o") || perms.chars().all(|c| matches!(c, 'r' | 'w' | 'x' | 'X' | 's' | 't'))
+        matches!(perms, "u" | "g" | "o")
+            || perms.chars().all(|c| matches!(c, 'r' | 'w' | 'x' | 'X' | 's' | 't'))
     })
 }
 

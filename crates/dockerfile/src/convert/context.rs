@@ -74,7 +74,8 @@ impl Source {
             data = read(lower).await?;
         }
         let Some(data) = data else {
-            let message = format!("failed to read dockerfile: open {}: no such file or directory", found.filename);
+            let message =
+                format!("failed to read dockerfile: open {}: no such file or directory", found.filename);
             return Err(refuse(message).into());
         };
         let own_ignore = read(format!("{}{IGNORE_FILE}", found.filename)).await?;
@@ -113,7 +114,11 @@ impl Source {
     }
 
     /// What the build context leaves out; read once.
-    pub(super) async fn ignore<R: Resolver>(&self, options: &Options, resolver: &R) -> Result<Arc<Ignore>, Failure> {
+    pub(super) async fn ignore<R: Resolver>(
+        &self,
+        options: &Options,
+        resolver: &R,
+    ) -> Result<Arc<Ignore>, Failure> {
         let mut cached = self.ignore.lock().await;
         if let Some(known) = &*cached {
             return Ok(Arc::clone(known));
@@ -205,7 +210,8 @@ impl Context {
         let url = options.attr(options.attr("contextkey").unwrap_or(CONTEXT_NAME)).unwrap_or_default();
         match GitRef::parse(url) {
             Ok(git) => {
-                let keep = parse_bool(options.attr("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR").unwrap_or_default());
+                let keep =
+                    parse_bool(options.attr("build-arg:BUILDKIT_CONTEXT_KEEP_GIT_DIR").unwrap_or_default());
                 let dated = options.attr("build-arg:SOURCE_DATE_EPOCH").is_some_and(|v| !v.is_empty());
                 let state = git.context(keep == Some(true), dated, url)?;
                 found.dockerfile = Some(state.clone());
@@ -236,7 +242,8 @@ impl Context {
         let outside = |e| Failure::outside("failed to resolve httpcontext", Span::default(), e);
         let reference = resolver.solve(state.marshal(&marshal_options(options))?).await.map_err(outside)?;
         let outside = |e| Failure::outside("failed to read downloaded context", Span::default(), e);
-        let head = resolver.read_file(&reference, CONTEXT_NAME, Some(ARCHIVE_HEADER)).await.map_err(outside)?;
+        let head =
+            resolver.read_file(&reference, CONTEXT_NAME, Some(ARCHIVE_HEADER)).await.map_err(outside)?;
         let state = if is_archive(&head.unwrap_or_default()) {
             let unpack = CopyOptions { attempt_unpack: true, ..CopyOptions::default() };
             let copy = File::new().copy(&state, &format!("/{CONTEXT_NAME}"), "/", unpack);
@@ -286,7 +293,6 @@ fn head(definition: &pb::Definition) -> Option<Digest> {
     let op = pb::Op::decode(definition.def.last()?.clone()).ok()?;
     Digest::parse(&op.inputs.first()?.digest).ok()
 }
-
 
 /// bzip2, gzip and xz by their first bytes, tar by the checksum of its first header.
 fn is_archive(head: &[u8]) -> bool {

@@ -1,13 +1,12 @@
 //! COPY and ADD.
 
-use kiln_llb::build::{
-    Constraints, CopyOptions, File, GitOptions, HttpOptions, Owner, State, git, http,
-};
+use kiln_llb::build::{Constraints, CopyOptions, File, GitOptions, HttpOptions, Owner, State, git, http};
 use kiln_llb::caps;
 use kiln_llb::source::FileMeta;
 use kiln_oci::Digest;
 use kiln_proto::pb;
 
+use super::Converter;
 use super::args::StateEnv;
 use super::chmod::{self, Mode};
 use super::failure::refuse;
@@ -16,7 +15,6 @@ use super::names;
 use super::paths;
 use super::resolver::Resolver;
 use super::stage::Step;
-use super::Converter;
 use crate::ast::{self, Sources};
 use crate::error::Error;
 use crate::lint::checks;
@@ -55,7 +53,8 @@ impl<R: Resolver> Converter<'_, R> {
             Some(source) => {
                 let stage = &self.stages.list[source];
                 if !stage.dispatched {
-                    let (name, here) = (copy.from.as_deref().unwrap_or_default(), &self.stages.list[index].names.stage);
+                    let (name, here) =
+                        (copy.from.as_deref().unwrap_or_default(), &self.stages.list[index].names.stage);
                     return Err(refuse(format!(
                         "cannot copy from stage {name:?}, it needs to be defined before current stage {here:?}"
                     )));
@@ -63,18 +62,21 @@ impl<R: Resolver> Converter<'_, R> {
                 stage.state.clone()
             }
         };
-        self.copy(index, &Request {
-            step,
-            sources: &copy.sources,
-            from,
-            add: None,
-            chown: copy.chown.as_ref(),
-            chmod: copy.chmod.as_ref(),
-            excludes: &copy.excludes,
-            link: copy.link,
-            parents: copy.parents,
-            from_context: source.is_none(),
-        })?;
+        self.copy(
+            index,
+            &Request {
+                step,
+                sources: &copy.sources,
+                from,
+                add: None,
+                chown: copy.chown.as_ref(),
+                chmod: copy.chmod.as_ref(),
+                excludes: &copy.excludes,
+                link: copy.link,
+                parents: copy.parents,
+                from_context: source.is_none(),
+            },
+        )?;
         for path in &copy.sources.paths {
             let path = paths::join("/", path);
             match source {
@@ -86,19 +88,23 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     pub(super) fn add_step(&mut self, index: usize, step: &Step, add: &ast::Add) -> Result<(), Error> {
-        self.copy(index, &Request {
-            step,
-            sources: &add.sources,
-            from: self.context.clone(),
-            add: Some(add),
-            chown: add.chown.as_ref(),
-            chmod: add.chmod.as_ref(),
-            excludes: &add.excludes,
-            link: add.link,
-            parents: false,
-            from_context: true,
-        })?;
-        let local = add.sources.paths.iter().filter(|p| !p.starts_with("http://") && !p.starts_with("https://"));
+        self.copy(
+            index,
+            &Request {
+                step,
+                sources: &add.sources,
+                from: self.context.clone(),
+                add: Some(add),
+                chown: add.chown.as_ref(),
+                chmod: add.chmod.as_ref(),
+                excludes: &add.excludes,
+                link: add.link,
+                parents: false,
+                from_context: true,
+            },
+        )?;
+        let local =
+            add.sources.paths.iter().filter(|p| !p.starts_with("http://") && !p.starts_with("https://"));
         self.stages.list[index].context_paths.extend(local.map(|p| paths::join("/", p)));
         Ok(())
     }
@@ -123,7 +129,8 @@ impl<R: Resolver> Converter<'_, R> {
             file = self.source(&plan, source, file).map_err(|e| e.at(source.span))?;
         }
         for inline in &request.sources.contents {
-            let path = paths::strip_drive(&inline.name, windows, false).map_err(|e| refuse(e).at(inline.name.span))?;
+            let path = paths::strip_drive(&inline.name, windows, false)
+                .map_err(|e| refuse(e).at(inline.name.span))?;
             let made = State::scratch().file(
                 File::new().mkfile(&path, 0o644, inline.data.clone(), None, None),
                 super::context::internal("preparing inline document").platform(platform.clone()),
@@ -265,9 +272,8 @@ impl Plan<'_> {
         };
         let meta = FileMeta { filename: Some(name.clone()), ..FileMeta::default() };
         let options = HttpOptions { checksum, file: meta, ..HttpOptions::default() };
-        let constraints = Constraints::new()
-            .custom_name(&self.name)
-            .description("com.docker.dockerfile.v1.command", "");
+        let constraints =
+            Constraints::new().custom_name(&self.name).description("com.docker.dockerfile.v1.command", "");
         let state = http(url, options, constraints);
         let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
         Ok(file.copy(&state, &name, &self.dest, copy))

@@ -70,7 +70,8 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let working_dir = stage.image.config.working_dir.clone();
         if !working_dir.is_empty() {
-            let dir = enter(&mut stage.image, &working_dir, platform.is_windows()).map_err(|e| e.within(stage.span))?;
+            let dir = enter(&mut stage.image, &working_dir, platform.is_windows())
+                .map_err(|e| e.within(stage.span))?;
             state = state.dir(dir);
         }
         if !stage.image.config.user.is_empty() {
@@ -196,7 +197,12 @@ impl<R: Resolver> Converter<'_, R> {
         Ok(())
     }
 
-    fn entrypoint(&mut self, index: usize, instruction: &Instruction, line: &CommandLine) -> Result<(), Error> {
+    fn entrypoint(
+        &mut self,
+        index: usize,
+        instruction: &Instruction,
+        line: &CommandLine,
+    ) -> Result<(), Error> {
         let mut lint = self.linter.with_comments(&instruction.comments);
         let stage = &mut self.stages.list[index];
         stage.entrypoint.note(&mut lint, instruction);
@@ -212,7 +218,12 @@ impl<R: Resolver> Converter<'_, R> {
         Ok(())
     }
 
-    fn healthcheck(&mut self, index: usize, instruction: &Instruction, check: &Healthcheck) -> Result<(), Error> {
+    fn healthcheck(
+        &mut self,
+        index: usize,
+        instruction: &Instruction,
+        check: &Healthcheck,
+    ) -> Result<(), Error> {
         let mut lint = self.linter.with_comments(&instruction.comments);
         let stage = &mut self.stages.list[index];
         stage.healthcheck.note(&mut lint, instruction);
@@ -289,7 +300,12 @@ impl<R: Resolver> Converter<'_, R> {
     fn note_scans(&mut self, index: usize) {
         for name in [SCAN_CONTEXT, SCAN_STAGE] {
             let stage = &self.stages.list[index];
-            let own = stage.build_args.iter().filter(|a| a.key == name).filter_map(|a| a.value.as_deref()).next_back();
+            let own = stage
+                .build_args
+                .iter()
+                .filter(|a| a.key == name)
+                .filter_map(|a| a.value.as_deref())
+                .next_back();
             let Some(value) = own.or_else(|| self.globals.value(name)) else { continue };
             let named = || value.split(',').any(|v| v == stage.names.stage);
             let on = parse_bool(value).unwrap_or_else(named);
@@ -306,7 +322,8 @@ impl Stage {
     /// The platform of a stage that is being walked.
     pub(super) fn platform(&self) -> &kiln_oci::Platform {
         // Set when the walk began.
-        static NONE: std::sync::LazyLock<kiln_oci::Platform> = std::sync::LazyLock::new(kiln_oci::Platform::host);
+        static NONE: std::sync::LazyLock<kiln_oci::Platform> =
+            std::sync::LazyLock::new(kiln_oci::Platform::host);
         self.platform.as_ref().unwrap_or(&NONE)
     }
 

@@ -28,7 +28,8 @@ impl<R: Resolver> Converter<'_, R> {
     /// Finds out the time, and makes the build argument a number.
     pub(super) async fn resolve_epoch(&mut self, file: &Dockerfile) -> Result<(), Failure> {
         let given = self.build_args.get(NAME).cloned();
-        let Some(value) = given.clone().or_else(|| self.globals.value(NAME).map(str::to_owned).filter(|v| !v.is_empty()))
+        let Some(value) =
+            given.clone().or_else(|| self.globals.value(NAME).map(str::to_owned).filter(|v| !v.is_empty()))
         else {
             return Ok(());
         };
@@ -69,7 +70,9 @@ impl<R: Resolver> Converter<'_, R> {
             let name = format!("[internal] resolve {NAME} named context {value}");
             return self.time_of_state(&loaded.state, name).await;
         }
-        let Some(stage) = file.stages.iter().find(|s| s.name().is_some_and(|n| n.eq_ignore_ascii_case(value))) else {
+        let Some(stage) =
+            file.stages.iter().find(|s| s.name().is_some_and(|n| n.eq_ignore_ascii_case(value)))
+        else {
             return Err(refuse(format!("invalid {NAME}: {value}")).into());
         };
         let state = self.stage_source(stage).map_err(|e| e.within(stage.span))?;
@@ -99,8 +102,11 @@ impl<R: Resolver> Converter<'_, R> {
                     }
                 }
                 Command::Add(add) => {
-                    let (true, [path]) = (add.sources.contents.is_empty(), add.sources.paths.as_slice()) else {
-                        return Err(refuse(format!("{NAME} stage must contain exactly one remote ADD source")));
+                    let (true, [path]) = (add.sources.contents.is_empty(), add.sources.paths.as_slice())
+                    else {
+                        return Err(refuse(format!(
+                            "{NAME} stage must contain exactly one remote ADD source"
+                        )));
                     };
                     let checksum = add.checksum.as_ref().map_or(Ok(String::new()), |c| word(c, &env))?;
                     let state = remote(&word(path, &env)?, &checksum, add.keep_git_dir == Some(true))?;
@@ -143,7 +149,11 @@ fn remote(source: &str, checksum: &str, keep_git_dir: bool) -> Result<State, Err
         let checksum = (!checksum.is_empty()).then(|| Digest::parse(checksum)).transpose();
         let file = FileMeta { filename: Some(http_filename(source)), ..FileMeta::default() };
         let checksum = checksum.map_err(|e| refuse(e.to_string()))?;
-        return Ok(http(source, HttpOptions { checksum, file, ..HttpOptions::default() }, Constraints::new()));
+        return Ok(http(
+            source,
+            HttpOptions { checksum, file, ..HttpOptions::default() },
+            Constraints::new(),
+        ));
     }
     match GitRef::parse(source) {
         Ok(reference) if !reference.looks_local => {

@@ -67,7 +67,8 @@ mod tests {
         ] {
             assert_eq!(parse(spec).unwrap().join(" "), want, "{spec}");
         }
-        for bad in ["", "/tcp", "80/x", "65536", "5-4", "a", "x:80", "300.0.0.1:1:80", "1-2:3-5", "-1", "80-"] {
+        for bad in ["", "/tcp", "80/x", "65536", "5-4", "a", "x:80", "300.0.0.1:1:80", "1-2:3-5", "-1", "80-"]
+        {
             assert!(parse(bad).is_err(), "{bad}");
         }
     }

@@ -109,7 +109,10 @@ mod tests {
     fn strings() {
         assert_eq!(quoted_list(&["a b", "c\"\\"]), r#"["a b" "c\"\\"]"#);
         assert_eq!(quoted_list::<&str>(&[]), "[]");
-        assert_eq!(quote("é€\u{301}\t\n\u{1b}\u{7f}\u{a0}\u{feff}\u{200b}"), "\"é€\u{301}\\t\\n\\x1b\\x7f\\u00a0\\ufeff\\u200b\"");
+        assert_eq!(
+            quote("é€\u{301}\t\n\u{1b}\u{7f}\u{a0}\u{feff}\u{200b}"),
+            "\"é€\u{301}\\t\\n\\x1b\\x7f\\u00a0\\ufeff\\u200b\""
+        );
         assert_eq!(quote("😀\u{e000}"), "\"😀\\ue000\"");
     }
 

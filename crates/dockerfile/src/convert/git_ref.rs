@@ -84,7 +84,8 @@ impl GitRef {
                 "" => Ok(true),
                 v => parse_bool(v).ok_or_else(|| format!("invalid {key} value: {v:?}")),
             };
-            if value.is_empty() && !matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit") {
+            if value.is_empty() && !matches!(key.as_str(), "submodules" | "keep-git-dir" | "fetch-by-commit")
+            {
                 return Err(format!("query {key:?} has no value"));
             }
             match key.as_str() {
@@ -97,7 +98,11 @@ impl GitRef {
                 "submodules" => self.submodules = Some(flag()?),
                 "fetch-by-commit" => self.fetch_by_commit = flag()?,
                 "mtime" if matches!(value.as_str(), "checkout" | "commit") => self.mtime.clone_from(value),
-                "mtime" => return Err(format!("invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")")),
+                "mtime" => {
+                    return Err(format!(
+                        "invalid mtime value: {value:?} (must be \"checkout\" or \"commit\")"
+                    ));
+                }
                 _ => return Err(format!("unexpected query {key:?}")),
             }
         }
@@ -126,7 +131,12 @@ impl GitRef {
     }
 
     /// The repository as a context.
-    pub(super) fn context(&self, keep_git_dir: bool, mtime_commit: bool, name: &str) -> Result<State, kiln_llb::Error> {
+    pub(super) fn context(
+        &self,
+        keep_git_dir: bool,
+        mtime_commit: bool,
+        name: &str,
+    ) -> Result<State, kiln_llb::Error> {
         let mut options = self.options();
         options.keep_git_dir |= keep_git_dir;
         options.mtime = match self.mtime.as_str() {
@@ -196,8 +206,14 @@ mod tests {
     #[test]
     fn references() {
         let git = GitRef::parse("https://h/r.git?tag=v1&keep-git-dir&submodules=0&checksum=abc#:d").unwrap();
-        assert_eq!((git.remote.as_str(), git.reference.as_str(), git.subdir.as_str()), ("https://h/r.git", "refs/tags/v1", "d"));
-        assert_eq!((git.keep_git_dir, git.submodules, git.checksum.as_str()), (Some(true), Some(false), "abc"));
+        assert_eq!(
+            (git.remote.as_str(), git.reference.as_str(), git.subdir.as_str()),
+            ("https://h/r.git", "refs/tags/v1", "d")
+        );
+        assert_eq!(
+            (git.keep_git_dir, git.submodules, git.checksum.as_str()),
+            (Some(true), Some(false), "abc")
+        );
         let short = GitRef::parse("github.com/a/b#x").unwrap();
         assert!(short.looks_local);
         assert_eq!((short.remote.as_str(), short.reference.as_str()), ("github.com/a/b", "x"));
@@ -210,8 +226,13 @@ mod tests {
         for s in ["", ".", "./github.com/a", "a/b", "https://h/file.tar", "file:///x", "http://h/r.git.tar"] {
             assert_eq!(GitRef::parse(s), Err(GitRefError::NotGit), "{s}");
         }
-        for query in ["x=1", "ref=", "ref=a&ref=b", "tag=a&branch=b", "submodules=maybe", "mtime=now", "ref=a&tag=b"] {
-            assert!(matches!(GitRef::parse(&format!("https://h/r.git?{query}")), Err(GitRefError::Query(_))), "{query}");
+        for query in
+            ["x=1", "ref=", "ref=a&ref=b", "tag=a&branch=b", "submodules=maybe", "mtime=now", "ref=a&tag=b"]
+        {
+            assert!(
+                matches!(GitRef::parse(&format!("https://h/r.git?{query}")), Err(GitRefError::Query(_))),
+                "{query}"
+            );
         }
         assert!(is_http("https://h/x.tar.gz") && !is_http("https://h/r.git") && !is_http("x"));
     }

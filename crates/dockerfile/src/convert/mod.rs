@@ -17,12 +17,12 @@ mod chmod;
 mod context;
 mod copy;
 mod dispatch;
+mod epoch;
 mod expose;
 mod failure;
 mod format;
 mod git_ref;
 mod ignore;
-mod epoch;
 mod mounts;
 mod named;
 mod names;
@@ -37,7 +37,6 @@ mod result;
 mod run;
 mod signal;
 mod stage;
-mod subrequest;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -57,7 +56,6 @@ pub use options::{CacheImport, Environment, NoCache, Options};
 pub use platform::export_platform;
 pub use resolver::{BoxError, ImageRequest, OciStore, ResolvedImage, Resolver, SourceTime};
 pub use result::Converted;
-pub use subrequest::answer;
 
 use args::Env;
 use ignore::Ignore;
@@ -109,7 +107,11 @@ fn parse_warnings(source: &Source, options: &Options) -> Vec<crate::lint::Warnin
 ///
 /// # Errors
 /// As [`convert`].
-pub async fn outline<R: Resolver>(source: &Source, options: &Options, resolver: &R) -> Result<Outline, Failure> {
+pub async fn outline<R: Resolver>(
+    source: &Source,
+    options: &Options,
+    resolver: &R,
+) -> Result<Outline, Failure> {
     let mut converter = Converter::new(source, options, None, resolver, false).await?;
     let target = converter.run().await?;
     Ok(converter.outline(target))

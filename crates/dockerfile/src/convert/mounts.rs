@@ -4,11 +4,11 @@ use kiln_llb::build::{Constraints, File, Mount, Owner, Run, Secret, Ssh, State, 
 use kiln_llb::caps;
 use kiln_proto::pb;
 
+use super::Converter;
 use super::failure::refuse;
 use super::paths;
 use super::resolver::Resolver;
 use super::stage::Step;
-use super::Converter;
 use crate::ast::{self, MountType, Sharing};
 use crate::error::Error;
 
@@ -68,7 +68,7 @@ impl<R: Resolver> Converter<'_, R> {
             }
         }
         let target = self.mount_target(index, &mount.target)?;
-        let path = paths::join("/", &paths::to_slash(&mount.source, cfg!(windows)));
+        let path = paths::join("/", &mount.source);
         if from_context {
             self.stages.list[index].context_paths.insert(path);
         } else {
@@ -80,7 +80,8 @@ impl<R: Resolver> Converter<'_, R> {
     fn mount_kind(&self, mount: &ast::Mount, target: String, state: &State) -> Mount {
         let made = match mount.kind {
             MountType::Cache => {
-                let id = if mount.id.is_empty() { kiln_pattern::clean(&mount.target) } else { mount.id.clone() };
+                let id =
+                    if mount.id.is_empty() { kiln_pattern::clean(&mount.target) } else { mount.id.clone() };
                 let sharing = match mount.sharing.unwrap_or_default() {
                     Sharing::Shared => pb::CacheSharingOpt::Shared,
                     Sharing::Private => pb::CacheSharingOpt::Private,
@@ -94,7 +95,8 @@ impl<R: Resolver> Converter<'_, R> {
         };
         if mount.read_only {
             made.read_only()
-        } else if mount.kind == MountType::Bind && self.options.caps.supports(caps::EXEC_MOUNT_BIND_READWRITE_NO_OUTPUT)
+        } else if mount.kind == MountType::Bind
+            && self.options.caps.supports(caps::EXEC_MOUNT_BIND_READWRITE_NO_OUTPUT)
         {
             made.no_output()
         } else {

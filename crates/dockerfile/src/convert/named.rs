@@ -6,8 +6,8 @@
 //! ```
 
 use kiln_llb::build::{
-    Constraints, Deferred, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, State, http, image, local,
-    oci_layout,
+    Constraints, Deferred, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, State, http, image,
+    local, oci_layout,
 };
 use kiln_llb::source::FileMeta;
 use kiln_oci::{ImageConfig, Platform, Reference};
@@ -75,11 +75,16 @@ impl PendingLocal {
 }
 
 /// Looks for a context of this name: with the platform first.
-pub(super) fn find(options: &Options, name: &str, platform: Option<&Platform>) -> Result<Option<NamedContext>, Error> {
+pub(super) fn find(
+    options: &Options,
+    name: &str,
+    platform: Option<&Platform>,
+) -> Result<Option<NamedContext>, Error> {
     if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
         return Ok(None);
     }
-    let reference = Reference::parse(name).map_err(|e| refuse(format!("invalid context name {name}: {e}")))?;
+    let reference =
+        Reference::parse(name).map_err(|e| refuse(format!("invalid context name {name}: {e}")))?;
     let familiar = reference.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
     let normal = platform.cloned().unwrap_or_else(Platform::host).normalize();
@@ -125,11 +130,17 @@ impl NamedContext {
         Ok(config.map_err(|e| refuse(format!("failed to parse image config for {}: {e}", self.key)))?)
     }
 
-    async fn image<R: Resolver>(&self, name: &str, options: &Options, resolver: &R) -> Result<Loaded, Failure> {
+    async fn image<R: Resolver>(
+        &self,
+        name: &str,
+        options: &Options,
+        resolver: &R,
+    ) -> Result<Loaded, Failure> {
         if name == "scratch" {
             return Ok(Loaded::state(State::scratch()));
         }
-        let reference = Reference::parse(name).map_err(|e| refuse(format!("named context {}: {e}", self.key)))?;
+        let reference =
+            Reference::parse(name).map_err(|e| refuse(format!("named context {}: {e}", self.key)))?;
         let request = ImageRequest {
             reference: reference.with_default_tag().to_string(),
             platform: self.platform.clone(),
@@ -153,12 +164,18 @@ impl NamedContext {
         }
     }
 
-    async fn layout<R: Resolver>(&self, spec: &str, options: &Options, resolver: &R) -> Result<Loaded, Failure> {
+    async fn layout<R: Resolver>(
+        &self,
+        spec: &str,
+        options: &Options,
+        resolver: &R,
+    ) -> Result<Loaded, Failure> {
         let fail = |reason: &str| refuse(format!("could not use oci-layout reference {spec:?}: {reason}"));
         let (store, digest) = spec.split_once('@').ok_or_else(|| fail("it has no digest"))?;
         let digest = kiln_oci::Digest::parse(digest).map_err(|e| fail(&e.to_string()))?;
         // The store's name is the client's own business; progress and keys show the context's.
-        let reference = Reference::parse(&self.name).map_err(|e| fail(&e.to_string()))?.with_digest(digest).to_string();
+        let reference =
+            Reference::parse(&self.name).map_err(|e| fail(&e.to_string()))?.with_digest(digest).to_string();
         let store = without_tag(store).to_owned();
         let session_id = options.session_id.clone();
         let request = ImageRequest {
@@ -195,15 +212,29 @@ impl NamedContext {
         let definition = state.marshal(&marshal_options(options))?;
         let reference = resolver.solve(definition).await.map_err(|e| self.outside(e))?;
         // A file that can't be read ignores nothing, as one that isn't there.
-        let text = resolver.read_file(&reference, IGNORE_FILE, None).await.unwrap_or_default().unwrap_or_default();
+        let text =
+            resolver.read_file(&reference, IGNORE_FILE, None).await.unwrap_or_default().unwrap_or_default();
         let excludes = kiln_pattern::read_ignore_file(&String::from_utf8_lossy(&text));
         let (state, slot) = State::deferred();
-        let shared_key = options.attr(&format!("sharedkey:localdir:{}", self.key)).unwrap_or_default().to_owned();
-        let pending = PendingLocal { slot, folder: folder.to_owned(), key: self.key.clone(), shared_key, excludes, paths };
+        let shared_key =
+            options.attr(&format!("sharedkey:localdir:{}", self.key)).unwrap_or_default().to_owned();
+        let pending = PendingLocal {
+            slot,
+            folder: folder.to_owned(),
+            key: self.key.clone(),
+            shared_key,
+            excludes,
+            paths,
+        };
         Ok(Loaded { state, image: None, pending: Some(pending) })
     }
 
-    async fn input<R: Resolver>(&self, name: &str, options: &Options, resolver: &R) -> Result<Loaded, Failure> {
+    async fn input<R: Resolver>(
+        &self,
+        name: &str,
+        options: &Options,
+        resolver: &R,
+    ) -> Result<Loaded, Failure> {
         let inputs = resolver.inputs().await.map_err(|e| self.outside(e))?;
         let definition =
             inputs.get(name).ok_or_else(|| refuse(format!("invalid input {name} for {}", self.key)))?;
@@ -214,7 +245,8 @@ impl NamedContext {
             serde_json::from_str(metadata).map_err(|e| fail(e.to_string()))?;
         if let Some(config) = all.get("containerimage.config") {
             use base64::Engine as _;
-            let bytes = base64::engine::general_purpose::STANDARD.decode(config).map_err(|e| fail(e.to_string()))?;
+            let bytes =
+                base64::engine::general_purpose::STANDARD.decode(config).map_err(|e| fail(e.to_string()))?;
             let config = self.config(&bytes)?;
             loaded.state = loaded.state.image_config(&config);
             loaded.image = Some(config);
@@ -233,7 +265,11 @@ impl NamedContext {
     fn web(&self) -> State {
         let file = FileMeta { filename: Some("context".into()), ..FileMeta::default() };
         let name = format!("[context {}] {}", self.key, self.input);
-        http(&self.input, HttpOptions { file, ..HttpOptions::default() }, Constraints::new().custom_name(name))
+        http(
+            &self.input,
+            HttpOptions { file, ..HttpOptions::default() },
+            Constraints::new().custom_name(name),
+        )
     }
 }
 

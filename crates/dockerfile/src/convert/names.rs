@@ -118,16 +118,30 @@ mod tests {
     #[test]
     fn numbers_and_platforms() {
         let mut steps = Steps { stage: "base".into(), total: 10, with_platform: true, done: 0 };
-        assert_eq!(steps.next("RUN a", Some(&p("linux/amd64")), &[], false), "[linux/amd64 base  1/10] RUN a");
+        assert_eq!(
+            steps.next("RUN a", Some(&p("linux/amd64")), &[], false),
+            "[linux/amd64 base  1/10] RUN a"
+        );
         let to = env(&[("TARGETARCH", "arm64")]);
-        assert_eq!(steps.next("b", Some(&p("linux/amd64")), &to, true), "[linux/amd64->arm64 base  2/10] ONBUILD b");
+        assert_eq!(
+            steps.next("b", Some(&p("linux/amd64")), &to, true),
+            "[linux/amd64->arm64 base  2/10] ONBUILD b"
+        );
         steps.again();
         let to = env(&[("TARGETPLATFORM", "windows/amd64")]);
-        assert_eq!(steps.next("b", Some(&p("linux/amd64")), &to, false), "[linux/amd64->windows/amd64 base  2/10] b");
+        assert_eq!(
+            steps.next("b", Some(&p("linux/amd64")), &to, false),
+            "[linux/amd64->windows/amd64 base  2/10] b"
+        );
         assert_eq!(steps.next("b", None, &to, false), "[base  3/10] b");
         let mut none = Steps::default();
         assert_eq!(none.next("FROM x", None, &[], false), "FROM x");
-        let to = env(&[("TARGETPLATFORM", "?"), ("TARGETOS", "linux"), ("TARGETARCH", "arm"), ("TARGETVARIANT", "v6")]);
+        let to = env(&[
+            ("TARGETPLATFORM", "?"),
+            ("TARGETOS", "linux"),
+            ("TARGETARCH", "arm"),
+            ("TARGETVARIANT", "v6"),
+        ]);
         assert_eq!(cross(&p("linux/amd64"), target(&to)), "->arm/v6");
     }
 

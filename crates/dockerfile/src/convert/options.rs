@@ -233,8 +233,9 @@ impl Reader<'_> {
     fn extra_hosts(&self) -> Result<Vec<(String, String)>, Error> {
         let parse = |field: String| {
             let lower = field.to_lowercase();
-            let (host, ip) =
-                lower.split_once('=').ok_or_else(|| refuse(format!("add-hosts: invalid key-value pair {field}")))?;
+            let (host, ip) = lower
+                .split_once('=')
+                .ok_or_else(|| refuse(format!("add-hosts: invalid key-value pair {field}")))?;
             let ip: IpAddr = ip.parse().map_err(|_| refuse(format!("add-hosts: failed to parse IP {ip}")))?;
             Ok((host.to_owned(), ip.to_canonical().to_string()))
         };
@@ -242,7 +243,10 @@ impl Reader<'_> {
     }
 
     fn ulimits(&self) -> Result<Vec<pb::Ulimit>, Error> {
-        self.csv("ulimit")?.iter().map(|field| ulimit(field).map_err(|e| refuse(format!("ulimit: {e}")))).collect()
+        self.csv("ulimit")?
+            .iter()
+            .map(|field| ulimit(field).map_err(|e| refuse(format!("ulimit: {e}"))))
+            .collect()
     }
 
     fn network(&self) -> Result<pb::NetMode, Error> {
@@ -299,8 +303,21 @@ impl Reader<'_> {
 /// `name=soft[:hard]`; -1 is unlimited.
 fn ulimit(text: &str) -> Result<pb::Ulimit, String> {
     const NAMES: &[&str] = &[
-        "core", "cpu", "data", "fsize", "locks", "memlock", "msgqueue", "nice", "nofile", "nproc", "rss", "rtprio",
-        "rttime", "sigpending", "stack",
+        "core",
+        "cpu",
+        "data",
+        "fsize",
+        "locks",
+        "memlock",
+        "msgqueue",
+        "nice",
+        "nofile",
+        "nproc",
+        "rss",
+        "rtprio",
+        "rttime",
+        "sigpending",
+        "stack",
     ];
     let (name, limits) = text.split_once('=').ok_or_else(|| format!("invalid argument: {text}"))?;
     if !NAMES.contains(&name) {

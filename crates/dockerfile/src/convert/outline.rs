@@ -83,12 +83,20 @@ impl<R: Resolver> Converter<'_, R> {
             }
             for (name, &(required, span)) in &capture.secrets {
                 if secrets.insert(name) {
-                    outline.secrets.push(OutlineSecret { name: name.clone(), required, location: Location::of(span) });
+                    outline.secrets.push(OutlineSecret {
+                        name: name.clone(),
+                        required,
+                        location: Location::of(span),
+                    });
                 }
             }
             for (name, &(required, span)) in &capture.ssh {
                 if ssh.insert(name) {
-                    outline.ssh.push(OutlineSsh { name: name.clone(), required, location: Location::of(span) });
+                    outline.ssh.push(OutlineSsh {
+                        name: name.clone(),
+                        required,
+                        location: Location::of(span),
+                    });
                 }
             }
         }

@@ -49,7 +49,9 @@ impl<R: Resolver> Converter<'_, R> {
         checks::undefined_args_in_from(&mut lint, from.span, &base.unmatched, names);
         let base_name = base.text.map_err(|e| e.in_word(&from.base))?;
         if base_name.is_empty() {
-            return Err(refuse(format!("base name ({}) should not be blank", from.base)).at(from.base.span).into());
+            return Err(refuse(format!("base name ({}) should not be blank", from.base))
+                .at(from.base.span)
+                .into());
         }
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
@@ -167,9 +169,15 @@ impl<R: Resolver> Converter<'_, R> {
         self.ask_for_base(stage, index, needed).await.map_err(|e| e.within(stage.span))
     }
 
-    async fn ask_for_base(&self, stage: &Stage, index: usize, needed: bool) -> Result<(Reference, Base), Failure> {
+    async fn ask_for_base(
+        &self,
+        stage: &Stage,
+        index: usize,
+        needed: bool,
+    ) -> Result<(Reference, Base), Failure> {
         let name = &stage.base_name;
-        let reference = Reference::parse(name).map_err(|e| refuse(format!("failed to parse stage name {name:?}: {e}")))?;
+        let reference = Reference::parse(name)
+            .map_err(|e| refuse(format!("failed to parse stage name {name:?}: {e}")))?;
         if !needed {
             return Ok((reference, Base::Unneeded));
         }

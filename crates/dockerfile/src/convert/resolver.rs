@@ -60,7 +60,10 @@ pub trait Resolver: Sync {
     type Ref: Send + Sync;
 
     /// Finds an image and its config.
-    fn resolve_image(&self, request: ImageRequest) -> impl Future<Output = Result<ResolvedImage, BoxError>> + Send;
+    fn resolve_image(
+        &self,
+        request: ImageRequest,
+    ) -> impl Future<Output = Result<ResolvedImage, BoxError>> + Send;
 
     /// Solves a definition.
     fn solve(&self, definition: pb::Definition) -> impl Future<Output = Result<Self::Ref, BoxError>> + Send;

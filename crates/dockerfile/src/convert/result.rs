@@ -6,10 +6,10 @@ use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform, Time};
 use kiln_proto::pb;
 
+use super::Converter;
 use super::failure::Failure;
 use super::ignore::Ignore;
 use super::resolver::Resolver;
-use super::Converter;
 use crate::lint::Warning;
 
 /// One platform of a result.

@@ -4,12 +4,12 @@ use kiln_llb::build::{Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
 use kiln_proto::pb;
 
+use super::Converter;
 use super::args::{Masked, StateEnv};
 use super::failure::refuse;
 use super::names;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
-use super::Converter;
 use crate::ast::{self, CommandLine, Heredoc, NetworkMode, SecurityMode};
 use crate::error::Error;
 use crate::parser;
@@ -88,7 +88,8 @@ impl<R: Resolver> Converter<'_, R> {
         for (host, ip) in &self.options.extra_hosts {
             state = state.extra_host(host, ip);
         }
-        if !self.options.cgroup_parent.is_empty() && self.options.caps.supports(caps::EXEC_META_CGROUP_PARENT) {
+        if !self.options.cgroup_parent.is_empty() && self.options.caps.supports(caps::EXEC_META_CGROUP_PARENT)
+        {
             state = state.cgroup_parent(&self.options.cgroup_parent);
         }
         state
@@ -99,8 +100,11 @@ impl<R: Resolver> Converter<'_, R> {
         let lexer = Lexer { raw_quotes: true, keep_unset: true, ..self.lexer.clone() };
         let stage = &mut self.stages.list[index];
         let env = StateEnv(&stage.state);
-        let masked: Vec<&str> =
-            run.mounts().filter(|m| m.kind == ast::MountType::Secret).filter_map(|m| m.env.as_deref()).collect();
+        let masked: Vec<&str> = run
+            .mounts()
+            .filter(|m| m.kind == ast::MountType::Secret)
+            .filter_map(|m| m.env.as_deref())
+            .collect();
         let code = format!("{}{summary}", instruction.code);
         let text = names::display(&lexer, &code, &Masked { base: env, masked });
         let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
@@ -112,7 +116,9 @@ impl<R: Resolver> Converter<'_, R> {
             constraints = constraints.ignore_cache();
         }
         match self.options.linux_resources.clone() {
-            Some(r) if self.options.caps.supports(caps::EXEC_META_LINUX_RESOURCES) => constraints.linux_resources(r),
+            Some(r) if self.options.caps.supports(caps::EXEC_META_LINUX_RESOURCES) => {
+                constraints.linux_resources(r)
+            }
             _ => constraints,
         }
     }

@@ -1,9 +1,9 @@
 //! STOPSIGNAL: numbers and names of Linux signals.
 
 const NAMES: &[&str] = &[
-    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE", "POLL", "PROF",
-    "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU", "URG", "USR1", "USR2",
-    "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
+    "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
+    "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
+    "URG", "USR1", "USR2", "VTALRM", "WINCH", "XCPU", "XFSZ", "RTMIN", "RTMAX",
 ];
 
 /// Is it a signal: a number other than 0, or a name with or without `SIG`?
@@ -14,7 +14,9 @@ pub(super) fn is_signal(s: &str) -> bool {
     let upper = s.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let realtime = |prefix: &str, most: u32| {
-        name.strip_prefix(prefix).and_then(|n| n.parse::<u32>().ok().filter(|v| v.to_string() == n)).is_some_and(|n| (1..=most).contains(&n))
+        name.strip_prefix(prefix)
+            .and_then(|n| n.parse::<u32>().ok().filter(|v| v.to_string() == n))
+            .is_some_and(|n| (1..=most).contains(&n))
     };
     NAMES.contains(&name) || realtime("RTMIN+", 15) || realtime("RTMAX-", 14)
 }

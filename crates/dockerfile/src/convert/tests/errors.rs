@@ -1,0 +1,135 @@
+//! Dockerfiles that can't be built: an error with its place, never a panic.
+
+use proptest::prelude::*;
+
+use super::{Host, convert_on};
+
+/// A Dockerfile, the line to blame (0 for none), a part of the message.
+const ERRORS: &[(&str, u32, &str)] = &[
+    ("FROM $X\n", 1, "should not be blank"),
+    ("FROM Upper\n", 1, "lowercase"),
+    ("FROM --platform=a/b/c/d busybox\n", 1, "platform"),
+    ("FROM --platform=$NONE busybox\n", 1, "empty platform"),
+    ("FROM missing\n", 1, "not found"),
+    (
+        "FROM busybox AS first\nCOPY --from=later / /\nFROM busybox AS later\nFROM first\n",
+        2,
+        "needs to be defined before",
+    ),
+    ("FROM busybox AS a\nCOPY --from=a / /\n", 2, "circular"),
+    ("FROM busybox\nCOPY --from=9 / /\n", 0, "stage index 9"),
+    ("FROM busybox\nCOPY --from=$X / /\n", 0, "--from"),
+    ("FROM busybox\nCOPY --from=missing / /\n", 2, "not found"),
+    ("FROM busybox\nRUN --mount=from=missing,target=/x true\n", 0, "not found"),
+    ("FROM busybox\nRUN --mount=target=/ true\n", 2, "mount target"),
+    ("FROM busybox\nRUN --mount=type=bind,target=${X:?no} true\n", 2, "no"),
+    ("FROM busybox\nCOPY --chmod=9 a b\n", 2, "chmod"),
+    ("FROM busybox\nCOPY https://example.com/x /\n", 2, "URL"),
+    ("FROM busybox\nCOPY https://example.com/x.git /\n", 2, "git"),
+    ("FROM busybox\nADD https://example.com/x.git?nope=1 /\n", 2, "nope"),
+    ("FROM busybox\nADD --checksum=sha256:0 a /\n", 2, "checksum"),
+    ("FROM busybox\nADD --checksum=sha256:0 https://example.com/x /\n", 2, "digest"),
+    ("FROM busybox\nEXPOSE x\n", 2, "containerPort"),
+    ("FROM busybox\nSTOPSIGNAL nope\n", 2, "signal"),
+    ("FROM busybox\nVOLUME [\"\"]\n", 2, ""),
+    ("FROM busybox\nENV A=${B:?unset}\n", 2, "unset"),
+    ("FROM busybox AS a\nONBUILD COPY --from=missing / /\nFROM a\n", 3, "not found"),
+];
+
+#[test]
+fn errors_have_their_place() {
+    let mut wrong = Vec::new();
+    for &(text, line, message) in ERRORS {
+        match convert_on(&Host::new(text), &[]) {
+            Ok(_) => wrong.push(format!("{text:?} must be refused")),
+            Err(failure) => {
+                let (said, at) = (failure.to_string(), failure.span().map_or(0, |s| s.start.line));
+                if !said.contains(message) || at != line {
+                    wrong.push(format!("{text:?}: {said} at {at}"));
+                }
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn options_name_stages_that_must_exist() {
+    let host = Host::new("FROM scratch AS one\nFROM scratch AS two\n");
+    let failure = convert_on(&host, &[("target", "tow")]).unwrap_err();
+    assert!(failure.to_string().contains("did you mean two"), "{failure}");
+    let host = Host { files: Default::default(), ..Host::new("") };
+    assert!(convert_on(&host, &[]).unwrap_err().to_string().contains("open Dockerfile"));
+}
+
+#[test]
+fn windows_paths() {
+    for path in ["D:\\x", "C:", "\\\\server\\share\\x"] {
+        let text = format!("# escape=`\nFROM mcr.microsoft.com/windows/nanoserver:ltsc2022\nCOPY a {path}\n");
+        let failure = convert_on(&Host::new(&text), &[("platform", "windows/amd64")]).unwrap_err();
+        assert_eq!(failure.span().unwrap().start.line, 3, "{path}");
+    }
+}
+
+#[test]
+fn many_stages_do_not_use_the_stack() {
+    let mut text = "FROM scratch AS s0\n".to_owned();
+    for i in 1..5_000 {
+        text.push_str(&format!("FROM scratch AS s{i}\nCOPY --from=s{} / /\n", i - 1));
+    }
+    assert!(convert_on(&Host::new(&text), &[]).is_ok());
+}
+
+const LINES: &[&str] = &[
+    "FROM busybox",
+    "FROM scratch AS a",
+    "FROM a AS b",
+    "FROM b",
+    "FROM $A",
+    "ARG A",
+    "ARG A=b",
+    "ARG A=${A:-x}",
+    "ENV A=$A",
+    "COPY --from=a / /",
+    "COPY --from=b x y",
+    "COPY --from=0 x /",
+    "COPY a b c/",
+    "COPY <<E /e\n$A\nE",
+    "ADD https://h/x /",
+    "ADD https://h/x.git /",
+    "RUN x",
+    "RUN --mount=from=a,target=/m x",
+    "RUN --mount=type=cache,target=$A x",
+    "RUN <<E\nx\nE",
+    "WORKDIR $A",
+    "WORKDIR /",
+    "USER $A",
+    "EXPOSE $A",
+    "EXPOSE 1-3",
+    "VOLUME $A",
+    "ONBUILD RUN y",
+    "ONBUILD COPY --from=a / /",
+    "SHELL [\"s\"]",
+    "CMD x",
+    "ENTRYPOINT [\"e\"]",
+    "HEALTHCHECK NONE",
+    "STOPSIGNAL 9",
+    "LABEL $A=$A",
+    "MAINTAINER m",
+];
+
+proptest! {
+    /// Instructions in whatever order: a definition that passes its checks, or an error.
+    #[test]
+    fn any_instructions(picks in proptest::collection::vec(0..LINES.len(), 1..14), windows in any::<bool>()) {
+        let text: String = picks.iter().map(|&i| format!("{}\n", LINES[i])).collect();
+        let attrs: &[(&str, &str)] = if windows { &[("platform", "windows/amd64")] } else { &[] };
+        if let Ok(all) = convert_on(&Host::new(&text), attrs) {
+            for converted in all {
+                if !converted.definition.def.is_empty() {
+                    kiln_llb::Graph::decode(&converted.definition).unwrap();
+                }
+            }
+        }
+    }
+}

@@ -120,6 +120,8 @@ pub(super) struct ExternalSetup {
     /// `None`: a further process, for which all is there.
     pub(super) root: Option<usize>,
     pub(super) mounts: Vec<MountSetup>,
+    /// A mount of the host that the runtime must not see.
+    pub(super) hide: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

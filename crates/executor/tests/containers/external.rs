@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use kiln_executor::{
-    Error, Executor, ExecutorConfig, ExternalExecutor, FileSpec, Mount, MountSource, Network, ProcessIo, ProcessSpec,
-    Security, Tree, run,
+    Error, Executor, ExecutorConfig, ExternalExecutor, FileSpec, Mount, MountSource, Network, ProcessIo,
+    ProcessSpec, Security, Tree, run,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -29,7 +29,8 @@ fn runtimes(bench: &Bench) -> Vec<ExternalExecutor> {
 async fn works(bench: &Bench, executor: &ExternalExecutor) -> bool {
     let ran = run_on(executor, bench.script("true")).await.unwrap();
     if ran.exit.code != 0 {
-        println!("    skipped: {executor:?}: {}", ran.err.trim());
+        println!("    skipped: {}", ran.err.trim());
+        executor.shutdown().await;
     }
     ran.exit.code == 0
 }
@@ -44,11 +45,15 @@ async fn external_steps(bench: Arc<Bench>) {
         spec.process.cwd = "/deep/er".to_owned();
         let ran = run_on(&executor, spec).await.unwrap();
         assert_eq!((ran.exit.code, ran.err.as_str()), (37, "err\n"));
-        assert_eq!(ran.out, "out\n1000\n/deep/er\nbuildkitsandbox\n/home/app\nCapEff:\t0000000000000000\nSeccomp:\t2\n");
+        assert_eq!(
+            ran.out,
+            "out\n1000\n/deep/er\nbuildkitsandbox\n/home/app\nCapEff:\t0000000000000000\nSeccomp:\t2\n"
+        );
         let mut spec = bench.script("tail -n +3 /proc/net/dev | cut -d: -f1 | tr -d ' '");
         spec.network = Network::None;
         assert_eq!(run_on(&executor, spec).await.unwrap().out, "lo\n");
-        let mut spec = bench.script("grep Seccomp: /proc/self/status; mount -t tmpfs none /home && echo mounted");
+        let mut spec =
+            bench.script("grep Seccomp: /proc/self/status; mount -t tmpfs none /home && echo mounted");
         spec.security = Security::Insecure;
         assert_eq!(run_on(&executor, spec).await.unwrap().out, "Seccomp:\t0\nmounted\n");
         let ran = run_on(&executor, bench.spec(&["/absent"])).await.unwrap();
@@ -75,7 +80,11 @@ async fn external_mounts(bench: Arc<Bench>) {
         let secret = FileSpec { content: b"hush\n".as_slice().into(), mode: 0o400, uid: 0, gid: 0 };
         let MountSource::Tree { tree, .. } = bind("/x", &folder).source else { panic!("a tree") };
         spec.mounts = vec![
-            Mount { dest: "/a".to_owned(), source: MountSource::Tree { tree, selector: "/sub".to_owned() }, readonly: true },
+            Mount {
+                dest: "/a".to_owned(),
+                source: MountSource::Tree { tree, selector: "/sub".to_owned() },
+                readonly: true,
+            },
             Mount { dest: "/k/s".to_owned(), source: MountSource::File(secret), readonly: true },
             tmpfs("/t/u"),
         ];
@@ -92,7 +101,10 @@ async fn external_further_processes(bench: Arc<Bench>) {
         if !works(&bench, &executor).await {
             continue;
         }
-        let container = executor.start(bench.script("touch /tmp/mark; exec sleep 60"), ProcessIo::default()).await.unwrap();
+        let container = executor
+            .start(bench.script("touch /tmp/mark; exec sleep 60"), ProcessIo::default())
+            .await
+            .unwrap();
         tokio::time::sleep(Duration::from_millis(500)).await;
         let (io, output) = ProcessIo::output(4);
         let args = ["sh", "-c", "ls /tmp; id -u; exit 4"].map(str::to_owned).to_vec();
@@ -120,7 +132,10 @@ async fn external_cancel(bench: Arc<Bench>) {
                 cancel.cancel();
             });
             let spec = bench.script("trap '' TERM; (trap '' TERM; setsid sleep 1000) & sleep 1000");
-            assert!(matches!(run(&executor, spec, ProcessIo::default(), &token).await, Err(Error::Cancelled)));
+            assert!(matches!(
+                run(&executor, spec, ProcessIo::default(), &token).await,
+                Err(Error::Cancelled)
+            ));
             no_strays().await;
         }
         executor.shutdown().await;

@@ -16,6 +16,8 @@ mod guards;
 #[cfg(target_os = "linux")]
 mod hostile;
 #[cfg(target_os = "linux")]
+mod killed;
+#[cfg(target_os = "linux")]
 mod mounts;
 #[cfg(target_os = "linux")]
 mod speed;
@@ -32,12 +34,17 @@ fn main() -> std::process::ExitCode {
     if kiln_executor::is_runtime() {
         return kiln_executor::runtime_main();
     }
+    if std::env::args().nth(1).is_some_and(|arg| arg == killed::DAEMON) {
+        killed::daemon();
+    }
     support::run_all(&[
         basics::TESTS,
         mounts::TESTS,
         guards::TESTS,
         hostile::TESTS,
         ends::TESTS,
+        killed::TESTS,
+        external::TESTS,
         speed::TESTS,
     ])
 }

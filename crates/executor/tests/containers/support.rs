@@ -149,7 +149,7 @@ pub(crate) struct Ran {
 }
 
 impl Bench {
-    fn new() -> Self {
+    pub(crate) fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let bench = Self {
             executor: EmbeddedExecutor::new(ExecutorConfig::default()).unwrap(),
@@ -158,6 +158,11 @@ impl Bench {
         };
         fill_root(&bench.lower());
         bench
+    }
+
+    /// The folder of everything.
+    pub(crate) fn folder(&self) -> &Path {
+        self.folder.path()
     }
 
     /// The folder of the root's files, which no container writes to.

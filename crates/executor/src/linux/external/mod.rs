@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cgroup::Cgroup;
+use super::cgroup::{Cgroup, Layout};
 use super::owner::{self, Further, Home};
 use super::pool::{Kind, Pool};
 use super::start::{self, Message, Started};
@@ -202,11 +202,15 @@ fn set_up(
     );
     bundle.write("config.json", &config)?;
     let folder = bundle.folder.to_string_lossy();
-    let args =
-        [runtime.program.as_str(), "--root", &runtime.root, "run", "--keep", "--bundle", &folder, &spec.id];
+    let mut args = vec![runtime.program.as_str(), "--root", &runtime.root, "run", "--bundle", &folder];
+    if runtime.program.ends_with("/runc") {
+        // Its cgroup stays to be read; crun knows no such option.
+        args.push("--keep");
+    }
+    args.push(&spec.id);
     let root_index =
         message.add(root.try_clone().map_err(|source| Error::System { step: "copy a descriptor", source })?);
-    let external = Some(ExternalSetup { work, root: Some(root_index), mounts });
+    let external = Some(ExternalSetup { work, root: Some(root_index), mounts, hide: hybrid(&shared.layout) });
     let setup = Setup {
         sandbox: false,
         container: None,
@@ -217,6 +221,12 @@ fn set_up(
     let mut started = message.exchange(born, &setup, Some(root))?;
     started.stubs = stubs;
     Ok((started, cgroup))
+}
+
+/// The unified hierarchy beside v1 ones, which runtimes refuse or leave unused.
+fn hybrid(layout: &Layout) -> Option<String> {
+    let unified = layout.unified.as_ref().filter(|_| !layout.legacy.is_empty())?;
+    Some(unified.to_string_lossy().into_owned())
 }
 
 fn process_setup(args: &[&str], tty: bool) -> ProcessSetup {
@@ -327,7 +337,8 @@ impl FurtherProcesses {
             &file,
             &first.id,
         ];
-        let external = Some(ExternalSetup { work: String::new(), root: None, mounts: Vec::new() });
+        let external =
+            Some(ExternalSetup { work: String::new(), root: None, mounts: Vec::new(), hide: None });
         let setup = Setup {
             sandbox: false,
             container: None,

@@ -4,7 +4,7 @@
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags};
-use rustix::mount::MountPropagationFlags;
+use rustix::mount::{MountPropagationFlags, UnmountFlags};
 use rustix::thread::ThreadNameSpaceType;
 
 use super::super::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
@@ -31,6 +31,9 @@ fn enter(socket: &OwnedFd, setup: Setup, blob: &[u8], fds: Vec<OwnedFd>) -> Resu
     // The runtime looks processes up, which are in a namespace of their own.
     let proc = mount::filesystem("proc", &[], NOSUID | NODEV | NOEXEC).doing("make /proc")?;
     mount::attach_at(proc, "/proc").doing("attach /proc")?;
+    if let Some(hidden) = &external.hide {
+        rustix::mount::unmount(hidden.as_str(), UnmountFlags::DETACH).doing(format_args!("hide {hidden}"))?;
+    }
     attach_all(&external, blob, fd)?;
     Err(run(socket, process, fds))
 }
@@ -40,7 +43,7 @@ fn attach_all<'a>(
     blob: &[u8],
     fd: impl Fn(usize) -> Result<BorrowedFd<'a>>,
 ) -> Result<()> {
-    let ExternalSetup { work, root, mounts } = external;
+    let ExternalSetup { work, root, mounts, .. } = external;
     let Some(root) = root else { return Ok(()) };
     let doing = "prepare the bundle";
     let folder = mount::filesystem("tmpfs", &[("mode", "0700")], NOSUID | NODEV).doing(doing)?;

@@ -87,8 +87,10 @@ impl Zygote {
         sys::close_from(3)?;
         rustix::process::umask(Mode::empty());
         let own = rustix::process::pidfd_open(rustix::process::getpid(), PidfdFlags::empty())?;
-        enter_base(&own)
-            .map_err(|error| io::Error::new(error.kind(), format!("mount namespace: {error}")))?;
+        if std::env::args().nth(1).is_none_or(|mode| mode != HOST_MODE) {
+            let named = |error: io::Error| io::Error::new(error.kind(), format!("mount namespace: {error}"));
+            enter_base(&own).map_err(named)?;
+        }
         Ok(Self { control, own, children: Vec::new() })
     }
 

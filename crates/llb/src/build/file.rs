@@ -1,6 +1,7 @@
 //! Copying, making and removing files.
 
 use bytes::Bytes;
+use kiln_pattern::clean;
 use kiln_proto::pb;
 
 use super::node::{Kind, Node, Output};
@@ -332,24 +333,5 @@ pub(super) fn join(a: &str, b: &str) -> String {
         ("", b) => clean(b),
         (a, "") => clean(a),
         (a, b) => clean(&format!("{a}/{b}")),
-    }
-}
-
-/// As Go's `path.Clean`: no empty elements, no `.`, `..` resolved by name, `.` for nothing.
-pub(super) fn clean(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
-    for part in path.split('/') {
-        match part {
-            "" | "." => {}
-            ".." if parts.last().is_some_and(|p| *p != "..") => drop(parts.pop()),
-            ".." if rooted => {}
-            part => parts.push(part),
-        }
-    }
-    match (rooted, parts.is_empty()) {
-        (true, _) => format!("/{}", parts.join("/")),
-        (false, true) => ".".to_owned(),
-        (false, false) => parts.join("/"),
     }
 }

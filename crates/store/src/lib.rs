@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! <root>/kiln/lock                 held by the one process that may write here
+//! <root>/kiln/kiln.reserve         room for deletions on a full disk
 //! <root>/kiln/kiln.redb            every record, one transaction per change, grouped by one writer
 //! <root>/kiln/content/blobs/sha256/<hex>
 //! <root>/kiln/content/ingest/<name>         blobs being written

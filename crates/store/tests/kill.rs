@@ -1,4 +1,5 @@
 //! Kills a process at random moments while it writes to a store, and looks at what is left.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::{Read, Write};
 use std::path::Path;
@@ -6,7 +7,9 @@ use std::process::{Command, Stdio};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use kiln_oci::Digest;
-use kiln_store::{Error, LeaseId, LeaseInfo, Options, Resource, SnapshotId, SnapshotInfo, SnapshotterKind, Stack, Store};
+use kiln_store::{
+    Error, LeaseId, LeaseInfo, Options, Resource, SnapshotId, SnapshotInfo, SnapshotterKind, Stack, Store,
+};
 
 const ROOT: &str = "KILN_TEST_KILL_ROOT";
 const KIND: &str = "KILN_TEST_KILL_KIND";
@@ -54,9 +57,15 @@ fn child() {
             .unwrap();
         let mut ingest = store.content().resume("some blob").unwrap();
         ingest.restart().unwrap();
-        ingest.write_all(text(&SnapshotId::parse(&format!("0-{}", random.below(20))).unwrap()).as_bytes()).unwrap();
+        ingest
+            .write_all(text(&SnapshotId::parse(&format!("0-{}", random.below(20))).unwrap()).as_bytes())
+            .unwrap();
         ingest.commit(&store, &id, None, None).unwrap();
-        let base = leases.last().map(|(_, stack)| stack.clone()).filter(|stack| stack.0.len() < 5).unwrap_or_default();
+        let base = leases
+            .last()
+            .map(|(_, stack)| stack.clone())
+            .filter(|stack| stack.0.len() < 5)
+            .unwrap_or_default();
         let active = store.snapshots().prepare(&base).unwrap();
         let path = store.snapshots().path(active.id());
         std::fs::write(path.join(active.id().as_str()), text(active.id())).unwrap();

@@ -11,7 +11,8 @@ use kiln_fstree::Root;
 use kiln_store::{MountSpec, Stack};
 use tokio::sync::{Mutex, Notify};
 
-use crate::merge::{Change, transfer};
+use crate::layers::Change;
+use crate::merge::transfer;
 use crate::{Error, MutableRef, RecordType, RefId, RefOptions, Unpacked, Worker};
 
 /// What happens when several steps want one cache mount at once.
@@ -155,7 +156,7 @@ impl Worker {
 
     fn fill(&self, mutable: &MutableRef, base: &Unpacked) -> Result<(), Error> {
         let snapshots = &**self.store().snapshots();
-        let change = Change { lower: Stack::default(), upper: base.stack().clone() };
+        let change = Change { lower: Stack::default(), upper: base.stack().clone(), own: None };
         transfer(mutable.id(), snapshots, &change, &Root::open(snapshots.path(mutable.snapshot()))?)
     }
 }

@@ -3,15 +3,15 @@
 //! A ref is a chain of layers. A layer that came as a blob keeps it; of any other the blob is made from its snapshot, the
 //! layers of a chain side by side, each once however many ask. One tar stream may be kept in several compressions.
 
-use std::io::Read;
+use std::io::{Read, Write};
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use kiln_fstree::Root;
 use kiln_layer::{Compression, DiffOptions, LayerFormat, Settings, Written, diff};
 use kiln_oci::{Descriptor, Digest};
-use kiln_store::{Ingest, SnapshotterKind, Stack};
+use kiln_store::{Ingest, Snapshotter, SnapshotterKind, Stack};
 
-use crate::merge::Change;
 use crate::node::Node;
 use crate::record::{blob_chain_key, chain_id, chain_key, lease};
 use crate::unlazy::{fetch, unpack};
@@ -124,16 +124,48 @@ pub(crate) fn flatten(node: &Arc<Node>) -> Vec<Arc<Node>> {
     out
 }
 
-/// What the own layer of an unpacked ref of [`flatten`] changes, and in what.
+/// What a layer changes, and in what.
+pub(crate) struct Change {
+    pub(crate) lower: Stack,
+    pub(crate) upper: Stack,
+    /// Overlay's folder of the layer, which tells what changed without comparing the trees.
+    pub(crate) own: Option<PathBuf>,
+}
+
+impl Change {
+    /// Writes the change as a layer.
+    pub(crate) fn write<W: Write>(
+        &self,
+        snapshots: &dyn Snapshotter,
+        sink: W,
+        options: &DiffOptions,
+    ) -> Result<(W, Written), Error> {
+        let lower = match self.lower.0.is_empty() {
+            true => None,
+            false => Some(snapshots.view(&self.lower)?.open()?),
+        };
+        let outcome = match &self.own {
+            Some(own) => diff::upper(&Root::open(own)?, lower.as_ref(), sink, options),
+            None => diff::trees(lower.as_ref(), &snapshots.view(&self.upper)?.open()?, sink, options),
+        };
+        outcome.map_err(Error::layer("written"))
+    }
+}
+
+/// What the own layer of an unpacked ref of [`flatten`] changes.
 pub(crate) fn change_of(node: &Node) -> Result<Change, Error> {
     let of = |node: Option<&Arc<Node>>| node.map_or(Ok(Stack::default()), |node| Worker::stack_of(node));
-    Ok(match &node.parents {
-        Parents::Layer(parent) => Change { lower: of(Some(parent))?, upper: Worker::stack_of(node)? },
-        Parents::Diff { lower, upper } => Change { lower: of(lower.as_ref())?, upper: of(upper.as_ref())? },
-        Parents::None | Parents::Merge(_) => {
-            Change { lower: Stack::default(), upper: Worker::stack_of(node)? }
+    let (lower, upper) = match &node.parents {
+        Parents::Layer(parent) => (of(Some(parent))?, Worker::stack_of(node)?),
+        Parents::Diff { lower, upper } => {
+            return Ok(Change { lower: of(lower.as_ref())?, upper: of(upper.as_ref())?, own: None });
         }
-    })
+        Parents::None | Parents::Merge(_) => (Stack::default(), Worker::stack_of(node)?),
+    };
+    let snapshots = node.worker.store.snapshots();
+    let own = node.with(|record| record.snapshot.clone());
+    let own = own.filter(|_| snapshots.kind() == SnapshotterKind::Overlay).map(|own| snapshots.path(&own));
+    Ok(Change { lower, upper, own })
 }
 
 /// The blob of a layer that serves `options`, if there is one.
@@ -223,27 +255,10 @@ fn make(node: &Node, from: Option<&Descriptor>, settings: Settings) -> Result<(D
 }
 
 fn write_layer(node: &Node, ingest: Ingest, settings: Settings) -> Result<(Ingest, Written), Error> {
-    let snapshots = node.worker.store.snapshots();
-    let (own, windows) = node.with(|record| (record.snapshot.clone(), record.layer_type == "windows"));
+    let windows = node.with(|record| record.layer_type == "windows");
     let format = if windows { LayerFormat::Windows } else { LayerFormat::Unix };
     let options = DiffOptions { format, settings, ..DiffOptions::default() };
-    let change = change_of(node)?;
-    let lower = match change.lower.0.is_empty() {
-        true => None,
-        false => Some(snapshots.view(&change.lower)?.open()?),
-    };
-    let outcome = match own {
-        // The layer's own folder tells what changed; the trees need not be compared.
-        Some(own) if snapshots.kind() == SnapshotterKind::Overlay => {
-            let upper = Root::open(snapshots.path(&own))?;
-            diff::upper(&upper, lower.as_ref(), ingest, &options)
-        }
-        _ => {
-            let upper = snapshots.view(&change.upper)?.open()?;
-            diff::trees(lower.as_ref(), &upper, ingest, &options)
-        }
-    };
-    outcome.map_err(Error::layer(&node.id))
+    change_of(node)?.write(&**node.worker.store.snapshots(), ingest, &options)
 }
 
 /// Gives the chain of `target` its ids, and every ref whose own chain is a part of it from below.

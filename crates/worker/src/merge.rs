@@ -11,19 +11,13 @@
 use std::sync::Arc;
 
 use kiln_fstree::{Dir, Kind, Root};
-use kiln_layer::{ApplyOptions, Compression, DiffOptions, Settings, diff};
+use kiln_layer::{ApplyOptions, Compression, DiffOptions, Settings};
 use kiln_store::{Active, SnapshotId, SnapshotInfo, Snapshotter, SnapshotterKind, Stack};
 
-use crate::layers::{change_of, flatten};
+use crate::layers::{Change, change_of, flatten};
 use crate::node::Node;
 use crate::record::lease;
 use crate::{Error, Parents, Worker};
-
-/// A layer to be put on something: what it changes, and in what.
-pub(crate) struct Change {
-    pub(crate) lower: Stack,
-    pub(crate) upper: Stack,
-}
 
 /// Makes the stack of a merge or difference whose parents are unpacked, and records it.
 pub(crate) async fn assemble(node: &Arc<Node>) -> Result<(), Error> {
@@ -142,19 +136,17 @@ pub(crate) fn transfer(
     change: &Change,
     dest: &Root,
 ) -> Result<(), Error> {
-    let lower = snapshots.view(&change.lower)?.open()?;
-    let upper = snapshots.view(&change.upper)?.open()?;
     let (reader, pipe) =
         std::io::pipe().map_err(|source| kiln_fstree::Error::Io { op: "pipe", path: "/".into(), source })?;
     let settings =
         DiffOptions { settings: Settings::from(Compression::Uncompressed), ..DiffOptions::default() };
     std::thread::scope(|scope| {
-        let writer = scope.spawn(move || diff::trees(Some(&lower), &upper, pipe, &settings).map(drop));
+        let writer = scope.spawn(move || change.write(snapshots, pipe, &settings).map(drop));
         let applied = kiln_layer::apply(reader, dest, &ApplyOptions::native());
         let written =
             writer.join().map_err(|_| Error::Task("the thread that compares trees panicked".into()))?;
         // A reader that failed breaks the writer's pipe: its own error tells more.
         applied.map_err(Error::layer(what))?;
-        written.map_err(Error::layer(what))
+        written
     })
 }

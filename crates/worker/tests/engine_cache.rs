@@ -1,4 +1,5 @@
 //! The engine's cache in the store.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

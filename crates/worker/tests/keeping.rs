@@ -1,4 +1,5 @@
 //! What is kept between builds, and how it goes.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -1,4 +1,5 @@
 //! Refs as builds use them, on each kind of snapshots.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 mod common;
 

@@ -8,6 +8,9 @@ use redb::{ReadOnlyTable, StorageError};
 /// A table's changes by key.
 type Changes = BTreeMap<Vec<u8>, Option<Vec<u8>>>;
 
+/// Records as bytes: key and value.
+pub(super) type Rows = Vec<(Vec<u8>, Vec<u8>)>;
+
 /// A set of changes.
 #[derive(Clone, Default)]
 pub(super) struct Mem {
@@ -18,6 +21,11 @@ pub(super) struct Mem {
 impl Mem {
     pub(super) fn is_empty(&self) -> bool {
         self.tables.is_empty()
+    }
+
+    /// Whether anything is set, not only deleted.
+    pub(super) fn has_puts(&self) -> bool {
+        self.tables.values().flat_map(BTreeMap::values).any(Option::is_some)
     }
 
     /// A rough measure of the memory held.
@@ -73,7 +81,7 @@ pub(super) fn merge(
     prefix: &[u8],
     after: Option<&[u8]>,
     limit: usize,
-) -> Result<Vec<(Vec<u8>, Vec<u8>)>, StorageError> {
+) -> Result<Rows, StorageError> {
     let mut out = Vec::new();
     let mut pending = pending.into_iter().peekable();
     if let Some(table) = stored {

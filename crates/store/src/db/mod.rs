@@ -9,10 +9,14 @@
 //!   get  ─▶ active, else flushing, else redb
 //! ```
 //!
+//! Beside the file lies `kiln.reserve`, a megabyte that is given up when the disk is full, so that the deletions that make
+//! room can be written.
+//!
 //! Changes of one [`Tx`] are in the file all or none. A process that is killed loses the changes of the last moments,
 //! never a part of a change, and never an older change while a newer one stays.
 
 mod mem;
+mod reserve;
 mod table;
 mod tx;
 mod writer;
@@ -25,7 +29,7 @@ use std::time::Duration;
 use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
 
 use crate::Error;
-use mem::Mem;
+use mem::{Mem, Rows};
 pub use table::{Decode, Encode, Json, Table, Value};
 pub use tx::Tx;
 
@@ -100,6 +104,7 @@ impl Db {
     /// [`Error::Metadata`] when the file is damaged, locked, or cannot be made.
     pub fn open(path: &Path) -> Result<Self, Error> {
         let (database, view) = open_file(path)?;
+        reserve::keep(path);
         let shared = Arc::new(Shared {
             path: path.to_owned(),
             state: Mutex::new(State {
@@ -240,7 +245,7 @@ impl Shared {
         prefix: &[u8],
         after: Option<&[u8]>,
         limit: usize,
-    ) -> Result<Vec<(Vec<u8>, Vec<u8>)>, Error> {
+    ) -> Result<Rows, Error> {
         let (pending, view) = {
             let state = lock(&self.state);
             let mut pending = std::collections::BTreeMap::new();
@@ -265,7 +270,10 @@ impl Shared {
         while state.active.bytes() > MAX_PENDING && state.failure.is_none() && !state.closing {
             state = wait(&self.done, state);
         }
-        if let Some(failure) = &state.failure {
+        // What only deletes makes room, and must get through.
+        if let Some(failure) = &state.failure
+            && changes.has_puts()
+        {
             return Err(self.fail(failure));
         }
         let was_empty = state.active.is_empty();

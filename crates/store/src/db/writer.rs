@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use redb::{Database, ReadTransaction, ReadableDatabase};
 
-use super::{FLUSH_INTERVAL, MAX_PENDING, Mem, Raw, Shared, State, lock, open_file};
+use super::{FLUSH_INTERVAL, MAX_PENDING, Mem, Raw, Shared, State, lock, open_file, reserve};
 
 /// How long to wait after a failed round.
 const RETRY: Duration = Duration::from_secs(1);
@@ -13,7 +13,13 @@ const RETRY: Duration = Duration::from_secs(1);
 pub(super) fn run(shared: &Shared) {
     while let Some((batch, upto)) = next_batch(shared) {
         let outcome = write(shared, &batch);
+        let failed_before = lock(&shared.state).failure.is_some();
         let failed = finish(shared, &batch, upto, outcome);
+        if failed {
+            reserve::give_up(&shared.path);
+        } else if failed_before {
+            reserve::keep(&shared.path);
+        }
         if failed && !pause(shared) {
             return;
         }

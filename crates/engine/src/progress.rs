@@ -134,6 +134,11 @@ impl VertexProgress {
         Self { hub }
     }
 
+    /// The progress of work that is no vertex of a job: nobody sees it.
+    pub fn unseen(digest: Digest) -> Self {
+        Self::new(Arc::new(Hub::new(digest, "".into(), Arc::new([]), None)))
+    }
+
     /// The vertex.
     pub fn vertex(&self) -> &Digest {
         &self.hub.digest

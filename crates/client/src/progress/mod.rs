@@ -160,6 +160,16 @@ pub struct Finished {
     pub error: Option<io::Error>,
 }
 
+/// Where a display is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum To {
+    /// Standard output, when progress is what was asked for.
+    Stdout,
+    /// Standard error, where it is out of the way of results.
+    #[default]
+    Stderr,
+}
+
 /// Where events go beside the display.
 #[derive(Default)]
 pub struct Extras {
@@ -170,23 +180,32 @@ pub struct Extras {
 }
 
 impl Display {
-    /// Starts a display on standard error. It ends when all [`Events`] are dropped.
+    /// Starts a display. It ends when all [`Events`] are dropped.
     ///
     /// # Errors
     /// [`Error::Usage`] when a terminal is asked for and there is none.
-    pub fn start(mode: Mode, style: Style, extras: Extras) -> Result<(Self, Events), Error> {
-        let terminal = io::stderr().is_terminal();
+    pub fn start(to: To, mode: Mode, style: Style, extras: Extras) -> Result<(Self, Events), Error> {
+        let terminal = match to {
+            To::Stdout => io::stdout().is_terminal(),
+            To::Stderr => io::stderr().is_terminal(),
+        };
+        let out = || -> Box<dyn Write + Send> {
+            match to {
+                To::Stdout => Box::new(io::stdout()),
+                To::Stderr => Box::new(io::stderr()),
+            }
+        };
         let rate = style.rate;
         let mut views: Vec<Box<dyn View>> = Vec::new();
         match mode {
             Mode::Tty if !terminal => {
                 return Err(Error::Usage("failed to get console: provided file is not a console".into()));
             }
-            Mode::Auto | Mode::Tty if terminal => views.push(Box::new(tty::Tty::new(io::stderr(), style))),
+            Mode::Auto | Mode::Tty if terminal => views.push(Box::new(tty::Tty::new(out(), style))),
             Mode::Auto | Mode::Plain | Mode::Tty => {
-                views.push(Box::new(plain::Plain::new(io::stderr(), style)))
+                views.push(Box::new(plain::Plain::new(out(), style)))
             }
-            Mode::RawJson => views.push(Box::new(rawjson::RawJson::new(io::stderr()))),
+            Mode::RawJson => views.push(Box::new(rawjson::RawJson::new(out()))),
             Mode::Quiet => {}
         }
         if let Some(file) = extras.trace {

@@ -1,6 +1,6 @@
 //! Times of the wire.
 
-use prost_types::Timestamp;
+pub use prost_types::Timestamp;
 
 /// Nanoseconds since the epoch.
 pub type Nanos = i64;
@@ -29,6 +29,17 @@ pub fn now() -> Timestamp {
 pub fn rfc3339(time: &Timestamp) -> String {
     let instant = jiff::Timestamp::new(time.seconds, time.nanos).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
     instant.to_string()
+}
+
+/// RFC 3339 in this host's time zone, in whole seconds.
+#[must_use]
+pub fn rfc3339_local(time: &Timestamp) -> String {
+    let instant = jiff::Timestamp::new(time.seconds, 0).unwrap_or(jiff::Timestamp::UNIX_EPOCH);
+    let local = instant.to_zoned(jiff::tz::TimeZone::try_system().unwrap_or(jiff::tz::TimeZone::UTC));
+    match local.offset().is_zero() {
+        true => local.strftime("%Y-%m-%dT%H:%M:%SZ").to_string(),
+        false => local.strftime("%Y-%m-%dT%H:%M:%S%:z").to_string(),
+    }
 }
 
 /// Seconds between two times; negative ones are none.

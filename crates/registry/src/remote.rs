@@ -171,6 +171,25 @@ impl Remote {
         Ok(futures::stream::try_unfold(state, Reading::next).boxed())
     }
 
+    /// The size of a blob in bytes, for one that no manifest describes.
+    ///
+    /// # Errors
+    /// [`Error::NotFound`], [`Error::Denied`], [`Error::Answer`] when the registry does not tell.
+    pub async fn blob_size(&self, digest: &Digest) -> Result<u64, Error> {
+        self.try_endpoints(async |endpoint| {
+            let url = self.url(&endpoint, &format!("blobs/{digest}"))?;
+            let call = Call::new(Method::HEAD, url);
+            let response = self.send(&endpoint, &call, false).await?;
+            if !response.status().is_success() {
+                return Err(refuse("HEAD", &self.shown(digest.as_str()), response).await);
+            }
+            let length = response.headers().get(header::CONTENT_LENGTH);
+            let length = length.and_then(|v| v.to_str().ok()).and_then(|v| v.parse().ok());
+            length.ok_or_else(|| Error::Answer { url: call.shown_url(), problem: "no Content-Length".into() })
+        })
+        .await
+    }
+
     async fn open_blob(&self, endpoint: &Endpoint, digest: &Digest, offset: u64) -> Result<Response, Error> {
         let url = self.url(endpoint, &format!("blobs/{digest}"))?;
         let mut call = Call::new(Method::GET, url);

@@ -55,6 +55,14 @@ impl Registries {
         Remote::new(self.clone(), reference, endpoints, auth)
     }
 
+    /// The HTTP client for servers that are no registries: same roots of trust, same time limits.
+    ///
+    /// # Errors
+    /// [`Error::Tls`], [`Error::Http`] when it cannot be made.
+    pub fn web_client(&self) -> Result<Client, Error> {
+        self.client("")
+    }
+
     /// The HTTP client for a host.
     pub(crate) fn client(&self, host: &str) -> Result<Client, Error> {
         let config = self.hosts.get(host);

@@ -15,6 +15,54 @@ pub enum Error {
         /// The identifier.
         identifier: String,
     },
+    /// An attribute asks for something that is not there.
+    #[error("{identifier}: {feature} is not supported yet")]
+    Feature {
+        /// The identifier.
+        identifier: String,
+        /// What was asked for.
+        feature: &'static str,
+    },
+    /// A web server could not be asked, or said no.
+    #[error("{url}: {problem}")]
+    Http {
+        /// The URL, without credentials.
+        url: String,
+        /// What went wrong.
+        problem: String,
+    },
+    /// The HTTP client could not be made.
+    #[error(transparent)]
+    Client(#[from] kiln_registry::Error),
+    /// What came is not what was asked for.
+    #[error("digest mismatch for {name}: {got} (expected: {expected})")]
+    Mismatch {
+        /// The URL or reference.
+        name: String,
+        /// What it should be.
+        expected: Digest,
+        /// What it is.
+        got: Digest,
+    },
+    /// A repository is not what it should be, or git failed.
+    #[error("{0}")]
+    Git(String),
+    /// A file or folder of a new tree could not be made.
+    #[error("{name}: {source}")]
+    Tree {
+        /// What the tree is of.
+        name: String,
+        /// The cause.
+        source: kiln_fstree::Error,
+    },
+    /// The system failed.
+    #[error("{what}: {source}")]
+    Io {
+        /// What was being done.
+        what: String,
+        /// The cause.
+        source: std::io::Error,
+    },
     /// A registry could not be asked, or said no.
     #[error("failed to resolve source metadata for {reference}: {source}")]
     Registry {
@@ -80,6 +128,12 @@ pub enum Error {
 }
 
 impl Error {
+    /// For `map_err` on input and output.
+    pub(crate) fn io(what: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
+        let what = what.into();
+        move |source| Self::Io { what, source }
+    }
+
     /// Whether the source does not exist.
     #[must_use]
     pub fn is_not_found(&self) -> bool {

@@ -6,9 +6,15 @@
 //!
 //! [`image::Resolver`] also answers what frontends ask about images: their digest and config.
 
+mod blob;
+mod builds;
 mod error;
+mod file;
+mod git;
+mod http;
 pub mod image;
 mod local;
+mod metadata;
 
 use std::sync::Arc;
 
@@ -23,12 +29,15 @@ use kiln_worker::{BlobProvider, ImmutableRef, Worker};
 pub use error::Error;
 use kiln_oci::Digest;
 pub use local::HASHES;
+pub use metadata::{GitMetadata, HttpMetadata, Metadata, MetadataRequest, commit_time};
 
 /// What all sources share.
 #[derive(Clone, Debug)]
 pub struct Sources {
     worker: Worker,
     images: image::Resolver,
+    registries: Arc<Registries>,
+    builds: builds::Builds,
 }
 
 /// What a source may use while it works for a vertex.
@@ -64,14 +73,17 @@ pub struct Source {
 enum Kind {
     Image(image::ImageSource),
     Local(local::LocalSource),
+    Http(http::HttpSource),
+    Git(git::GitSource),
+    Blob(blob::BlobSource),
 }
 
 impl Sources {
     /// Sources that keep what they get in `worker`.
     #[must_use]
     pub fn new(worker: Worker, registries: Arc<Registries>) -> Self {
-        let images = image::Resolver::new(worker.clone(), registries);
-        Self { worker, images }
+        let images = image::Resolver::new(worker.clone(), registries.clone());
+        Self { worker, images, registries, builds: builds::Builds::default() }
     }
 
     /// The resolver of images, for frontends.
@@ -94,7 +106,10 @@ impl Sources {
             Identifier::Image(image) => Kind::Image(image::ImageSource::registry(image, default)),
             Identifier::OciLayout(layout) => Kind::Image(image::ImageSource::layout(layout, default)),
             Identifier::Local(local) => Kind::Local(local::LocalSource::new(local)),
-            _ => return Err(Error::Unsupported { identifier: op.identifier.clone() }),
+            Identifier::Http(http) => Kind::Http(http::HttpSource::new(http)?),
+            Identifier::Git(git) => Kind::Git(git::GitSource::new(*git, &op.identifier)?),
+            Identifier::ImageBlob(blob) => Kind::Blob(blob::BlobSource::registry(blob)),
+            Identifier::OciBlob(blob) => Kind::Blob(blob::BlobSource::layout(blob)),
         };
         Ok(Source { sources: self.clone(), kind })
     }
@@ -109,6 +124,9 @@ impl Source {
         match &self.kind {
             Kind::Image(image) => image.key(&self.sources.images, cx, index).await,
             Kind::Local(local) => local.key(cx),
+            Kind::Http(http) => http.key(&self.sources, &cx.into()).await,
+            Kind::Git(git) => git.key(&self.sources, &cx.into()).await,
+            Kind::Blob(blob) => blob.key(),
         }
     }
 
@@ -120,6 +138,29 @@ impl Source {
         match &self.kind {
             Kind::Image(image) => image.snapshot(&self.sources, cx).await,
             Kind::Local(local) => local.snapshot(&self.sources.worker, cx).await.map(Some),
+            Kind::Http(http) => http.snapshot(&self.sources, &cx.into()).await.map(Some),
+            Kind::Git(git) => git.snapshot(&self.sources, &cx.into()).await.map(Some),
+            Kind::Blob(blob) => blob.snapshot(&self.sources, cx).await.map(Some),
         }
+    }
+}
+
+/// Who asks: the sessions, and where to tell how it goes, if anybody looks.
+#[derive(Clone, Debug)]
+pub(crate) struct Asking {
+    pub(crate) sessions: Group,
+    pub(crate) progress: Option<VertexProgress>,
+}
+
+impl From<&SourceContext> for Asking {
+    fn from(cx: &SourceContext) -> Self {
+        Self { sessions: cx.sessions.clone(), progress: Some(cx.progress.clone()) }
+    }
+}
+
+impl SourceKey {
+    /// The only key of a source whose blobs are nobody's business.
+    pub(crate) fn only(key: String, pin: String) -> Self {
+        Self { key, last: true, pin, blobs: Vec::new() }
     }
 }

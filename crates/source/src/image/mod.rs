@@ -4,5 +4,6 @@ mod place;
 mod resolve;
 mod source;
 
+pub(crate) use place::{Place, Where};
 pub use resolve::{Request, ResolvedImage, Resolver};
 pub(crate) use source::ImageSource;

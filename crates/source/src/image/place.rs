@@ -25,7 +25,7 @@ pub(crate) enum Where {
 
 /// Reads an image, with the credentials of one build.
 #[derive(Clone)]
-pub(super) enum Place {
+pub(crate) enum Place {
     Registry(Remote),
     Layout { sessions: Group, store: String },
 }
@@ -40,7 +40,7 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
-    pub(super) fn new(
+    pub(crate) fn new(
         place: &Where,
         registries: &Arc<Registries>,
         reference: &Reference,
@@ -52,6 +52,22 @@ impl Place {
                 let sessions =
                     session.as_ref().map_or_else(|| sessions.clone(), |id| sessions.preferring(id));
                 Self::Layout { sessions, store: store.clone() }
+            }
+        }
+    }
+
+    /// The size of a blob that no manifest describes.
+    pub(crate) async fn blob_size(&self, shown: &str, digest: &Digest) -> Result<u64, Error> {
+        match self {
+            Self::Registry(remote) => {
+                let failed = |source| Error::Registry { reference: shown.to_owned(), source };
+                remote.blob_size(digest).await.map_err(failed)
+            }
+            Self::Layout { sessions, store } => {
+                let size = sessions.any("an OCI layout", |session| async move {
+                    ContentStore::new(session, store)?.size(digest.as_str()).await
+                });
+                Ok(size.await?)
             }
         }
     }

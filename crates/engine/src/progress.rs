@@ -345,6 +345,9 @@ impl Hub {
     /// Forgets a failed attempt before another.
     pub(crate) fn forget_failure(&self) {
         let mut state = lock(&self.state);
+        if state.vertex.error.is_none() {
+            return;
+        }
         (state.vertex.started, state.vertex.completed, state.vertex.error) = (None, None, None);
         state.statuses.clear();
         state.logs.clear();

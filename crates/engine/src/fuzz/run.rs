@@ -153,6 +153,16 @@ impl ProgressSink for Ear {
                 if v.completed.is_some() && v.started.is_none() {
                     complain(&self.complaints, || format!("{} completed before it started", v.name));
                 }
+                if let Some(label) = &self.label {
+                    println!(
+                        "{label}: {} started {:?} completed {:?} error {:?} cached {}",
+                        v.name,
+                        v.started.is_some(),
+                        v.completed.is_some(),
+                        v.error,
+                        v.cached
+                    );
+                }
                 lock(&self.vertices).insert(v.digest.to_string(), v);
             }
             Event::Decision(d) => self.judge(&d),

@@ -16,7 +16,7 @@ use super::start::{self, Started, Streams};
 use super::wire::Stub;
 use super::zygote::{Born, Zygote};
 use super::{stubs, sys};
-use crate::process::{Ended, Request};
+use crate::process::{Ended, Request, SIGKILL};
 use crate::{
     Error, Exit, Output, OutputStream, Process, ProcessIo, ProcessSpec, Result, RunSpec, Sample, Stdin,
     WinSize,
@@ -104,28 +104,31 @@ async fn live(
     let failed = |source| Error::System { step: "read the output of a process", source };
     let mut pumps = Pumps::new(streams, io).map_err(failed)?;
     if let Some(message) = message {
-        pumps.write(OutputStream::Stderr, Bytes::from(message)).await;
+        pumps.read = Some(Output { stream: OutputStream::Stderr, data: Bytes::from(message) });
     }
     let mut samples = Samples::new(home.and_then(|home| home.cgroup.clone()).filter(|_| wants_samples(home)));
-    let mut handles = true;
+    let (mut handles, mut killed) = (true, false);
     let status = loop {
         tokio::select! {
             status = &mut born.ended => break status,
             () = pumps.turn() => {}
             request = asked.recv(), if handles => match request {
-                Some(Request::Signal(signal)) => signal_process(&born.pidfd, signal),
+                Some(Request::Signal(signal)) => {
+                    killed |= signal == SIGKILL;
+                    signal_process(&born.pidfd, signal);
+                }
                 Some(Request::Resize(size)) => pumps.resize(size),
                 Some(Request::Exec { spec, io, reply }) => exec(home, &born.pidfd, root, (*spec, io, reply)),
                 // Nobody holds it any more.
                 None => {
-                    signal_process(&born.pidfd, crate::process::SIGKILL);
-                    handles = false;
+                    signal_process(&born.pidfd, SIGKILL);
+                    (handles, killed) = (false, true);
                 }
             },
             () = samples.tick() => {}
         }
     };
-    pumps.drain().await;
+    pumps.drain(killed).await;
     let status = status.map_err(|_| Error::Lost)?;
     Ok(Exit { code: code(status), oom_killed: false, samples: samples.finish() })
 }
@@ -233,6 +236,16 @@ impl Samples {
     }
 }
 
+/// What became of waiting for output.
+enum Turn {
+    /// What was read is in the channel.
+    Sent,
+    /// Nobody wants it.
+    Nobody,
+    /// A stream has data, or is at its end.
+    Readable(usize),
+}
+
 /// The streams of a process, moved as data comes.
 struct Pumps {
     outputs: Vec<(OutputStream, AsyncFd<OwnedFd>)>,
@@ -241,6 +254,8 @@ struct Pumps {
     /// Input that was taken from the channel but not by the process.
     pending: Bytes,
     output: Option<mpsc::Sender<Output>>,
+    /// Output that was read but is not in the channel yet.
+    read: Option<Output>,
     buffer: BytesMut,
     terminal: bool,
 }
@@ -266,72 +281,82 @@ impl Pumps {
                 (vec![(OutputStream::Stdout, sys::watch(master)?)], input)
             }
         };
-        Ok(Self { outputs, input, stdin, pending: Bytes::new(), output, buffer: BytesMut::new(), terminal })
+        Ok(Self {
+            outputs,
+            input,
+            stdin,
+            pending: Bytes::new(),
+            output,
+            read: None,
+            buffer: BytesMut::new(),
+            terminal,
+        })
     }
 
-    /// Moves something; waits until there is something to move.
+    /// Moves something; waits until there is something to move. Whatever interrupts it, nothing is lost.
     async fn turn(&mut self) {
-        let Self { outputs, input, stdin, pending, .. } = self;
-        let index = tokio::select! {
-            index = readable(outputs) => index,
+        let Self { outputs, input, stdin, pending, output, read, .. } = self;
+        let forward = async {
+            match (read.is_some(), output.as_ref()) {
+                (false, _) => Turn::Readable(readable(outputs).await),
+                (true, None) => Turn::Nobody,
+                // No more is read while this waits, so that the process waits as well.
+                (true, Some(channel)) => match channel.reserve().await {
+                    Ok(room) => {
+                        if let Some(data) = read.take() {
+                            room.send(data);
+                        }
+                        Turn::Sent
+                    }
+                    Err(_) => Turn::Nobody,
+                },
+            }
+        };
+        let turn = tokio::select! {
+            turn = forward => turn,
             () = feed(input, stdin, pending) => return,
         };
-        if let Some(index) = index {
-            self.read(index).await;
+        match turn {
+            Turn::Sent => {}
+            Turn::Nobody => (self.output, self.read) = (None, None),
+            Turn::Readable(index) => self.receive(index),
         }
     }
 
-    /// Reads one chunk of a stream. Its end is taken out. `false`: nothing was there.
-    async fn read(&mut self, index: usize) -> bool {
-        let (stream, ref fd) = self.outputs[index];
-        self.buffer.reserve(CHUNK);
+    /// Reads one chunk of a stream that may have one. Its end is taken out.
+    fn receive(&mut self, index: usize) {
+        let Some((stream, fd)) = self.outputs.get(index) else { return };
         self.buffer.resize(CHUNK, 0);
-        let mut ready = match fd.ready(tokio::io::Interest::READABLE).await {
-            Ok(ready) => ready,
-            Err(_) => {
-                self.outputs.remove(index);
-                return false;
-            }
-        };
-        let buffer = &mut self.buffer;
-        match ready.try_io(|fd| rustix::io::read(fd, &mut buffer[..]).map_err(Into::into)) {
-            Err(_would_block) => false,
-            // A terminal whose processes are gone fails to be read.
-            Ok(Ok(0) | Err(_)) => {
-                drop(ready);
-                self.outputs.remove(index);
-                false
-            }
-            Ok(Ok(length)) => {
-                drop(ready);
+        match rustix::io::read(fd.get_ref(), &mut self.buffer[..]) {
+            Ok(length @ 1..) => {
                 let data = self.buffer.split_to(length).freeze();
-                self.write(stream, data).await;
-                true
+                self.read = Some(Output { stream: *stream, data });
             }
+            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
+            // A terminal whose processes are gone fails to be read.
+            Ok(_) | Err(_) => drop(self.outputs.remove(index)),
         }
     }
 
-    async fn write(&mut self, stream: OutputStream, data: Bytes) {
-        if let Some(output) = &self.output
-            && output.send(Output { stream, data }).await.is_err()
-        {
-            self.output = None;
-        }
-    }
-
-    /// Every process that could write is gone, so what is in the pipes now is all there will ever be.
-    async fn drain(&mut self) {
-        for (stream, fd) in std::mem::take(&mut self.outputs) {
-            loop {
-                self.buffer.resize(CHUNK, 0);
-                match rustix::io::read(fd.get_ref(), &mut self.buffer[..]) {
-                    Ok(length @ 1..) => {
-                        let data = self.buffer.split_to(length).freeze();
-                        self.write(stream, data).await;
-                    }
-                    Err(rustix::io::Errno::INTR) => {}
-                    _ => break,
+    /// Every process that could write is gone, so what is in the pipes now is all there will ever be. `killed`: nobody
+    /// may want it any more, so nobody is waited for.
+    async fn drain(&mut self, killed: bool) {
+        loop {
+            if let (Some(data), Some(output)) = (self.read.take(), &self.output) {
+                let gone =
+                    if killed { output.try_send(data).is_err() } else { output.send(data).await.is_err() };
+                if gone {
+                    self.output = None;
                 }
+            }
+            if self.outputs.is_empty() || self.output.is_none() {
+                return;
+            }
+            let open = self.outputs.len();
+            self.receive(0);
+            if self.read.is_none() && self.outputs.len() == open {
+                // It is empty, though somebody outside may have it open.
+                self.outputs.remove(0);
             }
         }
     }
@@ -350,15 +375,31 @@ impl Pumps {
 }
 
 /// Waits until one of the streams can be read, the first of them being preferred.
-async fn readable(outputs: &[(OutputStream, AsyncFd<OwnedFd>)]) -> Option<usize> {
+async fn readable(outputs: &[(OutputStream, AsyncFd<OwnedFd>)]) -> usize {
     match outputs {
         [] => std::future::pending().await,
-        [(_, one)] => one.readable().await.ok().map(|_| 0),
+        [(_, one)] => {
+            has_data(one).await;
+            0
+        }
         [(_, first), (_, second), ..] => tokio::select! {
             biased;
-            ready = first.readable() => ready.ok().map(|_| 0),
-            ready = second.readable() => ready.ok().map(|_| 1),
+            () = has_data(first) => 0,
+            () = has_data(second) => 1,
         },
+    }
+}
+
+/// Waits until a read will not find nothing: there is data, the end, or an error.
+async fn has_data(fd: &AsyncFd<OwnedFd>) {
+    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
+    loop {
+        let Ok(mut ready) = fd.readable().await else { return };
+        let mut poll = [rustix::event::PollFd::new(fd.get_ref(), rustix::event::PollFlags::IN)];
+        match rustix::event::poll(&mut poll, Some(&now)) {
+            Ok(0) => ready.clear_ready(),
+            _ => return,
+        }
     }
 }
 

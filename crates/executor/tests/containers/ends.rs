@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 use kiln_executor::{Error, ProcessIo, Resources, run};
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Bench, descendants, mount_count, no_strays, strays};
+use crate::support::{Bench, descendants, mounts_below, no_strays, strays};
 
 crate::tests![
     background_processes,
     cancelled,
+    cancelled_without_a_reader,
+    slow_readers_lose_nothing,
     thousand_cancelled,
     dropped,
     dropped_while_starting,
@@ -49,9 +51,43 @@ async fn cancelled(bench: Arc<Bench>) {
     ));
 }
 
+async fn cancelled_without_a_reader(bench: Arc<Bench>) {
+    let token = CancellationToken::new();
+    let (io, output) = ProcessIo::output(1);
+    let cancel = token.clone();
+    tokio::spawn(async move {
+        tokio::time::sleep(Duration::from_millis(100)).await;
+        cancel.cancel();
+    });
+    let result = run(&bench.executor, bench.script("yes"), io, &token).await;
+    assert!(matches!(result, Err(Error::Cancelled)), "{result:?}");
+    drop(output);
+}
+
+async fn slow_readers_lose_nothing(bench: Arc<Bench>) {
+    let (io, mut output) = ProcessIo::output(1);
+    let executor: &dyn kiln_executor::Executor = &bench.executor;
+    let mut spec = bench.script("seq 200000; seq 100 >&2");
+    // Ticks that interrupt the waiting.
+    spec.samples = true;
+    let mut container = executor.start(spec, io).await.unwrap();
+    let mut bytes = 0;
+    let mut chunks = 0;
+    while let Some(chunk) = output.recv().await {
+        bytes += chunk.data.len();
+        chunks += 1;
+        if chunks % 4 == 0 {
+            container.resize(kiln_executor::WinSize { rows: 1, cols: 1 });
+            container.signal(0);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    }
+    assert_eq!(container.wait().await.unwrap().code, 0);
+    assert_eq!(bytes, 1_288_895 + 292);
+}
+
 /// Steps that fork and ignore signals, cancelled at moments of all kinds.
 async fn thousand_cancelled(bench: Arc<Bench>) {
-    let mounts = mount_count();
     let count = if cfg!(debug_assertions) { 1000 } else { 3000 };
     let start = Instant::now();
     let mut tasks = tokio::task::JoinSet::new();
@@ -80,7 +116,7 @@ async fn thousand_cancelled(bench: Arc<Bench>) {
     assert!(strays().is_empty(), "{:?}", strays());
     // At most the helper and what it has prepared.
     assert!(descendants().len() <= 3, "{:?}", descendants());
-    assert_eq!(mount_count(), mounts);
+    assert_eq!(mounts_below(bench.folder()), [""; 0]);
 }
 
 async fn dropped(bench: Arc<Bench>) {

@@ -42,7 +42,6 @@ pub(crate) fn run_all(groups: &[&[Test]]) -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).filter(|arg| !arg.starts_with('-')).collect();
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let bench = Arc::new(runtime.block_on(async { Bench::new() }));
-    let mounts = mount_count();
     let mut failed = Vec::new();
     for (name, test) in groups.iter().copied().flatten() {
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
@@ -61,7 +60,7 @@ pub(crate) fn run_all(groups: &[&[Test]]) -> ExitCode {
         }
     }
     runtime.block_on(bench.executor.shutdown());
-    assert_eq!(mount_count(), mounts, "mounts are left on the host");
+    assert_eq!(mounts_below(bench.folder()), [""; 0], "mounts are left on the host");
     assert_eq!(helpers(), 0, "helpers are left");
     if failed.is_empty() {
         ExitCode::SUCCESS
@@ -75,9 +74,10 @@ fn is_root() -> bool {
     std::fs::read_to_string("/proc/self/status").is_ok_and(|status| status.contains("\nUid:\t0\t"))
 }
 
-/// Mounts of the host.
-pub(crate) fn mount_count() -> usize {
-    std::fs::read_to_string("/proc/self/mountinfo").unwrap().lines().count()
+/// Mounts of the host that have to do with `folder`.
+pub(crate) fn mounts_below(folder: &Path) -> Vec<String> {
+    let text = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    text.lines().filter(|line| line.contains(folder.to_str().unwrap())).map(str::to_owned).collect()
 }
 
 /// Whether this machine has any cgroup hierarchy.

@@ -1,6 +1,5 @@
 //! A store on a disk that is full: errors, no damage, and room again after something is released.
 #![cfg(target_os = "linux")]
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::io::Write;
 use std::os::fd::{AsRawFd, OwnedFd};

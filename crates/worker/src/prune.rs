@@ -80,7 +80,7 @@ fn order(candidates: &mut [DiskRecord]) {
         key: impl Fn(&DiskRecord) -> K,
     ) -> (HashMap<RefId, f64>, f64) {
         let mut sorted: Vec<_> = candidates.iter().map(|c| (key(c), c.id.clone())).collect();
-        sorted.sort_by(|a, b| a.0.cmp(&b.0));
+        sorted.sort_by_key(|(key, _)| *key);
         let (mut rank, mut last) = (1.0, None);
         let ranks = sorted.into_iter().map(|(key, id)| {
             if last.is_some_and(|last| last != key) {

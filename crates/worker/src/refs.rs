@@ -212,6 +212,13 @@ impl PartialEq for ImmutableRef {
 
 impl Eq for ImmutableRef {}
 
+/// The ref that is unpacked.
+impl AsRef<ImmutableRef> for Unpacked {
+    fn as_ref(&self) -> &ImmutableRef {
+        &self.of
+    }
+}
+
 /// An immutable ref whose files are on disk. Keeps the ref in use.
 #[derive(Clone, Debug)]
 pub struct Unpacked {
@@ -222,11 +229,6 @@ pub struct Unpacked {
 impl Unpacked {
     pub(crate) fn new(of: ImmutableRef, stack: Stack) -> Self {
         Self { of, stack }
-    }
-
-    /// The ref.
-    pub fn as_ref(&self) -> &ImmutableRef {
-        &self.of
     }
 
     /// The snapshots that make up the tree.

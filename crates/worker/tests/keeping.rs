@@ -31,7 +31,7 @@ async fn what_is_in_use_stays() {
         assert_eq!(usage.iter().filter(|r| r.in_use).count(), 2);
         let record = |id| usage.iter().find(|r| r.id == id).unwrap();
         assert!(record(first_id.clone()).size >= 9000);
-        assert_eq!(record(second_id.clone()).parents, [first_id.clone()]);
+        assert_eq!(record(second_id.clone()).parents, std::slice::from_ref(&first_id));
         assert_eq!(worker.disk_usage(&["inuse".into()], 0).await.unwrap().len(), 2);
         assert_eq!(worker.disk_usage(&[format!("parents=={first_id}")], 0).await.unwrap().len(), 1);
         assert!(matches!(worker.disk_usage(&["=".into()], 0).await, Err(Error::Filter(_))));

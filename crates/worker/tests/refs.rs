@@ -83,11 +83,10 @@ async fn image_layers_are_fetched_when_needed() {
         let expected = ["etc/", "etc/a=1", "etc/b=2", "opt/", &format!("opt/new={}", "n".repeat(5000))];
         assert_eq!(files(&one), expected);
         assert_eq!(memory.opened.lock().unwrap().len(), 3);
-        let events = memory.events.lock().unwrap();
+        let events = std::mem::take(&mut *memory.events.lock().unwrap());
         let count = |wanted: fn(&LayerEvent) -> bool| events.iter().filter(|event| wanted(event)).count();
         assert_eq!(count(|e| matches!(e, LayerEvent::Fetched { .. })), 3);
         assert_eq!(count(|e| matches!(e, LayerEvent::Unpacked { .. })), 3);
-        drop(events);
 
         // The same image again is the same ref, also after a start; the same files in other blobs share the snapshots.
         assert_eq!(image(worker, &layers), lazy);
@@ -294,7 +293,7 @@ async fn a_kept_tree_lends_its_files() {
         assert_eq!((usage.len(), &usage[0].id), (1, &kept));
         assert!(usage[0].size > 0);
 
-        assert_eq!(worker.find("local:x").unwrap(), [kept.clone()]);
+        assert_eq!(worker.find("local:x").unwrap(), std::slice::from_ref(&kept));
         let mut tree = worker.reopen(&kept).unwrap().unwrap();
         assert!(matches!(worker.get(&lent_id), Err(Error::Gone(_))));
         tree.open().unwrap().write("a", b"2", 0o644).unwrap();

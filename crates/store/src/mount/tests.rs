@@ -1,3 +1,5 @@
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 

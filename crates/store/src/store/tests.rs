@@ -43,8 +43,8 @@ fn the_last_hold_keeps_a_resource() {
     drop(first);
     store.wait_reaped();
     assert_eq!(store.content().read(&digest, 100).unwrap(), b"bytes");
-    assert_eq!(store.holders(&resource).unwrap(), [second.clone()]);
-    assert_eq!(store.held_by(&second).unwrap(), [resource.clone()]);
+    assert_eq!(store.holders(&resource).unwrap(), std::slice::from_ref(&second));
+    assert_eq!(store.held_by(&second).unwrap(), std::slice::from_ref(&resource));
     store.change(|tx| tx.release(&second)).unwrap();
     assert!(store.content().stat(&digest).unwrap().is_none());
     store.wait_reaped();

@@ -8,6 +8,7 @@
 mod edge;
 mod finished;
 mod jobs;
+mod keys;
 mod load;
 mod node;
 mod outcome;

@@ -54,16 +54,6 @@ impl<D: Domain> Core<D> {
         self.tell_consumers(id);
     }
 
-    /// Whether the keys of its result may lead on: every input has a key that does, or was hashed. What follows from
-    /// a vertex that ignores the cache by definition alone would be found with results of older runs.
-    pub(super) fn is_clean(&self, id: EdgeId<D>) -> bool {
-        let edge = &self.edges[id];
-        let node = &self.nodes[edge.node];
-        let leads =
-            |at: usize, input: EdgeId<D>| !self.edges[input].keys.is_empty() || node.content(at).is_some();
-        !node.ignore && edge.slots.iter().enumerate().all(|(at, slot)| leads(at, slot.input))
-    }
-
     /// The edge has its result.
     pub(super) fn finish(&mut self, id: EdgeId<D>, done: Done<D>) {
         let (main, publish) = (self.stores[0].clone(), self.is_clean(id));

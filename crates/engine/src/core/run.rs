@@ -7,13 +7,11 @@ use crate::commit;
 use crate::core::edge::{Candidate, Done, Phase};
 use crate::core::node::Exec;
 use crate::core::same::SameKey;
-use crate::core::search::new_key;
 use crate::core::work::{End, Kind};
 use crate::core::{Core, EdgeId};
-use crate::key::Shape;
 use crate::step::Stage;
 use crate::sync::lock;
-use crate::{CacheMap, Domain, Key, KeyId, Op, Outcome, SolveCause};
+use crate::{Domain, Key, Op, Outcome, SolveCause};
 
 impl<D: Domain> Core<D> {
     /// Loads the best result that was found, or joins who does.
@@ -34,8 +32,7 @@ impl<D: Domain> Core<D> {
         );
         self.register(id, [SameKey::Stored(candidate.store.serial, candidate.id)]);
         let node_id = self.edges[id].node;
-        let keys = self.result_keys(id);
-        keys.iter().for_each(|key| key.learn(&candidate.store, candidate.id));
+        let keys = self.found_keys(id, &candidate.store, candidate.id);
         let (cx, main) = (self.context(node_id), self.stores[0].clone());
         self.enter(id, Stage::Idle, &[]);
         cx.vertex.hub.started(true);
@@ -44,24 +41,6 @@ impl<D: Domain> Core<D> {
             End::Loaded(commit::load(&main, &cx, &c.store, c.id, &c.record, &k).await)
         });
         self.edges[id].phase = Phase::Loading(task);
-    }
-
-    /// The keys of the edge's result: those of all the op's maps, or the one that follows from its inputs.
-    fn result_keys(&self, id: EdgeId<D>) -> Vec<Key<D>> {
-        let edge = &self.edges[id];
-        let node = &self.nodes[edge.node];
-        if !edge.slots.is_empty() {
-            return vec![self.own_key(id)];
-        }
-        let key = |map: &Arc<CacheMap<D>>| {
-            let root = KeyId::root(&map.digest, edge.output);
-            let known = edge.keys.iter().find(|k| k.root_id() == Some(root)).cloned();
-            known.unwrap_or_else(|| {
-                let shape = Shape::Root { digest: map.digest.clone(), output: edge.output };
-                new_key(shape, Vec::new(), &node.state)
-            })
-        };
-        node.maps.iter().map(key).collect()
     }
 
     /// Runs the op, or joins who does; unless a last look finds a result.
@@ -141,7 +120,7 @@ impl<D: Domain> Core<D> {
             let error = self.error(edge.node, SolveCause::Contract(text));
             return self.fail(id, error);
         };
-        let (keys, sub_keys) = (self.result_keys(id), node.sub_keys.clone());
+        let (keys, sub_keys) = (self.made_keys(id), node.sub_keys.clone());
         let serial = self.next_serial();
         self.save(id, Done { output, keys, sub_keys, serial });
     }

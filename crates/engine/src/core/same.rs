@@ -94,7 +94,8 @@ impl<D: Domain> Core<D> {
             let input = &self.edges[slot.input];
             let selector = &node.map()?.inputs[at].selector;
             let mut commons: Vec<Common> = Vec::new();
-            for key in &input.keys {
+            let saved = input.done().map(|d| d.keys.as_slice()).unwrap_or_default();
+            for key in saved.iter().filter(|key| self.is_published(input, key)) {
                 commons.extend(key.root_id().map(|id| Common::Key(0, id, selector.clone())));
                 let ids = key.ids().into_iter();
                 commons.extend(ids.map(|(s, id)| Common::Key(s.serial, id, selector.clone())));
@@ -225,16 +226,17 @@ impl<D: Domain> Core<D> {
             return self.finish(id, done);
         }
         let main = self.stores[0].clone();
-        let own = self.own_key(id);
-        done.keys.insert(0, own.clone());
         let saved = leader.keys.iter().find_map(|k| k.known_in(&main));
         let Some(saved) = saved.filter(|id| id.kind() != KeyKind::Random) else {
-            done.keys.truncate(1);
+            done.keys = self.made_keys(id);
             return self.save(id, done);
         };
-        own.learn(&main, saved);
-        *lock(&own.0.record) = leader.keys.iter().find_map(|k| lock(&k.0.record).clone());
-        self.start_links(own);
+        let own = self.found_key(id, &main, saved);
+        if own.deps().iter().all(|deps| !deps.is_empty()) {
+            *lock(&own.0.record) = leader.keys.iter().find_map(|k| lock(&k.0.record).clone());
+            self.start_links(own.clone());
+            done.keys.insert(0, own);
+        }
         self.finish(id, done);
     }
 }

@@ -2,14 +2,14 @@
 
 use std::sync::Arc;
 
-use crate::context::VertexState;
 use crate::core::edge::{Candidate, Phase};
+use crate::core::keys::new_key;
 use crate::core::node::Examined;
 use crate::core::{Core, EdgeId, Marks};
 use crate::key::Shape;
 use crate::step::{Level, Sight, Stage, Step};
 use crate::store::StoreHandle;
-use crate::{CacheMap, Domain, Key, KeyDep, KeyId, Link, SolveError, Way};
+use crate::{CacheMap, Domain, Key, KeyId, Link, SolveError, Way};
 
 impl<D: Domain> Core<D> {
     /// Takes in the news of a marked edge, does its next step, and tells those who asked.
@@ -239,7 +239,7 @@ impl<D: Domain> Core<D> {
         self.note_input(id, at, Some(&map));
     }
 
-    fn link(
+    pub(super) fn link(
         &self,
         id: EdgeId<D>,
         map: &CacheMap<D>,
@@ -307,48 +307,13 @@ impl<D: Domain> Core<D> {
     /// All inputs lead to this key. If it took a look at their content, the next build shall find it by definition.
     fn matched(&mut self, id: EdgeId<D>, store: &StoreHandle<D>, to: KeyId) {
         if !self.edges[id].has_key(store, to) {
-            let key = self.own_key(id);
-            key.learn(store, to);
+            let key = self.found_key(id, store, to);
             if store.is_main() && self.way(id) == Way::Content {
                 self.start_links(key.clone());
             }
             self.edges[id].keys.push(key);
         }
         self.look_up_records(id, store, to);
-    }
-
-    /// The key of an edge with inputs, following from all that is known of these.
-    pub(super) fn own_key(&self, id: EdgeId<D>) -> Key<D> {
-        let edge = &self.edges[id];
-        let node = &self.nodes[edge.node];
-        let digest = node.map().map(|m| m.digest.clone()).unwrap_or_else(no_digest);
-        let shape = Shape::Linked { digest, output: edge.output };
-        new_key(shape, self.alternatives(id), &node.state)
-    }
-
-    /// For each input every key that is known of it.
-    pub(super) fn alternatives(&self, id: EdgeId<D>) -> Vec<Vec<KeyDep<D>>> {
-        let edge = &self.edges[id];
-        let node = &self.nodes[edge.node];
-        let main = &self.stores[0];
-        let mut out = Vec::with_capacity(edge.slots.len());
-        for (at, slot) in edge.slots.iter().enumerate() {
-            let input = &self.edges[slot.input];
-            let selector = node.map().and_then(|m| m.inputs[at].selector.clone());
-            let mut deps: Vec<KeyDep<D>> = Vec::new();
-            let saved = input.done().map(|d| d.keys.as_slice()).unwrap_or_default();
-            for key in saved.iter().chain(&input.keys) {
-                let twice = |d: &KeyDep<D>| {
-                    d.key == *key || key.known_in(main).is_some_and(|id| d.key.known_in(main) == Some(id))
-                };
-                if !deps.iter().any(twice) {
-                    deps.push(KeyDep { key: key.clone(), selector: selector.clone() });
-                }
-            }
-            deps.extend(node.content(at).map(|key| KeyDep { key: key.clone(), selector: None }));
-            out.push(deps);
-        }
-        out
     }
 
     /// A last look before the op runs: everything again, as other edges may have saved something meanwhile.
@@ -369,16 +334,4 @@ impl<D: Domain> Core<D> {
             }
         }
     }
-}
-
-fn no_digest() -> crate::CacheDigest {
-    crate::CacheDigest::Random(kiln_oci::Digest::sha256(b""))
-}
-
-pub(super) fn new_key<D: Domain>(
-    shape: Shape,
-    deps: Vec<Vec<KeyDep<D>>>,
-    vertex: &Arc<VertexState<D>>,
-) -> Key<D> {
-    Key::for_vertex(shape, deps, Some(vertex.clone()), vertex.options.export_cache)
 }

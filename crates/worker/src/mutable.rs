@@ -25,8 +25,8 @@ pub struct MutableRef {
 enum State {
     /// There is none: the folders go when this is dropped.
     Fresh { id: RefId, active: Active },
-    /// A record keeps it between builds.
-    Kept { node: Arc<Node>, snapshot: SnapshotId },
+    /// A record keeps it between builds. The handle counts the use.
+    Kept { handle: ImmutableRef, snapshot: SnapshotId },
 }
 
 impl MutableRef {
@@ -45,7 +45,7 @@ impl MutableRef {
             let node = worker.insert(id, record, parent.as_ref(), |tx, id| {
                 Ok(tx.add_snapshot(active.id(), &SnapshotInfo::default(), &lease(id))?)
             })?;
-            State::Kept { node, snapshot: active.keep() }
+            State::Kept { handle: ImmutableRef::new(node, true), snapshot: active.keep() }
         } else {
             State::Fresh { id, active }
         };
@@ -69,7 +69,7 @@ impl MutableRef {
             tx.add_uncovered(&Resource::Snapshot(snapshot.clone()));
             Ok::<_, Error>(())
         })?;
-        let state = State::Kept { node, snapshot };
+        let state = State::Kept { handle: ImmutableRef::new(node, true), snapshot };
         Ok(Self { worker: worker.clone(), parent, base, options: RefOptions::default(), state })
     }
 
@@ -77,7 +77,7 @@ impl MutableRef {
     pub fn id(&self) -> &RefId {
         match &self.state {
             State::Fresh { id, .. } => id,
-            State::Kept { node, .. } => &node.id,
+            State::Kept { handle, .. } => handle.id(),
         }
     }
 
@@ -117,9 +117,7 @@ impl MutableRef {
     pub fn set_description(&mut self, text: &str) -> Result<(), Error> {
         match &self.state {
             State::Fresh { .. } => text.clone_into(&mut self.options.description),
-            State::Kept { node, .. } => {
-                node.update(|record| text.clone_into(&mut record.description), |_| Ok(()))?
-            }
+            State::Kept { handle, .. } => handle.set_description(text)?,
         }
         Ok(())
     }
@@ -131,7 +129,7 @@ impl MutableRef {
     pub fn add_key(&self, key: &str) -> Result<(), Error> {
         match &self.state {
             State::Fresh { id, .. } => Err(Error::Kind(id.clone(), "not kept, so it cannot be found")),
-            State::Kept { node, .. } => node.add_key(key),
+            State::Kept { handle, .. } => handle.add_key(key),
         }
     }
 
@@ -142,7 +140,7 @@ impl MutableRef {
     pub fn value(&self, name: &str) -> Result<Option<Vec<u8>>, Error> {
         match &self.state {
             State::Fresh { .. } => Ok(None),
-            State::Kept { node, .. } => node.value(name),
+            State::Kept { handle, .. } => handle.value(name),
         }
     }
 
@@ -153,7 +151,7 @@ impl MutableRef {
     pub fn set_value(&self, name: &str, value: Vec<u8>) -> Result<(), Error> {
         match &self.state {
             State::Fresh { id, .. } => Err(Error::Kind(id.clone(), "not kept, so it can keep no values")),
-            State::Kept { node, .. } => node.set_value(name, value),
+            State::Kept { handle, .. } => handle.set_value(name, value),
         }
     }
 
@@ -174,7 +172,8 @@ impl MutableRef {
                 active.keep();
                 Ok(ImmutableRef::new(node, true))
             }
-            State::Kept { node, snapshot } => {
+            State::Kept { handle, snapshot } => {
+                let node = handle.node();
                 node.update(
                     |record| {
                         record.mutable = false;
@@ -191,7 +190,7 @@ impl MutableRef {
                         Ok(tx.add_snapshot(&snapshot, &info, &lease(&node.id))?)
                     },
                 )?;
-                Ok(ImmutableRef::new(node, true))
+                Ok(handle)
             }
         }
     }
@@ -203,10 +202,13 @@ impl MutableRef {
     /// # Errors
     /// [`Error::Kind`] when the ref is not kept; [`Error::Store`].
     pub fn commit_kept(self) -> Result<ImmutableRef, Error> {
-        let State::Kept { node: kept, snapshot } = &self.state else {
+        let State::Kept { handle, snapshot } = &self.state else {
             return Err(Error::Kind(self.id().clone(), "not kept"));
         };
+        let kept = handle.node();
         let id = RefId::random()?;
+        // First, so that the kept ref never changes under an immutable one that it does not know of.
+        kept.update(|record| record.twin = Some(id.clone()), |_| Ok(()))?;
         let mut record = kept.record();
         record.mutable = false;
         record.retain = false;
@@ -216,14 +218,13 @@ impl MutableRef {
         record.twin = Some(kept.id.clone());
         let values = self.worker.store().db().prefix(&VALUES, &kept.id.as_str())?;
         let resource = Resource::Snapshot(snapshot.clone());
-        let node = self.worker.insert(id.clone(), record, self.parent.as_ref(), |tx, id| {
+        let node = self.worker.insert(id, record, self.parent.as_ref(), |tx, id| {
             for ((_, name), value) in &values {
                 tx.put(&VALUES, &(id.as_str().to_owned(), name.clone()), value);
             }
             tx.add_uncovered(&resource);
             Ok(tx.hold(&lease(id), &resource)?)
         })?;
-        kept.update(|record| record.twin = Some(id), |_| Ok(()))?;
         Ok(ImmutableRef::new(node, true))
     }
 
@@ -232,9 +233,9 @@ impl MutableRef {
     /// # Errors
     /// [`Error::Store`].
     pub fn discard(self) -> Result<(), Error> {
-        if let State::Kept { node, .. } = self.state {
-            let record = node.record();
-            self.worker.store().change(|tx| node::delete(tx, &node.id, &record))?;
+        if let State::Kept { handle, .. } = &self.state {
+            let record = handle.node().record();
+            self.worker.store().change(|tx| node::delete(tx, handle.id(), &record))?;
         }
         Ok(())
     }

@@ -17,13 +17,17 @@ use kiln_proto::{
     status::{Detail, WireError},
 };
 use kiln_session::Group;
-use kiln_source::image::{self, ResolvedImage};
+use kiln_source::{
+    Metadata,
+    image::{self, ResolvedImage},
+};
 use tonic::Code;
 
 use crate::{
     BuildRef, FrontendResult, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
+    metadata,
 };
 
 /// What to solve: a definition, or whatever a frontend makes of its attributes.
@@ -212,7 +216,7 @@ impl Bridge {
         if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
             return Err(WireError::new(Code::Unimplemented, "source policies are not supported yet"));
         }
-        let source = request.source.ok_or_else(|| invalid("the request names no source".into()))?;
+        let source = request.source.clone().ok_or_else(|| invalid("the request names no source".into()))?;
         let parsed =
             Identifier::parse(&source, request.platform.as_ref()).map_err(|e| invalid(e.to_string()))?;
         let image = match parsed {
@@ -228,6 +232,10 @@ impl Bridge {
             }
             Identifier::Local(_) => {
                 return Ok(gateway::ResolveSourceMetaResponse { source: Some(source), ..Default::default() });
+            }
+            Identifier::Git(_) | Identifier::Http(_) => {
+                let metadata = self.source_metadata(&source, &request).await?;
+                return Ok(metadata::answer(&request, metadata));
             }
             _ => {
                 let message = format!("metadata of {} is not supported yet", source.identifier);
@@ -252,6 +260,23 @@ impl Bridge {
             source: Some(source),
             image: Some(image),
             ..Default::default()
+        })
+    }
+
+    /// What a git or web source stands for, shown as a step if the request gives it a name.
+    async fn source_metadata(
+        &self,
+        source: &pb::SourceOp,
+        request: &gateway::ResolveSourceMetaRequest,
+    ) -> Result<Metadata, WireError> {
+        let (wanted, group) = (metadata::wanted(request)?, self.group());
+        let work = self.host.sources.metadata(source, &group, &wanted);
+        let name = request.log_name.as_str();
+        let found = if name.is_empty() { work.await } else { self.steps.run(name, work).await };
+        let found = found.map_err(|error| WireError::new(Code::Unknown, error.to_string()))?;
+        found.ok_or_else(|| {
+            let message = format!("metadata of {} is not supported yet", source.identifier);
+            WireError::new(Code::Unimplemented, message)
         })
     }
 

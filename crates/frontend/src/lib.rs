@@ -13,6 +13,7 @@ pub mod caps;
 pub mod dockerfile;
 mod errors;
 mod files;
+mod metadata;
 mod result;
 mod steps;
 

@@ -4,7 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
 use kiln_dockerfile::convert::{BoxError, ImageRequest, ResolvedImage, Resolver, SourceTime};
+use kiln_oci::Time;
 use kiln_proto::{gateway, pb};
+use kiln_source::commit_time;
 use tonic::Code;
 
 use crate::{Bridge, BuildRef};
@@ -59,9 +61,15 @@ impl Resolver for BridgeResolver<'_> {
     }
 
     async fn source_time(&self, source: pb::SourceOp, log_name: String) -> Result<SourceTime, BoxError> {
-        let request =
-            gateway::ResolveSourceMetaRequest { source: Some(source), log_name, ..Default::default() };
-        self.bridge.resolve_source(request).await?;
-        Ok(SourceTime { time: None })
+        let request = gateway::ResolveSourceMetaRequest {
+            source: Some(source),
+            log_name,
+            git: Some(gateway::ResolveSourceGitRequest { return_object: true }),
+            ..Default::default()
+        };
+        let answer = self.bridge.resolve_source(request).await?;
+        let commit = answer.git.and_then(|git| commit_time(&git.commit_object));
+        let modified = answer.http.and_then(|http| http.last_modified).map(|time| time.seconds);
+        Ok(SourceTime { time: commit.or(modified).map(Time::from_unix) })
     }
 }

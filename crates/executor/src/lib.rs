@@ -23,13 +23,17 @@
 //! A binary that uses [`EmbeddedExecutor`] must call [`runtime_main`] first thing in `main` when [`is_runtime`] says
 //! so, before any thread or runtime exists.
 
+#[cfg(target_os = "linux")]
 mod defaults;
 mod error;
 mod executor;
+#[cfg_attr(all(not(target_os = "linux"), not(test)), expect(dead_code, reason = "no executor here yet"))]
 mod hosts;
 mod io;
+#[cfg_attr(all(not(target_os = "linux"), not(test)), expect(dead_code, reason = "no executor here yet"))]
 mod process;
 mod spec;
+#[cfg_attr(all(not(target_os = "linux"), not(test)), expect(dead_code, reason = "no executor here yet"))]
 mod user;
 
 #[cfg(target_os = "linux")]

@@ -11,7 +11,7 @@ use std::process::{Child, Command, Stdio};
 use rustix::fs::CWD;
 use rustix::mount::OpenTreeFlags;
 
-use super::{helper, mount, sys};
+use super::{helper, mount, sources, sys};
 
 /// The executable of this process, read-only.
 pub(super) fn own() -> io::Result<OwnedFd> {
@@ -34,7 +34,7 @@ pub(super) fn own() -> io::Result<OwnedFd> {
 pub(super) fn spawn(exe: &OwnedFd, control: OwnedFd, host: bool) -> io::Result<Child> {
     let mut command = Command::new(helper::NAME);
     command.arg0(helper::NAME).env_clear();
-    command.stdin(Stdio::from(control)).stdout(Stdio::null()).stderr(Stdio::inherit());
+    command.stdin(Stdio::from(control)).stdout(Stdio::from(sources::nothing()?)).stderr(Stdio::inherit());
     sys::exec_handle(
         &mut command,
         exe.as_fd().as_raw_fd(),

@@ -37,3 +37,12 @@ pub(super) fn host(path: &Path) -> io::Result<OwnedFd> {
     let handle = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mount::clone_of(handle, "")
 }
+
+/// A file that is empty.
+pub(super) fn nothing() -> io::Result<OwnedFd> {
+    match rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()) {
+        // There is no /dev where we are (a bare chroot): a pipe without a writer is as empty.
+        Err(rustix::io::Errno::NOENT) => Ok(rustix::pipe::pipe_with(rustix::pipe::PipeFlags::CLOEXEC)?.0),
+        other => Ok(other?),
+    }
+}

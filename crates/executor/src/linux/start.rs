@@ -219,8 +219,8 @@ impl Message {
         };
         let (input, stdin) = match stdin {
             Stdin::Null => {
-                let flags = rustix::fs::OFlags::RDONLY | rustix::fs::OFlags::CLOEXEC;
-                (null(flags)?, None)
+                let nothing = sources::nothing();
+                (nothing.map_err(|source| Error::System { step: "open /dev/null", source })?, None)
             }
             Stdin::Channel(_) => {
                 let (read, write) = pipe()?;
@@ -307,20 +307,6 @@ impl Message {
             Some(streams) if ready => Ok(Started { born, streams, message, root, stubs }),
             _ => Err(Error::Lost),
         }
-    }
-}
-
-fn null(flags: rustix::fs::OFlags) -> Result<OwnedFd> {
-    let mode = rustix::fs::Mode::empty();
-    match rustix::fs::open("/dev/null", flags, mode) {
-        Ok(null) => Ok(null),
-        // There is no /dev where we are (a bare chroot): a pipe without a writer is as empty.
-        Err(rustix::io::Errno::NOENT) => {
-            let (read, _write) = rustix::pipe::pipe_with(PipeFlags::CLOEXEC)
-                .map_err(|error| Error::System { step: "make a pipe", source: error.into() })?;
-            Ok(read)
-        }
-        Err(error) => Err(Error::System { step: "open /dev/null", source: error.into() }),
     }
 }
 

@@ -283,7 +283,11 @@ fn fill_root(root: &Path) {
     }
     std::fs::set_permissions(root.join("tmp"), std::fs::Permissions::from_mode(0o1777)).unwrap();
     std::fs::copy(BUSYBOX, root.join("bin/busybox")).unwrap();
-    let list = std::process::Command::new(BUSYBOX).arg("--list").output().unwrap();
+    let list = std::process::Command::new(BUSYBOX)
+        .arg("--list")
+        .stdin(std::process::Stdio::piped())
+        .output()
+        .unwrap();
     for applet in String::from_utf8(list.stdout).unwrap().lines().filter(|applet| *applet != "busybox") {
         symlink("busybox", root.join("bin").join(applet)).unwrap();
     }

@@ -11,7 +11,7 @@ use tonic::transport::Channel;
 /// If it cannot be started.
 pub async fn start(root: &Path) -> Result<Channel, Error> {
     Err(Error::Unsupported(format!(
-        "building without a daemon (state would be kept in {}); start buildkitd, or name one with --builder or BUILDKIT_HOST",
+        "building without a daemon (state would be kept in {}); start buildkitd, or name one with --addr or BUILDKIT_HOST",
         root.display()
     )))
 }

@@ -7,7 +7,7 @@ use kiln_client::{Error, units::size};
 use kiln_proto::control::{DiskUsageRequest, UsageRecord};
 use serde_json::Value;
 
-use super::{Global, format};
+use super::{Control, format};
 use crate::{args, table::Table, template};
 
 /// Disk usage.
@@ -25,13 +25,15 @@ pub struct Du {
 }
 
 impl Du {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub async fn run(self, mut control: Control) -> Result<(), Error> {
         let request = DiskUsageRequest { filter: self.filter.clone(), age_limit: 0 };
-        let response = global.control().await?.disk_usage(request).await;
+        let response = control.disk_usage(request).await;
         let mut records = response.map_err(Error::daemon("failed to call diskusage"))?.into_inner().record;
         sort(&mut records);
         if let Some(format) = self.format.filter(|f| !f.is_empty()) {
-            let text = template::render(&format, &records.iter().map(format::usage).collect::<Value>())?;
+            // Go's encoder writes a list that was never made as null.
+            let all = if records.is_empty() { Value::Null } else { records.iter().map(format::usage).collect() };
+            let text = template::render(&format, &all)?;
             return super::print(|out| writeln!(out, "{text}"));
         }
         super::print(|out| {

@@ -1,11 +1,11 @@
 //! `buildctl`, the client of BuildKit's daemon: commands, flags and output are its own.
 
-mod build;
+pub mod build;
 mod debug;
 mod dial_stdio;
-mod du;
+pub mod du;
 mod format;
-mod prune;
+pub mod prune;
 mod prune_histories;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
@@ -75,6 +75,9 @@ pub struct Global {
     wait: bool,
 }
 
+/// The daemon's control service.
+pub type Control = ControlClient<Channel>;
+
 #[derive(Subcommand)]
 enum Command {
     Du(du::Du),
@@ -88,10 +91,15 @@ enum Command {
 }
 
 impl Global {
+    /// The address that somebody named, by flag or environment.
+    pub fn named_address(&self) -> Option<String> {
+        let named = self.addr.clone().or_else(|| args::env("BUILDKIT_HOST"));
+        named.filter(|address| !address.is_empty())
+    }
+
     /// The address that is meant.
     pub fn address(&self) -> String {
-        let named = self.addr.clone().or_else(|| args::env("BUILDKIT_HOST"));
-        named.filter(|address| !address.is_empty()).unwrap_or_else(|| DEFAULT_ADDRESS.into())
+        self.named_address().unwrap_or_else(|| DEFAULT_ADDRESS.into())
     }
 
     /// How long to try to connect.
@@ -146,7 +154,7 @@ impl Global {
     }
 
     /// The daemon's control service.
-    pub async fn control(&self) -> Result<ControlClient<Channel>, Error> {
+    pub async fn control(&self) -> Result<Control, Error> {
         Ok(ControlClient::new(self.connect().await?).limited())
     }
 }
@@ -183,8 +191,8 @@ fn run(command: Command, global: Global) -> Result<(), Error> {
     runtime::block_on(async move {
         match command {
             Command::Build(build) => build.run(&global).await,
-            Command::Du(du) => du.run(&global).await,
-            Command::Prune(prune) => prune.run(&global).await,
+            Command::Du(du) => du.run(global.control().await?).await,
+            Command::Prune(prune) => prune.run(global.control().await?).await,
             Command::PruneHistories(prune) => prune.run(&global).await,
             Command::Debug(debug) => debug.run(&global).await,
             Command::DialStdio(dial) => dial.run(&global).await,

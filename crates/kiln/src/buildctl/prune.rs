@@ -9,7 +9,7 @@ use kiln_client::{
 };
 use kiln_proto::control::PruneRequest;
 
-use super::{Global, du, format};
+use super::{Control, du, format};
 use crate::{args, table::Table, template};
 
 /// Clean up build cache.
@@ -48,7 +48,7 @@ fn bytes(megabytes: f64) -> i64 {
 }
 
 impl Prune {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub async fn run(self, control: Control) -> Result<(), Error> {
         let request = PruneRequest {
             filter: self.filter.clone(),
             all: self.all,
@@ -57,31 +57,43 @@ impl Prune {
             max_used_space: bytes(self.keep_storage),
             min_free_space: bytes(self.free_storage),
         };
-        let failed = Error::daemon("failed to call prune");
-        let mut records = global.control().await?.prune(request).await.map_err(&failed)?.into_inner();
-        let format = self.format.clone().filter(|f| !f.is_empty());
-        let mut total = 0_i64;
-        let mut table = Table::new();
-        let mut first = true;
-        while let Some(record) = records.message().await.map_err(&failed)? {
-            total = total.saturating_add(record.size);
-            let mut text = Vec::new();
-            let result = if let Some(format) = &format {
-                writeln!(text, "{}", template::render(format, &format::usage(&record))?)
-            } else if self.verbose {
-                du::write_verbose(&mut text, std::slice::from_ref(&record))
-            } else {
-                if std::mem::take(&mut first) {
-                    du::header(&mut table);
-                }
-                table.cells(du::row(&record));
-                table.write(&mut text)
-            };
-            result.and_then(|()| io::stdout().write_all(&text)).map_err(Error::io("writing to standard output"))?;
-        }
-        if format.is_some() {
-            return Ok(());
-        }
-        super::print(|out| writeln!(out, "Total:\t{}", size(total, 2)))
+        prune(control, request, self.format.filter(|f| !f.is_empty()), self.verbose).await
     }
+}
+
+/// Prunes, and prints each record that went, and their sum.
+///
+/// # Errors
+/// The daemon's, and a template that asks for what there is not.
+pub async fn prune(
+    mut control: Control,
+    request: PruneRequest,
+    format: Option<String>,
+    verbose: bool,
+) -> Result<(), Error> {
+    let failed = Error::daemon("failed to call prune");
+    let mut records = control.prune(request).await.map_err(&failed)?.into_inner();
+    let mut total = 0_i64;
+    let mut table = Table::new();
+    let mut first = true;
+    while let Some(record) = records.message().await.map_err(&failed)? {
+        total = total.saturating_add(record.size);
+        let mut text = Vec::new();
+        let result = if let Some(format) = &format {
+            writeln!(text, "{}", template::render(format, &format::usage(&record))?)
+        } else if verbose {
+            du::write_verbose(&mut text, std::slice::from_ref(&record))
+        } else {
+            if std::mem::take(&mut first) {
+                du::header(&mut table);
+            }
+            table.cells(du::row(&record));
+            table.write(&mut text)
+        };
+        result.and_then(|()| io::stdout().write_all(&text)).map_err(Error::io("writing to standard output"))?;
+    }
+    if format.is_some() {
+        return Ok(());
+    }
+    super::print(|out| writeln!(out, "Total:\t{}", size(total, 2)))
 }

@@ -1,0 +1,72 @@
+//! Which daemon: one that is named, the one that runs here, or one in this process.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use kiln_client::{
+    Error,
+    connect::{self, Address, DEFAULT_ADDRESS},
+};
+use kiln_proto::{control::control_client::ControlClient, limits::Limited as _};
+use tonic::transport::Channel;
+
+use crate::{
+    args,
+    buildctl::{Control, Global},
+    local,
+};
+
+/// Flags that say which daemon.
+#[derive(Args)]
+pub struct Daemon {
+    #[command(flatten)]
+    remote: Global,
+    /// Folder of the state when no daemon is running and none is named.
+    #[arg(long, global = true)]
+    root: Option<PathBuf>,
+}
+
+impl Daemon {
+    /// A channel to it. A daemon that is named must be there; else the one at the usual place is taken, if it is there,
+    /// or one is started in this process.
+    pub async fn connect(&self) -> Result<Channel, Error> {
+        if self.remote.named_address().is_some() {
+            return self.remote.connect().await;
+        }
+        if self.root.is_none()
+            && let Ok(Address::Local(path)) = Address::parse(DEFAULT_ADDRESS)
+            && connect::connect_local(&path).await.is_ok()
+        {
+            return self.remote.connect().await;
+        }
+        local::start(&self.root()).await
+    }
+
+    /// Its control service.
+    pub async fn control(&self) -> Result<Control, Error> {
+        Ok(ControlClient::new(self.connect().await?).limited())
+    }
+
+    /// The daemon's usual folder: the system's for the system's user, the user's own for others.
+    fn root(&self) -> PathBuf {
+        if let Some(root) = &self.root {
+            return root.clone();
+        }
+        if is_superuser() {
+            return PathBuf::from("/var/lib/buildkit");
+        }
+        let data = args::env("XDG_DATA_HOME").filter(|dir| !dir.is_empty()).map(PathBuf::from);
+        let home = || std::env::home_dir().unwrap_or_default().join(".local/share");
+        data.unwrap_or_else(home).join("buildkit")
+    }
+}
+
+#[cfg(unix)]
+fn is_superuser() -> bool {
+    rustix::process::geteuid().is_root()
+}
+
+#[cfg(not(unix))]
+fn is_superuser() -> bool {
+    false
+}

@@ -23,7 +23,8 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Build {
     pub(crate) log: Arc<BuildLog>,
-    pub(crate) bridge: Arc<Bridge>,
+    /// Gone once the build has ended: it holds all that was built.
+    bridge: Mutex<Option<Arc<Bridge>>>,
     /// Where a client that drives the build itself puts its result.
     returned: Mutex<Option<oneshot::Sender<Result<FrontendResult, WireError>>>>,
 }
@@ -35,7 +36,14 @@ impl Build {
         bridge: Arc<Bridge>,
     ) -> (Arc<Self>, oneshot::Receiver<Result<FrontendResult, WireError>>) {
         let (sender, receiver) = oneshot::channel();
+        let bridge = Mutex::new(Some(bridge));
         (Arc::new(Self { log, bridge, returned: Mutex::new(Some(sender)) }), receiver)
+    }
+
+    /// The build's bridge.
+    pub(crate) fn bridge(&self) -> Result<Arc<Bridge>, WireError> {
+        let bridge = self.bridge.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        bridge.ok_or_else(|| WireError::new(Code::FailedPrecondition, "the build has ended"))
     }
 
     /// Takes the client's result.
@@ -119,6 +127,7 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.build.bridge.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.build.log.end();
         if let Some(entry) = self.builds.lock().get_mut(&self.name) {
             entry.running = false;

@@ -40,7 +40,7 @@ impl GatewayService {
     }
 
     async fn bridge<T>(&self, request: &Request<T>) -> Result<Arc<Bridge>, Status> {
-        Ok(self.build(request).await?.bridge.clone())
+        Ok(self.build(request).await?.bridge()?)
     }
 }
 
@@ -181,7 +181,7 @@ impl LlbBridge for GatewayService {
         let request = request.into_inner();
         let result = match request.error {
             Some(error) => Err(WireError::from_rpc(&error)),
-            None => from_wire(&build.bridge, request.result.unwrap_or_default()),
+            None => from_wire(&*build.bridge()?, request.result.unwrap_or_default()),
         };
         build.give(result)?;
         Ok(ReturnResponse {}.into())

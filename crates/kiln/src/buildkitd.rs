@@ -84,7 +84,7 @@ pub struct Flags {
 #[command(next_help_heading = "Worker")]
 pub struct Oci {
     /// Whether there is one: true, false or auto.
-    #[arg(long = "oci-worker", value_name = "BOOL")]
+    #[arg(id = "oci-worker", long = "oci-worker", value_name = "BOOL")]
     enabled: Option<String>,
     /// Label of the worker, as KEY=VALUE. May be given several times.
     #[arg(long = "oci-worker-labels", value_name = "KEY=VALUE")]
@@ -123,7 +123,7 @@ pub struct Oci {
     #[arg(long = "oci-max-parallelism", value_name = "COUNT")]
     max_parallelism: Option<usize>,
     /// Run the worker without root.
-    #[arg(long = "oci-worker-rootless", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = switch)]
+    #[arg(id = "oci-worker-rootless", long = "oci-worker-rootless", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = switch)]
     rootless: Option<bool>,
     /// Run steps in the daemon's PID namespace.
     #[arg(long = "oci-worker-no-process-sandbox", num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = switch)]
@@ -141,7 +141,7 @@ pub struct Oci {
 #[command(next_help_heading = "containerd worker (only =false for now)")]
 pub struct Containerd {
     /// Whether there is one: false or auto.
-    #[arg(long = "containerd-worker", value_name = "BOOL")]
+    #[arg(id = "containerd-worker", long = "containerd-worker", value_name = "BOOL")]
     enabled: Option<String>,
 }
 

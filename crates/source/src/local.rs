@@ -169,7 +169,7 @@ impl LocalSource {
                 ..RefOptions::default()
             };
             let mutable = worker.create(None, options)?;
-            Ok(Tree { mutable, hashes: HashCache::new() })
+            Ok(Tree { mutable, hashes: HashCache::of_empty_tree() })
         });
         find.await?
     }

@@ -65,7 +65,9 @@ impl Prepared {
             };
             let one = One { host, cx, sessions, mount, command: &meta.args };
             let Some(source) = one.source(input, &mut prepared._agents).await? else { continue };
-            let output = usize::try_from(mount.output).ok();
+            // Secrets and agents say 0 where they mean none.
+            let has_output = matches!(mount.mount_type(), pb::MountType::Bind | pb::MountType::Cache);
+            let output = usize::try_from(mount.output).ok().filter(|_| has_output);
             let dest = if mount.dest.starts_with('/') {
                 mount.dest.clone()
             } else {
@@ -114,6 +116,8 @@ impl Prepared {
             let tree = match part.source {
                 Source::Write(mutable) => Some(mutable.commit()?),
                 Source::Read(tree) => Some(tree.as_ref().clone()),
+                // A cache mount is no output, only a place for the input that it began with.
+                Source::Cache(_, None) => continue,
                 Source::Cache(_, below) => below,
                 Source::Other(_) => None,
             };

@@ -1,5 +1,6 @@
 //! The owner task, and the way to reach it.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -26,11 +27,20 @@ impl<D: Domain> Clone for Remote<D> {
     }
 }
 
+/// The owner task. A panic in it (a store's, or a mistake of ours) ends the builds of that moment, not the engine: it goes
+/// on with empty tables.
 async fn own<D: Domain>(mut core: Core<D>, mut rx: mpsc::UnboundedReceiver<Msg<D>>) {
     let mut batch = Vec::with_capacity(BATCH);
     while rx.recv_many(&mut batch, BATCH).await > 0 {
-        batch.drain(..).for_each(|msg| core.handle(msg));
-        core.settle();
+        let work = || {
+            batch.drain(..).for_each(|msg| core.handle(msg));
+            core.settle();
+        };
+        if catch_unwind(AssertUnwindSafe(work)).is_err() {
+            tracing::error!("the engine's owner task panicked: all builds under way are given up");
+            batch.clear();
+            core = core.anew();
+        }
     }
 }
 

@@ -50,7 +50,7 @@ pub enum SolveCause<D: Domain> {
     Graph(GraphError),
     /// A build that an op started needs that op's own result.
     Cycle,
-    /// The job is closed, or the engine is gone.
+    /// The job is closed, or the engine is gone or has failed (its log says why).
     Closed,
 }
 
@@ -93,7 +93,9 @@ impl<D: Domain> fmt::Display for SolveCause<D> {
             Self::Store(e) => write!(f, "failed to save the result: {e}"),
             Self::Graph(e) => write!(f, "{e}"),
             Self::Cycle => f.write_str("the op started a build that needs the op's own result"),
-            Self::Closed => f.write_str("the build was cancelled: its job is closed"),
+            Self::Closed => {
+                f.write_str("the build was given up: its job is closed, or the engine has failed")
+            }
         }
     }
 }

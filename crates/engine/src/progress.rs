@@ -42,7 +42,7 @@ pub enum Event {
 pub struct VertexEvent {
     /// The vertex.
     pub digest: Digest,
-    /// The vertices that it takes, without repetition of equal ones being removed.
+    /// The vertices that it takes, one for each input.
     pub inputs: Arc<[Digest]>,
     /// Its name.
     pub name: Arc<str>,

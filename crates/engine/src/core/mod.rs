@@ -116,7 +116,6 @@ pub(crate) struct Core<D: Domain> {
     stores: Vec<StoreHandle<D>>,
     next_store: u32,
     tasks: HashMap<TaskId, Task<D>>,
-    next_task: TaskId,
     /// Who waits until these tasks have stopped.
     closing: Vec<(HashSet<TaskId>, oneshot::Sender<()>)>,
     same: SameIndex<D>,
@@ -139,7 +138,6 @@ impl<D: Domain> Core<D> {
             stores: vec![StoreHandle { serial: 0, store: main }],
             next_store: 1,
             tasks: HashMap::new(),
-            next_task: 0,
             closing: Vec::new(),
             same: SameIndex::new(),
             queue: VecDeque::new(),
@@ -148,6 +146,12 @@ impl<D: Domain> Core<D> {
             #[cfg(test)]
             broken: None,
         }
+    }
+
+    /// Empty tables in place of these, whose work stops.
+    pub(crate) fn anew(&self) -> Self {
+        self.tasks.values().for_each(Task::abort);
+        Self::new(self.tx.clone(), self.stores[0].store.clone())
     }
 
     /// Takes a message. [`Core::settle`] must follow, after this one or after a batch.

@@ -2,7 +2,7 @@
 
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 use futures::FutureExt;
 use kiln_oci::Digest;
@@ -18,6 +18,9 @@ use crate::{CacheMap, Domain, ExecError, Key, MapsLeft, Op, OpContext, StoreErro
 
 /// Numbers tasks.
 pub(crate) type TaskId = u64;
+
+/// Over all engines, so that a task of lost tables is never taken for another.
+static NEXT_TASK: AtomicU64 = AtomicU64::new(0);
 
 /// A task that was started.
 pub(super) struct Task<D: Domain> {
@@ -56,6 +59,13 @@ pub(crate) enum End<D: Domain> {
     Saved(Result<(), StoreError>),
 }
 
+impl<D: Domain> Task<D> {
+    pub(super) fn abort(&self) {
+        self.cancelled.store(true, Ordering::Release);
+        self.abort.abort();
+    }
+}
+
 /// Reports the end of a task, however it comes.
 struct Report<D: Domain> {
     tx: mpsc::UnboundedSender<Msg<D>>,
@@ -82,8 +92,7 @@ impl<D: Domain> Core<D> {
         cancelled: Arc<AtomicBool>,
         work: impl Future<Output = End<D>> + Send + 'static,
     ) -> TaskId {
-        let id = self.next_task;
-        self.next_task += 1;
+        let id = NEXT_TASK.fetch_add(1, Ordering::Relaxed);
         let Some(tx) = self.tx.upgrade() else { return id };
         let report = Report { tx, id, end: None };
         let handle = tokio::spawn(async move {
@@ -110,8 +119,7 @@ impl<D: Domain> Core<D> {
         if let Some(task) = self.tasks.get_mut(&id)
             && !std::mem::replace(&mut task.stopping, true)
         {
-            task.cancelled.store(true, Ordering::Release);
-            task.abort.abort();
+            task.abort();
         }
     }
 

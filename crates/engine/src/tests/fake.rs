@@ -381,6 +381,8 @@ pub(crate) struct Counting {
     pub(crate) loads: AtomicUsize,
     pub(crate) saves: AtomicUsize,
     pub(crate) lose: AtomicBool,
+    /// Whether look-ups panic.
+    pub(crate) panics: AtomicBool,
     /// Loses one record in so many loads; 0 for none.
     pub(crate) lose_one_in: AtomicUsize,
     loaded: AtomicUsize,
@@ -395,6 +397,7 @@ impl Counting {
             loads: AtomicUsize::new(0),
             saves: AtomicUsize::new(0),
             lose: AtomicBool::new(false),
+            panics: AtomicBool::new(false),
             lose_one_in: AtomicUsize::new(0),
             loaded: AtomicUsize::new(0),
             parents: Mutex::default(),
@@ -435,6 +438,7 @@ impl CacheStore<Fake> for Counting {
     }
 
     fn exists(&self, key: &KeyId) -> bool {
+        assert!(!self.panics.load(Ordering::SeqCst), "the store panics");
         self.inner.exists(key)
     }
 

@@ -380,3 +380,24 @@ async fn a_vertex_knows_the_jobs_that_want_it_now() {
     a.close().await;
     assert_eq!(group.jobs(), ["b"]);
 }
+
+#[tokio::test]
+async fn a_panic_of_the_owner_ends_its_builds_and_not_the_engine() {
+    let bench = Bench::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let plan = gated(&bench, &gate);
+    let (a, b) = (bench.job(), bench.job());
+    let running = plan.build(&a, "top");
+    tokio::pin!(running);
+    assert!(futures::poll!(&mut running).is_pending());
+    until(|| bench.world.running.load(Ordering::SeqCst) == 1).await;
+    bench.store.panics.store(true, Ordering::SeqCst);
+    let mut other = bench.plan();
+    other.add("other", &[]);
+    let error = other.build(&b, "other").await.unwrap_err();
+    assert!(matches!(*error.cause, SolveCause::Closed));
+    assert!(matches!(*running.await.unwrap_err().cause, SolveCause::Closed));
+    until(|| bench.world.running.load(Ordering::SeqCst) == 0).await;
+    bench.store.panics.store(false, Ordering::SeqCst);
+    other.build(&bench.job(), "other").await.unwrap();
+}

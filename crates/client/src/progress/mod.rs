@@ -202,9 +202,7 @@ impl Display {
                 return Err(Error::Usage("failed to get console: provided file is not a console".into()));
             }
             Mode::Auto | Mode::Tty if terminal => views.push(Box::new(tty::Tty::new(out(), style))),
-            Mode::Auto | Mode::Plain | Mode::Tty => {
-                views.push(Box::new(plain::Plain::new(out(), style)))
-            }
+            Mode::Auto | Mode::Plain | Mode::Tty => views.push(Box::new(plain::Plain::new(out(), style))),
             Mode::RawJson => views.push(Box::new(rawjson::RawJson::new(out()))),
             Mode::Quiet => {}
         }

@@ -157,7 +157,7 @@ impl<W: Write + Send> Tty<W> {
         let done = item.completed.is_some();
         let taken = item.started.map_or(0.0, |started| seconds(item.completed.unwrap_or(now) - started));
         let color = self.style.colors.as_ref().filter(|_| done).map(|colors| colors.run.clone());
-        let text = format!(" => => {} {}", clean(&item.id), item.measure());
+        let text = format!(" => => {}{}", clean(&item.id), item.measure());
         Row { text, seconds: Some(taken), color, ended: ended || done }
     }
 }

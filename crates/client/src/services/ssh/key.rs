@@ -268,4 +268,39 @@ mod tests {
         let empty = format!("-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END", BASE64.encode(MAGIC));
         assert!(PrivateKey::parse(&empty).is_err());
     }
+
+    /// An unencrypted key file as ssh-keygen writes it.
+    fn ed25519_file(seed: &[u8; 32], public: &[u8]) -> String {
+        let mut blob = Vec::new();
+        put_string(&mut blob, b"ssh-ed25519");
+        put_string(&mut blob, public);
+        let mut private = [7_u32.to_be_bytes(), 7_u32.to_be_bytes()].concat();
+        private.extend_from_slice(&blob);
+        put_string(&mut private, &[seed, public].concat());
+        put_string(&mut private, b"comment");
+        private.extend(1..=8 - u8::try_from(private.len() % 8).unwrap());
+        let mut data = MAGIC.to_vec();
+        [&b"none"[..], b"none", b""].iter().for_each(|text| put_string(&mut data, text));
+        data.extend_from_slice(&1_u32.to_be_bytes());
+        put_string(&mut data, &blob);
+        put_string(&mut data, &private);
+        format!(
+            "-----BEGIN OPENSSH PRIVATE KEY-----\n{}\n-----END OPENSSH PRIVATE KEY-----\n",
+            BASE64.encode(data)
+        )
+    }
+
+    #[test]
+    fn a_key_of_a_file_signs() {
+        let pair = Ed25519KeyPair::from_seed_unchecked(&[3; 32]).unwrap();
+        let public = pair.public_key().as_ref();
+        let key = PrivateKey::parse(&ed25519_file(&[3; 32], public)).unwrap();
+        let signature = key.sign(b"data", 0).unwrap();
+        let mut reader = Reader(&signature);
+        assert_eq!(reader.string(), Some(&b"ssh-ed25519"[..]));
+        let verifier = signature::UnparsedPublicKey::new(&signature::ED25519, public);
+        verifier.verify(b"data", reader.string().unwrap()).unwrap();
+        // Its two halves disagree.
+        assert!(PrivateKey::parse(&ed25519_file(&[4; 32], public)).is_err());
+    }
 }

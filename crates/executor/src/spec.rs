@@ -92,18 +92,12 @@ pub enum MountSource {
 }
 
 /// Options of a tmpfs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub struct TmpfsSpec {
     /// Size limit in bytes; `None` is the kernel's default.
     pub size: Option<u64>,
-    /// Mode of its root folder.
-    pub mode: u32,
-}
-
-impl Default for TmpfsSpec {
-    fn default() -> Self {
-        Self { size: None, mode: 0o755 }
-    }
+    /// Mode of its root folder; `None`: that of the folder it is mounted over, 1777 at `/dev/shm`, 755 if it is new.
+    pub mode: Option<u32>,
 }
 
 /// A small file given by its content.

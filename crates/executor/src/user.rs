@@ -45,7 +45,8 @@ pub fn resolve(spec: &str, files: &UserFiles) -> Result<ResolvedUser> {
     }
     let spec = if spec.is_empty() { "0" } else { spec };
     let (user, group) = spec.split_once(':').unwrap_or((spec, ""));
-    let user_id = id(user)?;
+    // ":group" is root in that group.
+    let user_id = if user.is_empty() { Some(0) } else { id(user)? };
     let found = lines(files.passwd.as_deref()).map(Passwd::parse).find(|entry| match user_id {
         Some(uid) => entry.uid == uid,
         None => entry.name == user.as_bytes(),
@@ -188,6 +189,8 @@ mod tests {
         assert_eq!(ok("4242"), (4242, 0, vec![0]));
         assert_eq!(ok("4242:wheel"), (4242, 10, vec![10]));
         assert_eq!(ok("root:10"), (0, 10, vec![10]));
+        assert_eq!(ok(":10"), (0, 10, vec![10]));
+        assert_eq!(ok(":daemon"), (0, 1, vec![1]));
         assert_eq!(ok("12:34"), (12, 34, vec![34]));
         // A number is an id, also where a user has that name.
         assert_eq!(ok("7"), (7, 0, vec![0]));

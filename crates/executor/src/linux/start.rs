@@ -5,6 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::pipe::PipeFlags;
 
+use super::walk::{Make, walk};
 use super::wire::{
     self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, ProcessSetup, Reply, Setup,
     SourceSetup, Stub,
@@ -107,7 +108,7 @@ pub(super) fn container(
     let hostname = spec.hostname.clone().unwrap_or_else(|| crate::DEFAULT_HOSTNAME.to_owned());
     let mut mounts = generated(spec, &hostname, around.dns, &mut message);
     for mount in &spec.mounts {
-        mounts.push(message.mount(mount)?);
+        mounts.push(message.mount(mount, root.as_fd())?);
     }
     let network = match &spec.network {
         Network::Host => NetworkSetup::Host,
@@ -249,7 +250,7 @@ impl Message {
         SourceSetup::File { offset, length: content.len(), mode, uid, gid }
     }
 
-    pub(super) fn mount(&mut self, mount: &Mount) -> Result<MountSetup> {
+    pub(super) fn mount(&mut self, mount: &Mount, root: BorrowedFd<'_>) -> Result<MountSetup> {
         let failed = |path: &std::path::Path| {
             let (dest, path) = (mount.dest.clone(), path.to_owned());
             move |source| Error::MountSource { dest, path, source }
@@ -264,11 +265,9 @@ impl Message {
                 let source = SourceSetup::Tree { mount: self.add(handle), selector: String::new() };
                 (source, mount::NOSUID | mount::NODEV)
             }
-            MountSource::Tmpfs(TmpfsSpec { size, mode }) => {
-                // Shared memory is never executed nor holds devices, whoever sizes it.
-                let shm = mount.dest.trim_end_matches('/') == "/dev/shm";
-                let attributes = mount::NOSUID | if shm { mount::NODEV | mount::NOEXEC } else { 0 };
-                (SourceSetup::Tmpfs { size: *size, mode: *mode }, attributes)
+            MountSource::Tmpfs(spec) => {
+                let handle = tmpfs(&mount.dest, *spec, root).map_err(failed(mount.dest.as_ref()))?;
+                (SourceSetup::Tree { mount: self.add(handle), selector: String::new() }, 0)
             }
             MountSource::File(FileSpec { content, mode, uid, gid }) => {
                 let noexec = if mode & 0o111 == 0 { mount::NOEXEC } else { 0 };
@@ -308,6 +307,23 @@ impl Message {
             _ => Err(Error::Lost),
         }
     }
+}
+
+/// A tmpfs, detached. Mounts are made in the order of the spec, here, since the kernel lists them by age.
+fn tmpfs(dest: &str, spec: TmpfsSpec, root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
+    // Shared memory is never executed nor holds devices, whoever sizes it.
+    let shm = dest.trim_end_matches('/') == "/dev/shm";
+    let attributes = mount::NOSUID | if shm { mount::NODEV | mount::NOEXEC } else { 0 };
+    let covered = || walk(root, dest, Make::Nothing).and_then(|found| found.stat()).ok();
+    let mode = match spec.mode {
+        Some(mode) => mode,
+        None if shm => 0o1777,
+        None => covered().map_or(0o755, |stat| stat.st_mode & 0o7777),
+    };
+    let (mode, size) = (format!("{mode:o}"), spec.size.map(|size| size.to_string()));
+    let mut options = vec![("mode", mode.as_str())];
+    options.extend(size.as_deref().map(|size| ("size", size)));
+    mount::filesystem("tmpfs", &options, attributes)
 }
 
 fn handle_error(source: io::Error) -> Error {

@@ -154,22 +154,9 @@ pub(super) struct MountSetup {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum SourceSetup {
     /// A detached mount; what is mounted is `selector` inside it.
-    Tree {
-        mount: usize,
-        selector: String,
-    },
-    Tmpfs {
-        size: Option<u64>,
-        mode: u32,
-    },
+    Tree { mount: usize, selector: String },
     /// Bytes of the blob.
-    File {
-        offset: usize,
-        length: usize,
-        mode: u32,
-        uid: u32,
-        gid: u32,
-    },
+    File { offset: usize, length: usize, mode: u32, uid: u32, gid: u32 },
 }
 
 #[derive(Debug, Serialize, Deserialize)]

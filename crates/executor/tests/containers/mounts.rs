@@ -17,7 +17,8 @@ crate::tests![
     times_are_kept,
     readonly_root,
     shared_memory,
-    many_layers
+    many_layers,
+    modes_of_tmpfs
 ];
 
 async fn flags(bench: Arc<Bench>) {
@@ -60,7 +61,7 @@ async fn kinds(bench: Arc<Bench>) {
         Mount { dest: "/run/agent".to_owned(), source: MountSource::Host(socket), readonly: false },
         Mount {
             dest: "t".to_owned(),
-            source: MountSource::Tmpfs(TmpfsSpec { size: Some(1 << 20), mode: 0o1770 }),
+            source: MountSource::Tmpfs(TmpfsSpec { size: Some(1 << 20), mode: Some(0o1770) }),
             readonly: false,
         },
     ];
@@ -178,9 +179,15 @@ async fn shared_memory(bench: Arc<Bench>) {
     );
     let mut spec =
         bench.script("df -m /dev/shm | tail -1 | awk '{print $2}'; stat -c %a /dev/shm; touch /dev/shm/x");
-    let source = MountSource::Tmpfs(TmpfsSpec { size: Some(128 << 20), mode: 0o1777 });
+    let source = MountSource::Tmpfs(TmpfsSpec { size: Some(128 << 20), mode: None });
     spec.mounts = vec![Mount { dest: "/dev/shm".to_owned(), source, readonly: false }];
     assert_eq!(bench.run(spec).await.out, "128\n1777\n");
+}
+
+async fn modes_of_tmpfs(bench: Arc<Bench>) {
+    let mut spec = bench.script("stat -c '%a %u' /tmp /brand/new /bin");
+    spec.mounts = vec![tmpfs("/tmp"), tmpfs("/brand/new"), tmpfs("/root")];
+    assert_eq!(bench.run(spec).await.out, "1777 0\n755 0\n755 0\n");
 }
 
 async fn many_layers(bench: Arc<Bench>) {

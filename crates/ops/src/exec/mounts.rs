@@ -167,7 +167,7 @@ impl One<'_> {
                     .as_ref()
                     .and_then(|t| u64::try_from(t.size).ok())
                     .filter(|size| *size > 0);
-                Source::Other(MountSource::Tmpfs(TmpfsSpec { size, mode: 0o1777 }))
+                Source::Other(MountSource::Tmpfs(TmpfsSpec { size, mode: None }))
             }
             pb::MountType::Secret => match secrets::mount(self.sessions, mount).await? {
                 Some(source) => Source::Other(source),
@@ -223,7 +223,12 @@ impl One<'_> {
             description.push_str(&format!(" with id {id:?}"));
         }
         let output = below.as_ref().map(|tree| tree.as_ref().clone());
-        let cache = self.host.worker.cache_mount(id, below.as_ref(), sharing, &description).await?;
+        // One that begins with other files is another one.
+        let key = match &below {
+            Some(tree) => format!("{id}:{}", tree.as_ref().id()),
+            None => id.clone(),
+        };
+        let cache = self.host.worker.cache_mount(&key, below.as_ref(), sharing, &description).await?;
         Ok(Source::Cache(cache, output))
     }
 }

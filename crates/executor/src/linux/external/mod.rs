@@ -177,7 +177,7 @@ fn set_up(
     let hostname = spec.hostname.clone().unwrap_or_else(|| crate::DEFAULT_HOSTNAME.to_owned());
     let mut mounts = start::generated(spec, &hostname, &shared.config.dns, &mut message);
     for mount in &spec.mounts {
-        mounts.push(message.mount(mount)?);
+        mounts.push(message.mount(mount, root.as_fd())?);
     }
     let (user, home) = helper::resolve_user(&root, &spec.process.user, true).map_err(start::error)?;
     let owner = Some((user.uid, user.gid));
@@ -275,7 +275,6 @@ fn stubs(root: &OwnedFd, spec: &RunSpec, mounts: &[MountSetup], message: &Messag
         }
         let setup = |source| Error::Setup { step: format!("mount {}", mount.dest), source };
         let folder = match &mount.source {
-            SourceSetup::Tmpfs { .. } => true,
             SourceSetup::File { .. } => false,
             SourceSetup::Tree { mount: index, selector } => {
                 let found = walk(message.handle(*index), selector, Make::Nothing).map_err(|source| {

@@ -213,12 +213,6 @@ impl Places {
         let doing = format!("mount {}", mount.dest);
         match &mount.source {
             SourceSetup::Tree { mount: index, selector } => self.tree(mount, fd(*index)?, selector),
-            SourceSetup::Tmpfs { size, mode } => {
-                let (mode, size) = (format!("{mode:o}"), size.map(|size| size.to_string()));
-                let mut options = vec![("mode", mode.as_str())];
-                options.extend(size.as_deref().map(|size| ("size", size)));
-                mount::filesystem("tmpfs", &options, NOSUID).doing(&doing)
-            }
             SourceSetup::File { offset, length, mode, uid, gid } => {
                 let content =
                     blob.get(*offset..offset.saturating_add(*length)).ok_or(rustix::io::Errno::INVAL);

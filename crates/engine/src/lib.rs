@@ -50,6 +50,6 @@ pub use graph::{Edge, Graph, GraphError, Vertex, VertexOptions};
 pub use key::{CacheDigest, Key, KeyDep, KeyId, KeyKind, Link};
 pub use memory::MemoryStore;
 pub use progress::{
-    Event, LogEvent, Part, ProgressSink, StatusEvent, VertexEvent, VertexProgress, WarningEvent,
+    Event, LogEvent, Part, ProgressSink, Resumed, StatusEvent, VertexEvent, VertexProgress, WarningEvent,
 };
 pub use store::{CacheStore, Change, Loaded, Record, RecordId, StoreError};

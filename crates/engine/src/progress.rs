@@ -156,6 +156,15 @@ impl VertexProgress {
         self.hub.tell(Event::Status(status));
     }
 
+    /// Shows the vertex at work once more, until the guard is dropped: what it had left for later is done now. It is shown by
+    /// itself, without its inputs, whose work was over before.
+    #[must_use]
+    pub fn resume(&self) -> Resumed {
+        self.hub.started(false);
+        self.hub.tell_alone();
+        Resumed(self.hub.clone())
+    }
+
     /// Starts a part of the work, named `id`. Finish it with [`Part::done`].
     pub fn part(&self, id: impl Into<Arc<str>>) -> Part {
         let id = id.into();
@@ -172,9 +181,27 @@ impl VertexProgress {
     }
 }
 
+impl fmt::Debug for Hub {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Hub").field(&self.digest).finish()
+    }
+}
+
 impl fmt::Debug for VertexProgress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_tuple("VertexProgress").field(&self.hub.digest).finish()
+    }
+}
+
+/// A vertex that is shown at work once more.
+#[derive(Debug)]
+#[must_use]
+pub struct Resumed(Arc<Hub>);
+
+impl Drop for Resumed {
+    fn drop(&mut self) {
+        self.0.completed(None);
+        self.0.tell_alone();
     }
 }
 
@@ -365,6 +392,16 @@ impl Hub {
     }
 
     /// Tells everybody.
+    /// The vertex as it is, without its inputs.
+    fn tell_alone(&self) {
+        let mut vertex = lock(&self.state).vertex.clone();
+        vertex.inputs = Arc::new([]);
+        let state = lock(&self.state);
+        for listener in &state.listeners {
+            listener.sink.event(Event::Vertex(vertex.clone()));
+        }
+    }
+
     pub(crate) fn tell(&self, event: Event) {
         self.tell_locked(lock(&self.state), event);
     }

@@ -5,7 +5,7 @@ use std::{collections::HashMap, sync::Arc};
 use kiln_engine::{CacheMap, CachedResult, Domain, ExecError, MapsLeft, Op, OpContext, Permit};
 use kiln_oci::Digest;
 use kiln_proto::pb;
-use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Providers, Unpacked};
+use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Parents, Providers, Unpacked};
 
 use crate::{Entitlements, Host, OpError, build::BuildOp, exec::ExecOp, file::FileOp, source::SourceOp};
 
@@ -191,6 +191,11 @@ impl Op<Kiln> for KilnOp {
     }
 
     async fn prepare(&self, cx: &OpContext<Kiln>, _input: usize, result: &Output) -> Result<(), OpError> {
+        // A merge has only named its trees so far; putting them together is its own work, done for whoever needs the files.
+        let merged = result
+            .tree()
+            .filter(|tree| matches!(tree.parents(), Parents::Merge(_)) && tree.unpacked().is_none());
+        let _shown = merged.map(|_| cx.progress().resume());
         result.unpack(cx).await.map(drop)
     }
 

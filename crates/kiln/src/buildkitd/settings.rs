@@ -140,7 +140,8 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
     let missing = [
         (file.proxy_network == Some(true), "proxyNetwork"),
         (file.grpc.debug_address.as_ref().is_some_and(|a| !a.is_empty()), "grpc.debugAddress"),
-        (file.grpc.security_descriptor.is_some() && cfg!(not(windows)), "grpc.securityDescriptor (Windows only)"),
+        (file.grpc.security_descriptor.is_some(), "grpc.securityDescriptor"),
+        (file.provenance_env_dir.is_some(), "provenanceEnvDir"),
         (file.cdi.auto_allowed.as_ref().is_some_and(|a| !a.is_empty()), "cdi.autoAllowed"),
         (containerd, "worker.containerd"),
         (worker.enabled == Some(false), "worker.oci.enabled = false (a daemon without a worker)"),

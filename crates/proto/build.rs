@@ -5,8 +5,25 @@ use std::{env, error::Error, fs, path::Path};
 use prost::Message as _;
 
 const FILES: &[&str] = &[
-    "caps", "content", "control", "errdefs", "exporter", "filesync", "fsutil", "gateway", "health", "llb", "policy",
-    "policysession", "secrets", "sshforward", "stack", "trace", "upload", "worker", "google/rpc/status",
+    "caps",
+    "content",
+    "control",
+    "errdefs",
+    "exporter",
+    "filesync",
+    "fsutil",
+    "gateway",
+    "health",
+    "llb",
+    "policy",
+    "policysession",
+    "secrets",
+    "sshforward",
+    "stack",
+    "trace",
+    "upload",
+    "worker",
+    "google/rpc/status",
 ];
 
 fn main() -> Result<(), Box<dyn Error>> {

@@ -2,9 +2,9 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
+use futures::future::BoxFuture;
 use kiln_engine::ProgressSink;
 use kiln_exporter::{Client, Context, Exporter, SessionClient};
-use futures::future::BoxFuture;
 use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
 use kiln_ops::{Entitlement, Entitlements, JobData};
 use kiln_proto::{

@@ -201,7 +201,9 @@ fn executor(config: &Config) -> Result<Arc<dyn Executor>, Error> {
     };
     Ok(match &config.oci_binary {
         None => Arc::new(EmbeddedExecutor::new(told)?),
-        Some(binary) => Arc::new(ExternalExecutor::new(told, binary.clone(), config.root.join("kiln").join("runtime"))?),
+        Some(binary) => {
+            Arc::new(ExternalExecutor::new(told, binary.clone(), config.root.join("kiln").join("runtime"))?)
+        }
     })
 }
 

@@ -25,7 +25,9 @@ fn uses(manifest: &toml::Table) -> Vec<String> {
     let tables = platforms.into_iter().flat_map(toml::Table::values).filter_map(toml::Value::as_table);
     tables
         .chain([manifest])
-        .flat_map(|table| ["dependencies", "dev-dependencies", "build-dependencies"].map(|kind| table.get(kind)))
+        .flat_map(|table| {
+            ["dependencies", "dev-dependencies", "build-dependencies"].map(|kind| table.get(kind))
+        })
         .flatten()
         .filter_map(toml::Value::as_table)
         .flat_map(toml::Table::keys)

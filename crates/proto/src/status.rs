@@ -265,10 +265,13 @@ mod tests {
             definition: None,
             language: "Dockerfile".into(),
         };
-        WireError::new(Code::Unknown, "process \"/bin/sh -c false\" did not complete successfully: exit code: 1")
-            .with(Detail::Exit(1))
-            .with(Detail::Vertex("sha256:abc".into()))
-            .with(Detail::Source(errdefs::Source { info: Some(info), ranges: vec![range] }))
+        WireError::new(
+            Code::Unknown,
+            "process \"/bin/sh -c false\" did not complete successfully: exit code: 1",
+        )
+        .with(Detail::Exit(1))
+        .with(Detail::Vertex("sha256:abc".into()))
+        .with(Detail::Source(errdefs::Source { info: Some(info), ranges: vec![range] }))
     }
 
     #[test]
@@ -302,7 +305,9 @@ mod tests {
 
     #[test]
     fn unknown_and_damaged_details_pass_through() {
-        for (url, value) in [("example.com/other", "{}"), ("github.com/moby/buildkit/errdefs.Vertex+json", "{")] {
+        for (url, value) in
+            [("example.com/other", "{}"), ("github.com/moby/buildkit/errdefs.Vertex+json", "{")]
+        {
             let any = prost_types::Any { type_url: url.into(), value: value.into() };
             let status = rpc::Status { code: 2, message: "no".into(), details: vec![any.clone()] };
             assert_eq!(WireError::from_rpc(&status).details, [Detail::Other(any.clone())]);

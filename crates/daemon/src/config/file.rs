@@ -1,6 +1,9 @@
 //! `buildkitd.toml`: every key of BuildKit's. One that is not known, or not supported yet, is an error that names it.
 
-#![expect(missing_docs, reason = "the keys are those of buildkitd.toml, which docs/buildkitd.toml.md describes")]
+#![expect(
+    missing_docs,
+    reason = "the keys are those of buildkitd.toml, which docs/buildkitd.toml.md describes"
+)]
 
 use std::{
     collections::BTreeMap,

@@ -12,7 +12,8 @@ use kiln_registry::HostConfig;
 use kiln_worker::GcPolicy;
 
 pub use file::{
-    Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable, Worker as WorkerTable, read,
+    Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable,
+    Worker as WorkerTable, read,
 };
 pub use units::{parse_disk, parse_duration};
 

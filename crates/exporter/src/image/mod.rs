@@ -275,8 +275,8 @@ impl Writer<'_> {
                 }
                 tree.fetch(&layer).await.map_err(Error::of_ref("fetch a layer"))?;
                 let (cx, mut settings) = (self.cx.clone(), self.options.layers.settings);
-                settings.compression =
-                    Compression::from_media_type(&layer.descriptor.media_type).unwrap_or(settings.compression);
+                settings.compression = Compression::from_media_type(&layer.descriptor.media_type)
+                    .unwrap_or(settings.compression);
                 blocking(move || rewrite_layer(&cx, layer, settings, epoch)).await
             })
         };

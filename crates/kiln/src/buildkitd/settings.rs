@@ -37,10 +37,11 @@ impl Settings {
     pub(super) fn start_log(&self) {
         use tracing_subscriber::EnvFilter;
         // What libraries say is of use only to those who ask for everything.
-        let filter = if self.level == "trace" { self.level.clone() } else { format!("warn,{}", own(&self.level)) };
-        let builder = tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::new(filter));
-        let started =
-            if self.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
+        let filter =
+            if self.level == "trace" { self.level.clone() } else { format!("warn,{}", own(&self.level)) };
+        let builder =
+            tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter(EnvFilter::new(filter));
+        let started = if self.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
         if let Err(error) = started {
             eprintln!("buildkitd: no log: {error}");
         }
@@ -49,8 +50,18 @@ impl Settings {
 
 fn own(level: &str) -> String {
     let crates = [
-        "kiln", "kiln_daemon", "kiln_frontend", "kiln_ops", "kiln_source", "kiln_worker", "kiln_store", "kiln_session",
-        "kiln_registry", "kiln_executor", "kiln_exporter", "kiln_engine",
+        "kiln",
+        "kiln_daemon",
+        "kiln_frontend",
+        "kiln_ops",
+        "kiln_source",
+        "kiln_worker",
+        "kiln_store",
+        "kiln_session",
+        "kiln_registry",
+        "kiln_executor",
+        "kiln_exporter",
+        "kiln_engine",
     ];
     crates.map(|name| format!("{name}={level}")).join(",")
 }
@@ -65,13 +76,19 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
     refuse_keys(file)?;
     let worker = &file.worker.oci;
     let root = flags.root.clone().or_else(|| file.root.clone()).unwrap_or_else(|| DEFAULT_ROOT.into());
-    let root = std::path::absolute(&root).map_err(|source| Error::Io { what: format!("finding {}", root.display()), source })?;
+    let root = std::path::absolute(&root)
+        .map_err(|source| Error::Io { what: format!("finding {}", root.display()), source })?;
     let entitlements = file.insecure_entitlements.iter().chain(&flags.entitlements);
     let config = Config {
         addresses: addresses(flags, file),
         tls: tls(flags, file)?,
         socket_owner: (file.grpc.uid, group(flags.group.as_deref())?.or(file.grpc.gid)),
-        entitlements: entitlements.map(|name| entitlement(name)).collect::<Result<Vec<_>, _>>()?.into_iter().flatten().collect(),
+        entitlements: entitlements
+            .map(|name| entitlement(name))
+            .collect::<Result<Vec<_>, _>>()?
+            .into_iter()
+            .flatten()
+            .collect(),
         registries: file.registry.iter().map(|(host, table)| (host.clone(), host_config(table))).collect(),
         dns: dns(file)?,
         labels: labels(&flags.oci, worker)?,
@@ -92,7 +109,8 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
     if !["error", "warn", "warning", "info", "debug", "trace"].contains(&level.as_str()) {
         return Err(bad("--log-level", format!("{level:?}: want error, warn, info, debug or trace")));
     }
-    let format = flags.log_format.clone().or_else(|| file.log.format.clone()).unwrap_or_else(|| "text".into());
+    let format =
+        flags.log_format.clone().or_else(|| file.log.format.clone()).unwrap_or_else(|| "text".into());
     let json = match format.as_str() {
         "json" => true,
         "text" => false,
@@ -108,7 +126,6 @@ pub(super) fn read_settings(flags: &Flags) -> Result<Settings, Error> {
     read_all(flags, &file)
 }
 
-
 /// Flags of what is not there yet.
 fn refuse_flags(flags: &Flags) -> Result<(), Error> {
     let oci = &flags.oci;
@@ -122,12 +139,18 @@ fn refuse_flags(flags: &Flags) -> Result<(), Error> {
         (oci.no_process_sandbox == Some(true), "--oci-worker-no-process-sandbox"),
         (oci.selinux == Some(true), "--oci-worker-selinux"),
         (oci.apparmor_profile.as_ref().is_some_and(|p| !p.is_empty()), "--oci-worker-apparmor-profile"),
-        (oci.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()), "--oci-worker-proxy-snapshotter-path"),
+        (
+            oci.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()),
+            "--oci-worker-proxy-snapshotter-path",
+        ),
         (oci.cni_config_path.is_some(), "--oci-cni-config-path"),
         (oci.cni_binary_dir.is_some(), "--oci-cni-binary-dir"),
         (oci.cni_pool_size.is_some_and(|size| size > 0), "--oci-cni-pool-size"),
         (!off(&flags.containerd.enabled), "--containerd-worker=true"),
-        (matches!(oci.enabled.as_deref(), Some("false" | "0")), "--oci-worker=false (a daemon without a worker)"),
+        (
+            matches!(oci.enabled.as_deref(), Some("false" | "0")),
+            "--oci-worker=false (a daemon without a worker)",
+        ),
     ];
     refuse(&missing)?;
     network(oci.net.as_deref(), "--oci-worker-net")
@@ -149,7 +172,10 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
         (worker.no_process_sandbox == Some(true), "worker.oci.noProcessSandbox"),
         (worker.selinux == Some(true), "worker.oci.selinux"),
         (worker.apparmor_profile.as_ref().is_some_and(|p| !p.is_empty()), "worker.oci.apparmor-profile"),
-        (worker.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()), "worker.oci.proxySnapshotterPath"),
+        (
+            worker.proxy_snapshotter_path.as_ref().is_some_and(|p| !p.is_empty()),
+            "worker.oci.proxySnapshotterPath",
+        ),
         (worker.stargz_snapshotter.is_some(), "worker.oci.stargzSnapshotter"),
         (worker.user_remap.as_ref().is_some_and(|u| !u.is_empty()), "worker.oci.userRemapUnsupported"),
         (worker.cni_config_path.is_some(), "worker.oci.cniConfigPath"),
@@ -160,7 +186,10 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
         (file.history.max_age.is_some(), "history.maxAge"),
         (file.history.max_entries.is_some(), "history.maxEntries"),
         (file.frontend.values().any(|f| f.enabled == Some(false)), "frontend.*.enabled = false"),
-        (file.frontend.values().any(|f| !f.allowed_repositories.is_empty()), "frontend.*.allowedRepositories"),
+        (
+            file.frontend.values().any(|f| !f.allowed_repositories.is_empty()),
+            "frontend.*.allowedRepositories",
+        ),
         (file.system.platforms_cache_max_age.is_some(), "system.platformsCacheMaxAge"),
         (file.system.max_registry_concurrency.is_some(), "system.maxRegistryConcurrency"),
         (file.cache.is_some(), "cache.gha"),
@@ -223,14 +252,20 @@ fn host_config(table: &RegistryTable) -> HostConfig {
         http: table.http,
         insecure: table.insecure.unwrap_or_default(),
         root_cas: table.ca.clone(),
-        key_pairs: table.keypair.iter().map(|p| KeyPair { key: p.key.clone(), cert: p.cert.clone() }).collect(),
+        key_pairs: table
+            .keypair
+            .iter()
+            .map(|p| KeyPair { key: p.key.clone(), cert: p.cert.clone() })
+            .collect(),
         tls_config_dirs: table.tls_config_dir.clone(),
     }
 }
 
 fn dns(file: &File) -> Result<DnsConfig, Error> {
     let dns = &file.dns;
-    let address = |text: &String| text.parse().map_err(|_| bad("dns.nameservers", format!("{text:?} is no IP address")));
+    let address = |text: &String| {
+        text.parse().map_err(|_| bad("dns.nameservers", format!("{text:?} is no IP address")))
+    };
     Ok(DnsConfig {
         nameservers: dns.nameservers.iter().map(address).collect::<Result<_, _>>()?,
         options: dns.options.clone(),
@@ -241,7 +276,9 @@ fn dns(file: &File) -> Result<DnsConfig, Error> {
 fn labels(oci: &Oci, worker: &WorkerTable) -> Result<BTreeMap<String, String>, Error> {
     let mut labels = worker.labels.clone();
     for label in &oci.labels {
-        let pair = label.split_once('=').ok_or_else(|| bad("--oci-worker-labels", format!("{label:?}: want KEY=VALUE")))?;
+        let pair = label
+            .split_once('=')
+            .ok_or_else(|| bad("--oci-worker-labels", format!("{label:?}: want KEY=VALUE")))?;
         labels.insert(pair.0.to_owned(), pair.1.to_owned());
     }
     Ok(labels)
@@ -252,7 +289,10 @@ fn platforms(oci: &Oci, worker: &WorkerTable) -> Result<Vec<Platform>, Error> {
         [] => (&worker.platforms, "worker.oci.platforms"),
         _ => (&oci.platforms, "--oci-worker-platform"),
     };
-    given.iter().map(|text| Platform::parse(text).map(Platform::normalize).map_err(|e| bad(option, e))).collect()
+    given
+        .iter()
+        .map(|text| Platform::parse(text).map(Platform::normalize).map_err(|e| bad(option, e)))
+        .collect()
 }
 
 fn snapshotter(oci: &Oci, worker: &WorkerTable) -> Result<Option<SnapshotterKind>, Error> {
@@ -298,7 +338,8 @@ fn gc(oci: &Oci, worker: &WorkerTable, root: &Path) -> Result<Option<Vec<GcPolic
 fn megabytes(text: &str) -> Result<(u64, u64, u64), Error> {
     let mut numbers = [0; 3];
     let parts: Vec<&str> = text.split(',').collect();
-    let wrong = || bad("--oci-worker-gc-keepstorage", format!("{text:?}: want RESERVED[,FREE[,MAXIMUM]] in MB"));
+    let wrong =
+        || bad("--oci-worker-gc-keepstorage", format!("{text:?}: want RESERVED[,FREE[,MAXIMUM]] in MB"));
     if parts.len() > 3 {
         return Err(wrong());
     }
@@ -315,7 +356,9 @@ fn policy(table: &GcPolicyTable, disk: u64) -> Result<GcPolicy, Error> {
     };
     let keep = match &table.keep_duration {
         None => std::time::Duration::ZERO,
-        Some(amount) => parse_duration(&amount.text()).map_err(|e| bad("worker.oci.gcpolicy.keepDuration", e))?,
+        Some(amount) => {
+            parse_duration(&amount.text()).map_err(|e| bad("worker.oci.gcpolicy.keepDuration", e))?
+        }
     };
     let reserved = if table.reserved_space.is_some() { &table.reserved_space } else { &table.keep_bytes };
     Ok(GcPolicy {

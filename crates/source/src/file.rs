@@ -114,13 +114,13 @@ impl Write for Tee {
 }
 
 enum Sink {
-    Plain(Tee),
+    Plain(Box<Tee>),
     Gzip(Box<MultiGzDecoder<Tee>>),
 }
 
 impl Sink {
     fn new(tee: Tee, gzip: bool) -> Self {
-        if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(tee))) } else { Self::Plain(tee) }
+        if gzip { Self::Gzip(Box::new(MultiGzDecoder::new(tee))) } else { Self::Plain(Box::new(tee)) }
     }
 
     fn write_all(&mut self, data: &[u8]) -> io::Result<()> {
@@ -132,7 +132,7 @@ impl Sink {
 
     fn finish(self) -> io::Result<Tee> {
         match self {
-            Self::Plain(tee) => Ok(tee),
+            Self::Plain(tee) => Ok(*tee),
             Self::Gzip(decoder) => decoder.finish(),
         }
     }

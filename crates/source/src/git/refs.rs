@@ -88,14 +88,15 @@ mod tests {
         let found = choose("v1", &listing).unwrap();
         assert_eq!((found.reference.as_str(), &found.checksum), ("refs/heads/v1", &sha('a')));
         assert_eq!(found.tagged, None);
-        for wanted in ["refs/tags/v1", "tags/v1"] {
-            let found = choose(wanted, &listing).unwrap();
-            assert_eq!((found.reference.as_str(), &found.checksum), ("refs/tags/v1", &sha('b')), "{wanted}");
-            assert_eq!(found.tagged.as_ref(), Some(&sha('c')));
-            assert!(found.fits(Some("ccc")) && found.fits(Some("bb")) && !found.fits(Some("a")));
-            let error = found.require(Some("a")).unwrap_err().to_string();
-            assert!(error.contains("expected checksum to match a, got bbbb"), "{error}");
-        }
+        let found = choose("refs/tags/v1", &listing).unwrap();
+        assert_eq!((found.reference.as_str(), &found.checksum), ("refs/tags/v1", &sha('b')));
+        assert_eq!(found.tagged.as_ref(), Some(&sha('c')));
+        assert!(found.fits(Some("ccc")) && found.fits(Some("bb")) && !found.fits(Some("a")));
+        let error = found.require(Some("a")).unwrap_err().to_string();
+        assert!(error.contains("expected checksum to match a, got bbbb"), "{error}");
+        // Named to the letter it counts as it is, whatever it is.
+        let exact = choose("tags/v1", &listing).unwrap();
+        assert_eq!((&exact.checksum, exact.tagged), (&sha('b'), None));
         let error = choose("v2", &listing).unwrap_err().to_string();
         assert_eq!(error, "repository does not contain ref v2");
         assert!(choose("x", "short\trefs/heads/x").is_err());

@@ -132,7 +132,11 @@ impl Resolver {
         {
             Some((media_type, digest, content)) => Descriptor::new(media_type, digest, content.len() as u64),
             None => {
-                let resolved = place.resolve(&reference).await?;
+                let mut resolved = place.resolve(&reference).await?;
+                if let Some(pinned) = reference.digest() {
+                    // Whatever digest the registry names, it is held to the one that was asked for.
+                    resolved.descriptor.digest = pinned.clone();
+                }
                 if let Some(content) = &resolved.content {
                     self.keep(&lease, &resolved.descriptor, content.clone()).await?;
                 }

@@ -1,0 +1,111 @@
+//! Folders of a client.
+
+use std::path::{Path, PathBuf};
+
+use kiln_fstree::{
+    Filter, Root,
+    diffcopy::{self, Tree},
+};
+use kiln_proto::{
+    filesync::file_sync_server::{FileSync, FileSyncServer},
+    fsutil::Packet,
+    limits::Limited as _,
+};
+use kiln_session::{client::ClientSession, headers};
+use tokio::sync::mpsc;
+use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::support::{connect, context, files, fixture, nobody, op};
+
+/// Serves one folder under the name `context`.
+struct Folder(PathBuf);
+
+type Packets = std::pin::Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl FileSync for Folder {
+    type DiffCopyStream = Packets;
+    type TarStreamStream = Packets;
+
+    async fn diff_copy(
+        &self,
+        call: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::DiffCopyStream>, Status> {
+        let (metadata, _, incoming) = call.into_parts();
+        let wanted = metadata.into_headers();
+        if headers::get_list(&wanted, headers::DIR_NAME) != ["context"] {
+            return Err(Status::not_found("no such folder"));
+        }
+        let filter =
+            Filter { exclude: headers::get_list(&wanted, headers::EXCLUDE_PATTERNS), ..Filter::default() };
+        let tree = Tree { at: None, root: Root::open(&self.0).unwrap(), filter, extra: Vec::new() };
+        let (packets, outgoing) = mpsc::channel(16);
+        tokio::spawn(async move { drop(diffcopy::send(vec![tree], incoming, packets, None).await) });
+        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+    }
+
+    async fn tar_stream(
+        &self,
+        _: Request<Streaming<Packet>>,
+    ) -> Result<Response<Self::TarStreamStream>, Status> {
+        Err(Status::unimplemented("tar"))
+    }
+}
+
+fn client(folder: &Path) -> ClientSession {
+    ClientSession::new("shared").with(FileSyncServer::new(Folder(folder.to_owned())).limited())
+}
+
+#[tokio::test]
+async fn the_tree_of_the_last_transfer_is_brought_up_to_date() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let at = |name: &str| folder.path().join(name);
+    std::fs::write(at("a"), "1").unwrap();
+    std::fs::write(at("b"), "1").unwrap();
+    let op = op("local://context", &[("local.sharedkeyhint", "here")]);
+    let (sessions, _first) = connect(client(folder.path())).await;
+    let (key, tree) = fixture.build(&op, &sessions).await.unwrap();
+    assert!(key.key.starts_with("session:context:") && key.last);
+    assert_eq!(files(&tree), ["a=1", "b=1"]);
+    drop(tree);
+
+    std::fs::write(at("a"), "22").unwrap();
+    std::fs::remove_file(at("b")).unwrap();
+    std::fs::create_dir(at("c")).unwrap();
+    let (sessions, _second) = connect(client(folder.path())).await;
+    let (other, tree) = fixture.build(&op, &sessions).await.unwrap();
+    assert_ne!(key.key, other.key);
+    assert_eq!(files(&tree), ["a=22", "c/"]);
+    // One that is in use is left alone: another build gets a tree of its own.
+    std::fs::write(at("a"), "333").unwrap();
+    let (sessions, _third) = connect(client(folder.path())).await;
+    let (_, own) = fixture.build(&op, &sessions).await.unwrap();
+    assert_eq!(
+        (files(&own), files(&tree)),
+        (vec!["a=333".into(), "c/".into()], vec!["a=22".to_owned(), "c/".into()])
+    );
+}
+
+#[tokio::test]
+async fn what_is_excluded_stays_where_it_is() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "1").unwrap();
+    std::fs::write(folder.path().join("secret"), "1").unwrap();
+    let op = op("local://context", &[("local.excludepatterns", r#"["secret"]"#)]);
+    let (sessions, _client) = connect(client(folder.path())).await;
+    assert_eq!(files(&fixture.build(&op, &sessions).await.unwrap().1), ["a=1"]);
+}
+
+#[tokio::test]
+async fn without_the_folder_or_a_client_there_is_an_error() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    let (sessions, _client) = connect(client(folder.path())).await;
+    assert!(fixture.build(&op("local://other", &[]), &sessions).await.is_err());
+    let source = fixture.open(&op("local://context", &[])).unwrap();
+    let error = source.key(&context(&nobody()), 0).await.unwrap_err().to_string();
+    assert!(error.contains("without a session"), "{error}");
+}

@@ -19,7 +19,9 @@ use crate::support::{Answer, Fixture, Server, context, files, files_of, fixture,
 
 /// What a registry has: content and media type, by tag or digest.
 #[derive(Clone, Default)]
-struct Registry(Arc<Mutex<HashMap<String, (Vec<u8>, String)>>>);
+struct Registry(Arc<Mutex<Contents>>);
+
+type Contents = HashMap<String, (Vec<u8>, String)>;
 
 impl Registry {
     fn put(&self, content: Vec<u8>, media_type: &str) -> Descriptor {

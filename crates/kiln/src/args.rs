@@ -6,7 +6,7 @@ use clap::Command;
 
 /// Makes `-name` and `-name=value` into `--name…` where some command has a flag of that name.
 /// What follows `--` is left alone.
-pub fn normalize(command: &Command, args: Vec<OsString>) -> Vec<OsString> {
+pub(crate) fn normalize(command: &Command, args: Vec<OsString>) -> Vec<OsString> {
     let mut names = Vec::new();
     collect(command, &mut names);
     let mut rest = false;
@@ -30,7 +30,9 @@ fn collect(command: &Command, names: &mut Vec<String>) {
 
 /// A single dash before the name of a long flag.
 fn is_long(text: &str, names: &[String]) -> bool {
-    let Some(name) = text.strip_prefix('-').filter(|name| !name.starts_with('-') && name.len() > 1) else { return false };
+    let Some(name) = text.strip_prefix('-').filter(|name| !name.starts_with('-') && name.len() > 1) else {
+        return false;
+    };
     let name = name.split_once('=').map_or(name, |(name, _)| name);
     names.iter().any(|known| known == name)
 }
@@ -39,12 +41,12 @@ fn is_long(text: &str, names: &[String]) -> bool {
 ///
 /// # Errors
 /// What is neither.
-pub fn switch(text: &str) -> Result<bool, String> {
+pub(crate) fn switch(text: &str) -> Result<bool, String> {
     kiln_client::options::parse_bool(text).ok_or_else(|| "it must be true or false".into())
 }
 
 /// A variable of the environment, if it is set and text.
-pub fn env(name: &str) -> Option<String> {
+pub(crate) fn env(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 

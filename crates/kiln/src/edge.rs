@@ -8,7 +8,7 @@ use std::{
 use kiln_client::{Error, excerpt};
 
 /// Prints an error, with the lines of the Dockerfile that it points to.
-pub fn report(error: &Error) -> ExitCode {
+pub(crate) fn report(error: &Error) -> ExitCode {
     let mut err = io::stderr().lock();
     let mut print = || {
         if let Some(wire) = error.wire() {

@@ -9,7 +9,7 @@ use tonic::transport::Channel;
 ///
 /// # Errors
 /// If it cannot be started.
-pub async fn start(root: &Path) -> Result<Channel, Error> {
+pub(crate) async fn start(root: &Path) -> Result<Channel, Error> {
     Err(Error::Unsupported(format!(
         "building without a daemon (state would be kept in {}); start buildkitd, or name one with --addr or BUILDKIT_HOST",
         root.display()

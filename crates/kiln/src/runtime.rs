@@ -11,7 +11,7 @@ const KILLED: i32 = 130;
 ///
 /// # Errors
 /// The command's own.
-pub fn block_on<T>(command: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
+pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Error>>) -> Result<T, Error> {
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()
@@ -23,7 +23,7 @@ pub fn block_on<T>(command: impl Future<Output = Result<T, Error>>) -> Result<T,
 }
 
 /// Completes when the user or the system asks the process to end. Asked once more, the process ends at once.
-pub async fn interrupted() {
+pub(crate) async fn interrupted() {
     signal().await;
     tokio::spawn(async {
         signal().await;
@@ -53,7 +53,7 @@ async fn signal() {
 }
 
 /// Success, or the error on standard error and the exit code that it means.
-pub fn finish(result: Result<(), Error>) -> ExitCode {
+pub(crate) fn finish(result: Result<(), Error>) -> ExitCode {
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => crate::edge::report(&error),

@@ -9,21 +9,21 @@ const PADDING: usize = 1;
 
 /// Rows that are aligned when they are written.
 #[derive(Default)]
-pub struct Table(Vec<Vec<String>>);
+pub(crate) struct Table(Vec<Vec<String>>);
 
 impl Table {
     /// No rows.
-    pub fn new() -> Self {
+    pub(crate) fn new() -> Self {
         Self::default()
     }
 
     /// Adds a row. Every cell but the last ends with a tab; a last cell that is empty means that the one before ends with one, too.
-    pub fn row<const N: usize>(&mut self, cells: [&str; N]) {
+    pub(crate) fn row<const N: usize>(&mut self, cells: [&str; N]) {
         self.0.push(cells.map(str::to_owned).to_vec());
     }
 
     /// Adds a row of any length.
-    pub fn cells(&mut self, cells: Vec<String>) {
+    pub(crate) fn cells(&mut self, cells: Vec<String>) {
         self.0.push(cells);
     }
 
@@ -31,7 +31,7 @@ impl Table {
     ///
     /// # Errors
     /// If `out` cannot be written to.
-    pub fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
+    pub(crate) fn write(&mut self, out: &mut impl Write) -> io::Result<()> {
         let rows = std::mem::take(&mut self.0);
         for (index, row) in rows.iter().enumerate() {
             for (column, cell) in row.iter().enumerate() {

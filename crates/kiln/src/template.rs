@@ -30,7 +30,7 @@ const MAX_DEPTH: usize = 32;
 ///
 /// # Errors
 /// [`Error::Usage`] for what the template asks for and there is not.
-pub fn render(template: &str, data: &Value) -> Result<String, Error> {
+pub(crate) fn render(template: &str, data: &Value) -> Result<String, Error> {
     let template = if template == "json" { "{{json .}}" } else { template };
     let bad = |problem: String| Error::Usage(format!("template {template:?}: {problem}"));
     let mut tokens = tokens(template).map_err(bad)?.into_iter();
@@ -102,13 +102,18 @@ fn parse(tokens: &mut std::vec::IntoIter<Token>, depth: usize) -> Result<(Vec<No
         if end != "end" {
             return Err(format!("{word} without end"));
         }
-        nodes.push(if word == "range" { Node::Range(condition, body, other) } else { Node::If(condition, body, other) });
+        nodes.push(if word == "range" {
+            Node::Range(condition, body, other)
+        } else {
+            Node::If(condition, body, other)
+        });
     }
     Ok((nodes, String::new()))
 }
 
 fn expression(text: &str) -> Result<Expr, String> {
-    let inner = |rest: &str| expression(rest.trim().trim_start_matches('(').trim_end_matches(')')).map(Box::new);
+    let inner =
+        |rest: &str| expression(rest.trim().trim_start_matches('(').trim_end_matches(')')).map(Box::new);
     if let Some(rest) = text.strip_prefix("json ") {
         return Ok(Expr::Json(inner(rest)?));
     }

@@ -37,7 +37,7 @@ const MAX_DEFINITION: u64 = 16 << 20;
 ///   buildctl build --frontend dockerfile.v0 --opt target=foo --opt build-arg:foo=bar --local context=. --local dockerfile=. --output type=image,name=docker.io/username/image,push=true
 #[derive(Args)]
 #[command(verbatim_doc_comment)]
-pub struct Build {
+pub(crate) struct Build {
     /// Define exports for build result, e.g. --output type=image,name=docker.io/username/image,push=true.
     #[arg(short, long)]
     output: Vec<String>,
@@ -98,7 +98,7 @@ pub struct Build {
 }
 
 impl Build {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let begun = Instant::now();
         let mode = progress_mode(&self.progress)?;
         let trace = self.trace.as_deref().map(open_trace).transpose()?;
@@ -149,7 +149,8 @@ impl Build {
 
     fn request(&self) -> Result<Request, Error> {
         let folders = |texts: &[String], what: &str| {
-            let pairs = parse_pairs(texts).map_err(|error| Error::Usage(format!("invalid {what}: {error}")))?;
+            let pairs =
+                parse_pairs(texts).map_err(|error| Error::Usage(format!("invalid {what}: {error}")))?;
             Ok::<_, Error>(pairs.into_iter().map(|(name, dir)| (name, PathBuf::from(dir))).collect())
         };
         let mut attrs = parse_opts(&self.opt, &args::env)?;
@@ -167,8 +168,16 @@ impl Build {
             folders: folders(&self.local, "local")?,
             layouts: folders(&self.oci_layout, "oci-layout")?,
             outputs: self.output.iter().map(|t| parse_output(t)).collect::<Result<_, _>>()?,
-            cache_to: self.export_cache.iter().map(|t| parse_cache_export(t, &args::env)).collect::<Result<_, _>>()?,
-            cache_from: self.import_cache.iter().map(|t| parse_cache_import(t, &args::env)).collect::<Result<_, _>>()?,
+            cache_to: self
+                .export_cache
+                .iter()
+                .map(|t| parse_cache_export(t, &args::env))
+                .collect::<Result<_, _>>()?,
+            cache_from: self
+                .import_cache
+                .iter()
+                .map(|t| parse_cache_import(t, &args::env))
+                .collect::<Result<_, _>>()?,
             entitlements: self.allow.iter().map(|t| parse_allow(t)).collect::<Result<_, _>>()?,
             source_policy: self.source_policy_file.as_deref().map(read_policy).transpose()?,
             proxy_network: self.proxy_network,
@@ -178,7 +187,7 @@ impl Build {
 }
 
 /// The mode that is meant: the environment decides where the flag leaves it open.
-pub fn progress_mode(flag: &str) -> Result<Mode, Error> {
+pub(crate) fn progress_mode(flag: &str) -> Result<Mode, Error> {
     match args::env("BUILDKIT_PROGRESS") {
         Some(mode) if flag == "auto" && !mode.is_empty() => mode.parse(),
         _ => flag.parse(),
@@ -186,12 +195,12 @@ pub fn progress_mode(flag: &str) -> Result<Mode, Error> {
 }
 
 /// The secrets of flags.
-pub fn secrets(texts: &[String]) -> Result<Vec<Secret>, Error> {
+pub(crate) fn secrets(texts: &[String]) -> Result<Vec<Secret>, Error> {
     texts.iter().map(|text| parse_secret(text, &args::env)).collect()
 }
 
 /// The agents of flags, if any.
-pub fn agents(
+pub(crate) fn agents(
     texts: &[String],
 ) -> Result<Option<kiln_proto::sshforward::ssh_server::SshServer<Agents>>, Error> {
     if texts.is_empty() {
@@ -203,14 +212,14 @@ pub fn agents(
 }
 
 /// Docker's configuration of this user.
-pub fn docker_config() -> Result<DockerConfig, Error> {
+pub(crate) fn docker_config() -> Result<DockerConfig, Error> {
     let dir = std::env::var_os("DOCKER_CONFIG").filter(|dir| !dir.is_empty()).map(PathBuf::from);
     let home = || std::env::home_dir().unwrap_or_default().join(".docker");
     DockerConfig::load(&dir.unwrap_or_else(home)).map_err(Error::io("Docker's configuration"))
 }
 
 /// The user wants no tokens to be fetched by the client.
-pub fn no_client_tokens() -> bool {
+pub(crate) fn no_client_tokens() -> bool {
     args::env("BUILDKIT_NO_CLIENT_TOKEN").and_then(|v| args::switch(&v).ok()).unwrap_or(false)
 }
 
@@ -240,7 +249,10 @@ fn read_definition(no_cache: bool) -> Result<pb::Definition, Error> {
         return Err(Error::Usage("please specify --frontend or pipe LLB definition to stdin".into()));
     }
     let mut data = Vec::new();
-    io::stdin().take(MAX_DEFINITION + 1).read_to_end(&mut data).map_err(Error::io("reading LLB from standard input"))?;
+    io::stdin()
+        .take(MAX_DEFINITION + 1)
+        .read_to_end(&mut data)
+        .map_err(Error::io("reading LLB from standard input"))?;
     if data.len() as u64 > MAX_DEFINITION {
         return Err(Error::Usage("the LLB on standard input is too large".into()));
     }
@@ -286,7 +298,11 @@ impl MetricsTo {
             "stdout" => Self::Stdout,
             "stderr" => Self::Stderr,
             path => Self::File(
-                private().write(true).truncate(true).open(path).map_err(Error::io(format!("opening {path}")))?,
+                private()
+                    .write(true)
+                    .truncate(true)
+                    .open(path)
+                    .map_err(Error::io(format!("opening {path}")))?,
             ),
         })
     }

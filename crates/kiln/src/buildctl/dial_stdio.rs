@@ -12,19 +12,23 @@ use super::Global;
 /// Proxy the stdio stream to the daemon connection. Should not be invoked manually.
 #[derive(Args)]
 #[command(hide = true)]
-pub struct DialStdio {}
+pub(crate) struct DialStdio {}
 
 impl DialStdio {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let text = global.address();
         let address = Address::parse(&text)?;
         if !matches!(address, Address::Local(_)) {
-            return Err(Error::Usage(format!("dial-stdio only works with addresses of this host, not {text}")));
+            return Err(Error::Usage(format!(
+                "dial-stdio only works with addresses of this host, not {text}"
+            )));
         }
         let broken = |problem: String| Error::Connect { address: text.clone(), problem };
         let open = connect::open(address);
         let stream = match global.timeout() {
-            Some(limit) => tokio::time::timeout(limit, open).await.unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
+            Some(limit) => tokio::time::timeout(limit, open)
+                .await
+                .unwrap_or_else(|_| Err(std::io::ErrorKind::TimedOut.into())),
             None => open.await,
         };
         let (mut from, mut to) = split(stream.map_err(|error| broken(error.to_string()))?);

@@ -12,7 +12,7 @@ use crate::{args, table::Table, template};
 
 /// Disk usage.
 #[derive(Args)]
-pub struct Du {
+pub(crate) struct Du {
     /// Filter records.
     #[arg(short, long)]
     filter: Vec<String>,
@@ -25,14 +25,15 @@ pub struct Du {
 }
 
 impl Du {
-    pub async fn run(self, mut control: Control) -> Result<(), Error> {
+    pub(crate) async fn run(self, mut control: Control) -> Result<(), Error> {
         let request = DiskUsageRequest { filter: self.filter.clone(), age_limit: 0 };
         let response = control.disk_usage(request).await;
         let mut records = response.map_err(Error::daemon("failed to call diskusage"))?.into_inner().record;
         sort(&mut records);
         if let Some(format) = self.format.filter(|f| !f.is_empty()) {
             // Go's encoder writes a list that was never made as null.
-            let all = if records.is_empty() { Value::Null } else { records.iter().map(format::usage).collect() };
+            let all =
+                if records.is_empty() { Value::Null } else { records.iter().map(format::usage).collect() };
             let text = template::render(&format, &all)?;
             return super::print(|out| writeln!(out, "{text}"));
         }
@@ -48,12 +49,12 @@ impl Du {
 }
 
 /// By size, then id.
-pub fn sort(records: &mut [UsageRecord]) {
+pub(crate) fn sort(records: &mut [UsageRecord]) {
     records.sort_by(|a, b| (a.size, &a.id).cmp(&(b.size, &b.id)));
 }
 
 /// One record as a row.
-pub fn row(record: &UsageRecord) -> Vec<String> {
+pub(crate) fn row(record: &UsageRecord) -> Vec<String> {
     let mark = |marked: bool| if marked { "*" } else { "" };
     let id = format!("{}{}", record.id, mark(record.mutable));
     let reclaimable = !record.in_use;
@@ -66,7 +67,7 @@ pub fn row(record: &UsageRecord) -> Vec<String> {
 }
 
 /// The head of a table of records.
-pub fn header(table: &mut Table) {
+pub(crate) fn header(table: &mut Table) {
     table.row(["ID", "RECLAIMABLE", "SIZE", "LAST ACCESSED"]);
 }
 
@@ -78,7 +79,7 @@ fn write_table(out: &mut impl Write, records: &[UsageRecord]) -> io::Result<()> 
 }
 
 /// Records with all that is known of them.
-pub fn write_verbose(out: &mut impl Write, records: &[UsageRecord]) -> io::Result<()> {
+pub(crate) fn write_verbose(out: &mut impl Write, records: &[UsageRecord]) -> io::Result<()> {
     let mut table = Table::new();
     for record in records {
         let mut field = |name: &str, value: String| table.cells(vec![format!("{name}:"), value]);

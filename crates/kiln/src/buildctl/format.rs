@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 const ZERO: &str = "0001-01-01T00:00:00Z";
 
 /// A record of disk usage.
-pub fn usage(record: &UsageRecord) -> Value {
+pub(crate) fn usage(record: &UsageRecord) -> Value {
     json!({
         "id": record.id,
         "mutable": record.mutable,
@@ -30,7 +30,7 @@ pub fn usage(record: &UsageRecord) -> Value {
 }
 
 /// A record's parents; old daemons know one only.
-pub fn parents(record: &UsageRecord) -> Vec<String> {
+pub(crate) fn parents(record: &UsageRecord) -> Vec<String> {
     #[expect(deprecated, reason = "what old daemons send")]
     let old = &record.parent;
     match record.parents.is_empty() && !old.is_empty() {
@@ -45,7 +45,7 @@ fn or_null(list: Vec<String>) -> Value {
 }
 
 /// A worker.
-pub fn worker(record: &WorkerRecord) -> Value {
+pub(crate) fn worker(record: &WorkerRecord) -> Value {
     let devices: Vec<_> = record.cdi_devices.iter().map(device).collect();
     json!({
         "id": record.id,
@@ -58,9 +58,10 @@ pub fn worker(record: &WorkerRecord) -> Value {
 }
 
 /// A version of the daemon.
-pub fn version(version: Option<&BuildkitVersion>) -> Value {
+pub(crate) fn version(version: Option<&BuildkitVersion>) -> Value {
     let version = version.cloned().unwrap_or_default();
-    let mut object = json!({ "package": version.package, "version": version.version, "revision": version.revision });
+    let mut object =
+        json!({ "package": version.package, "version": version.version, "revision": version.revision });
     if let (false, Some(fields)) = (version.dockerfile_version.is_empty(), object.as_object_mut()) {
         fields.insert("dockerfileVersion".into(), version.dockerfile_version.into());
     }
@@ -103,7 +104,7 @@ fn device(device: &CdiDevice) -> Value {
 }
 
 /// Platforms as people write them.
-pub fn platform_names(platforms: &[pb::Platform]) -> String {
+pub(crate) fn platform_names(platforms: &[pb::Platform]) -> String {
     let name = |platform: &pb::Platform| {
         let mut named = Platform::new(&platform.os, &platform.architecture);
         if !platform.variant.is_empty() {
@@ -115,7 +116,7 @@ pub fn platform_names(platforms: &[pb::Platform]) -> String {
 }
 
 /// An event of the history.
-pub fn history(event: &BuildHistoryEvent) -> Value {
+pub(crate) fn history(event: &BuildHistoryEvent) -> Value {
     let record = event.record.as_ref().map(|record| {
         json!({
             "Ref": record.r#ref,

@@ -1,11 +1,11 @@
 //! `buildctl`, the client of BuildKit's daemon: commands, flags and output are its own.
 
-pub mod build;
+pub(crate) mod build;
 mod debug;
 mod dial_stdio;
-pub mod du;
+pub(crate) mod du;
 mod format;
-pub mod prune;
+pub(crate) mod prune;
 mod prune_histories;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
@@ -41,7 +41,7 @@ struct Cli {
 
 /// Flags of all commands.
 #[derive(Args, Clone, Debug)]
-pub struct Global {
+pub(crate) struct Global {
     /// Enable debug output in logs.
     #[arg(long, global = true, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = args::switch)]
     debug: bool,
@@ -76,7 +76,7 @@ pub struct Global {
 }
 
 /// The daemon's control service.
-pub type Control = ControlClient<Channel>;
+pub(crate) type Control = ControlClient<Channel>;
 
 #[derive(Subcommand)]
 enum Command {
@@ -92,18 +92,18 @@ enum Command {
 
 impl Global {
     /// The address that somebody named, by flag or environment.
-    pub fn named_address(&self) -> Option<String> {
+    pub(crate) fn named_address(&self) -> Option<String> {
         let named = self.addr.clone().or_else(|| args::env("BUILDKIT_HOST"));
         named.filter(|address| !address.is_empty())
     }
 
     /// The address that is meant.
-    pub fn address(&self) -> String {
+    pub(crate) fn address(&self) -> String {
         self.named_address().unwrap_or_else(|| DEFAULT_ADDRESS.into())
     }
 
     /// How long to try to connect.
-    pub fn timeout(&self) -> Option<Duration> {
+    pub(crate) fn timeout(&self) -> Option<Duration> {
         (self.timeout > 0).then(|| Duration::from_secs(self.timeout))
     }
 
@@ -130,7 +130,7 @@ impl Global {
     }
 
     /// A channel to the daemon.
-    pub async fn connect(&self) -> Result<Channel, Error> {
+    pub(crate) async fn connect(&self) -> Result<Channel, Error> {
         let (address, options) = (self.address(), Options { tls: self.tls()?, timeout: self.timeout() });
         if !self.wait {
             return connect::connect(&address, &options).await;
@@ -148,13 +148,16 @@ impl Global {
         match self.timeout() {
             None => wait.await,
             Some(limit) => tokio::time::timeout(limit, wait).await.unwrap_or_else(|_| {
-                Err(Error::Connect { address: address.clone(), problem: format!("no answer within {limit:?}") })
+                Err(Error::Connect {
+                    address: address.clone(),
+                    problem: format!("no answer within {limit:?}"),
+                })
             }),
         }
     }
 
     /// The daemon's control service.
-    pub async fn control(&self) -> Result<Control, Error> {
+    pub(crate) async fn control(&self) -> Result<Control, Error> {
         Ok(ControlClient::new(self.connect().await?).limited())
     }
 }
@@ -170,9 +173,11 @@ async fn answers(channel: Channel) -> Result<bool, Error> {
 }
 
 /// Runs a command line.
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let mut command = Cli::command();
-    let cli = command.try_get_matches_from_mut(args::normalize(&Cli::command(), args)).and_then(|m| Cli::from_arg_matches(&m));
+    let cli = command
+        .try_get_matches_from_mut(args::normalize(&Cli::command(), args))
+        .and_then(|m| Cli::from_arg_matches(&m));
     match cli {
         Ok(Cli { command: Some(command), global, .. }) => runtime::finish(run(command, global)),
         Ok(_) => {
@@ -201,8 +206,10 @@ fn run(command: Command, global: Global) -> Result<(), Error> {
 }
 
 /// Standard output, written when the command is done.
-pub fn print(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Result<(), Error> {
+pub(crate) fn print(write: impl FnOnce(&mut Vec<u8>) -> std::io::Result<()>) -> Result<(), Error> {
     use std::io::Write as _;
     let mut text = Vec::new();
-    write(&mut text).and_then(|()| std::io::stdout().write_all(&text)).map_err(Error::io("writing to standard output"))
+    write(&mut text)
+        .and_then(|()| std::io::stdout().write_all(&text))
+        .map_err(Error::io("writing to standard output"))
 }

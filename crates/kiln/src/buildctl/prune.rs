@@ -14,7 +14,7 @@ use crate::{args, table::Table, template};
 
 /// Clean up build cache.
 #[derive(Args)]
-pub struct Prune {
+pub(crate) struct Prune {
     /// Keep data newer than this limit.
     #[arg(long, default_value = "0s", value_parser = parse_go_duration)]
     keep_duration: i64,
@@ -48,7 +48,7 @@ fn bytes(megabytes: f64) -> i64 {
 }
 
 impl Prune {
-    pub async fn run(self, control: Control) -> Result<(), Error> {
+    pub(crate) async fn run(self, control: Control) -> Result<(), Error> {
         let request = PruneRequest {
             filter: self.filter.clone(),
             all: self.all,
@@ -65,7 +65,7 @@ impl Prune {
 ///
 /// # Errors
 /// The daemon's, and a template that asks for what there is not.
-pub async fn prune(
+pub(crate) async fn prune(
     mut control: Control,
     request: PruneRequest,
     format: Option<String>,
@@ -90,7 +90,9 @@ pub async fn prune(
             table.cells(du::row(&record));
             table.write(&mut text)
         };
-        result.and_then(|()| io::stdout().write_all(&text)).map_err(Error::io("writing to standard output"))?;
+        result
+            .and_then(|()| io::stdout().write_all(&text))
+            .map_err(Error::io("writing to standard output"))?;
     }
     if format.is_some() {
         return Ok(());

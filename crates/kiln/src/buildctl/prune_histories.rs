@@ -4,21 +4,23 @@ use std::io::Write as _;
 
 use clap::Args;
 use kiln_client::Error;
-use kiln_proto::control::{BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, UpdateBuildHistoryRequest};
+use kiln_proto::control::{
+    BuildHistoryEvent, BuildHistoryRecord, BuildHistoryRequest, UpdateBuildHistoryRequest,
+};
 
 use super::{Global, format};
 use crate::{table::Table, template};
 
 /// Clean up build histories.
 #[derive(Args)]
-pub struct PruneHistories {
+pub(crate) struct PruneHistories {
     /// Format the output using the given Go template, e.g, '{{json .}}'.
     #[arg(long)]
     format: Option<String>,
 }
 
 impl PruneHistories {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let failed = Error::daemon("failed to update the build history");
         let mut control = global.control().await?;
         let events = list(&mut control).await?;
@@ -28,10 +30,13 @@ impl PruneHistories {
         table.row(["TYPE", "REF", "CREATED", "COMPLETED", "GENERATION"]);
         for event in events {
             let Some(record) = event.record.as_ref().filter(|record| !record.pinned) else { continue };
-            let delete = UpdateBuildHistoryRequest { r#ref: record.r#ref.clone(), delete: true, ..Default::default() };
+            let delete =
+                UpdateBuildHistoryRequest { r#ref: record.r#ref.clone(), delete: true, ..Default::default() };
             control.update_build_history(delete).await.map_err(&failed)?;
             match &format {
-                Some(format) => text.extend(format!("{}\n", template::render(format, &format::history(&event))?).bytes()),
+                Some(format) => {
+                    text.extend(format!("{}\n", template::render(format, &format::history(&event))?).bytes())
+                }
                 None => table.cells(cells(&event, record)),
             }
         }
@@ -40,7 +45,7 @@ impl PruneHistories {
 }
 
 /// All records that there are now.
-pub async fn list(
+pub(crate) async fn list(
     control: &mut kiln_proto::control::control_client::ControlClient<tonic::transport::Channel>,
 ) -> Result<Vec<BuildHistoryEvent>, Error> {
     let failed = Error::daemon("failed to list the build history");
@@ -54,8 +59,9 @@ pub async fn list(
 }
 
 /// A row: type, name, times, generation.
-pub fn cells(event: &BuildHistoryEvent, record: &BuildHistoryRecord) -> Vec<String> {
-    let time = |time: &Option<_>| time.as_ref().map(kiln_client::progress::time::rfc3339_local).unwrap_or_default();
+pub(crate) fn cells(event: &BuildHistoryEvent, record: &BuildHistoryRecord) -> Vec<String> {
+    let time =
+        |time: &Option<_>| time.as_ref().map(kiln_client::progress::time::rfc3339_local).unwrap_or_default();
     vec![
         event.r#type().as_str_name().to_owned(),
         record.r#ref.clone(),

@@ -26,7 +26,7 @@ use crate::{args, buildctl::build as shared, runtime};
 
 /// Build an image from a Dockerfile.
 #[derive(Args)]
-pub struct Build {
+pub(crate) struct Build {
     /// Files of the build: a folder, a URL of a git repository or archive, or - for standard input.
     #[arg(value_name = "PATH|URL|-")]
     context: String,
@@ -132,14 +132,16 @@ pub struct Build {
 }
 
 impl Build {
-    pub async fn run(self, daemon: &Daemon) -> Result<(), Error> {
+    pub(crate) async fn run(self, daemon: &Daemon) -> Result<(), Error> {
         let mode = if self.quiet { Mode::Quiet } else { shared::progress_mode(&self.progress)? };
         let (uploads, mut temporary) = (Uploads::new(), Temporary::default());
         let request = self.request(&uploads, &mut temporary)?;
-        let idle = request.outputs.is_empty() && !request.attrs.contains_key("requestid") && self.output.is_empty();
+        let idle =
+            request.outputs.is_empty() && !request.attrs.contains_key("requestid") && self.output.is_empty();
         let (secrets, agents) = (shared::secrets(&self.secret)?, shared::agents(&self.ssh)?);
         let channel = daemon.connect().await?;
-        let (display, events) = Display::start(To::Stderr, mode, Style::from_env(&args::env), Extras::default())?;
+        let (display, events) =
+            Display::start(To::Stderr, mode, Style::from_env(&args::env), Extras::default())?;
         let config = shared::docker_config()?;
         let auth = Auth::new(config, Default::default(), events.clone(), shared::no_client_tokens());
         let add = |session: ClientSession| {
@@ -164,7 +166,9 @@ impl Build {
         drop(finished);
         self.conclude(&result?)?;
         if idle && !self.quiet {
-            eprintln!("The result stays in the build cache, as no output was named (-t, -o, --push or --load).");
+            eprintln!(
+                "The result stays in the build cache, as no output was named (-t, -o, --push or --load)."
+            );
         }
         Ok(())
     }
@@ -175,7 +179,8 @@ impl Build {
         if let Some(path) = self.metadata_file.as_deref().filter(|_| !response.is_empty()) {
             write_metadata_file(path, response)?;
         }
-        let id = response.get("containerimage.config.digest").or_else(|| response.get("containerimage.digest"));
+        let id =
+            response.get("containerimage.config.digest").or_else(|| response.get("containerimage.digest"));
         if let (Some(path), Some(id)) = (&self.iidfile, id) {
             kiln_client::fs::write_atomic(path, id.as_bytes())?;
         }
@@ -201,7 +206,8 @@ impl Build {
             load: self.load,
             annotations: &self.annotation,
         };
-        let mut request = Request { frontend: "dockerfile.v0".into(), attrs: self.attrs()?, ..Request::default() };
+        let mut request =
+            Request { frontend: "dockerfile.v0".into(), attrs: self.attrs()?, ..Request::default() };
         if !request.attrs.contains_key("requestid") {
             request.outputs = outputs(&flags)?;
         }
@@ -278,7 +284,8 @@ impl Build {
         for text in &self.attest {
             let rest = text.split(',').filter(|f| !f.starts_with("type=") && *f != "disabled=false");
             let kind = text.split(',').find_map(|field| field.strip_prefix("type="));
-            let kind = kind.ok_or_else(|| Error::Usage(format!("invalid attestation {text:?}: it has no type=")))?;
+            let kind =
+                kind.ok_or_else(|| Error::Usage(format!("invalid attestation {text:?}: it has no type=")))?;
             let value = rest.collect::<Vec<_>>().join(",");
             set(kind, (!value.contains("disabled=true")).then_some(value));
         }

@@ -19,7 +19,7 @@ const HEADER: usize = 262;
 
 /// Folders that live as long as the build.
 #[derive(Default)]
-pub struct Temporary(Vec<PathBuf>);
+pub(crate) struct Temporary(Vec<PathBuf>);
 
 impl Temporary {
     fn dir(&mut self) -> Result<PathBuf, Error> {
@@ -35,7 +35,8 @@ impl Temporary {
     /// A folder with a Dockerfile in it.
     fn dockerfile(&mut self, text: &[u8]) -> Result<PathBuf, Error> {
         let dir = self.dir()?;
-        std::fs::write(dir.join("Dockerfile"), text).map_err(Error::io(format!("writing to {}", dir.display())))?;
+        std::fs::write(dir.join("Dockerfile"), text)
+            .map_err(Error::io(format!("writing to {}", dir.display())))?;
         Ok(dir)
     }
 }
@@ -48,7 +49,7 @@ impl Drop for Temporary {
 }
 
 /// Tells the build of its context and Dockerfile.
-pub fn add_context(
+pub(crate) fn add_context(
     build: &mut Build,
     context: &str,
     file: Option<&str>,
@@ -57,7 +58,9 @@ pub fn add_context(
 ) -> Result<(), Error> {
     if context == "-" {
         if file == Some("-") {
-            return Err(Error::Usage("context and Dockerfile cannot both be read from standard input".into()));
+            return Err(Error::Usage(
+                "context and Dockerfile cannot both be read from standard input".into(),
+            ));
         }
         return from_stdin(build, file, uploads, temporary);
     }
@@ -112,7 +115,8 @@ fn split(file: &Path) -> Result<(PathBuf, String), Error> {
     if !dir.is_dir() {
         return Err(Error::Usage(format!("unable to find the Dockerfile: {} is no folder", dir.display())));
     }
-    let name = file.file_name().ok_or_else(|| Error::Usage(format!("{} is no Dockerfile", file.display())))?;
+    let name =
+        file.file_name().ok_or_else(|| Error::Usage(format!("{} is no Dockerfile", file.display())))?;
     Ok((dir.to_owned(), name.to_string_lossy().into_owned()))
 }
 
@@ -122,7 +126,9 @@ fn read_dockerfile() -> Result<Vec<u8>, Error> {
 
 fn read_limited(from: &mut dyn Read) -> Result<Vec<u8>, Error> {
     let mut text = Vec::new();
-    from.take(MAX_DOCKERFILE + 1).read_to_end(&mut text).map_err(Error::io("reading the Dockerfile from standard input"))?;
+    from.take(MAX_DOCKERFILE + 1)
+        .read_to_end(&mut text)
+        .map_err(Error::io("reading the Dockerfile from standard input"))?;
     if text.len() as u64 > MAX_DOCKERFILE {
         return Err(Error::Usage("the Dockerfile on standard input is too large".into()));
     }
@@ -157,14 +163,16 @@ fn from_stdin(
 
 /// A tar, or one that is compressed with gzip, bzip2, xz or zstd.
 fn is_archive(header: &[u8]) -> bool {
-    let magics: [&[u8]; 4] = [&[0x1f, 0x8b], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
+    let magics: [&[u8]; 4] =
+        [&[0x1f, 0x8b], b"BZh", &[0xfd, b'7', b'z', b'X', b'Z'], &[0x28, 0xb5, 0x2f, 0xfd]];
     magics.iter().any(|magic| header.starts_with(magic)) || header.get(257..262) == Some(b"ustar")
 }
 
 /// Tells the build of a context beside its own: `name=folder`, or a name of something that the daemon fetches.
-pub fn add_named_context(build: &mut Build, text: &str) -> Result<(), Error> {
-    let (name, value) =
-        text.split_once('=').ok_or_else(|| Error::Usage(format!("invalid build context {text}: it must be name=value")))?;
+pub(crate) fn add_named_context(build: &mut Build, text: &str) -> Result<(), Error> {
+    let (name, value) = text
+        .split_once('=')
+        .ok_or_else(|| Error::Usage(format!("invalid build context {text}: it must be name=value")))?;
     let key = format!("context:{name}");
     if let Some(layout) = value.strip_prefix("oci-layout://") {
         let (path, reference) = find_in_layout(layout)?;
@@ -175,7 +183,8 @@ pub fn add_named_context(build: &mut Build, text: &str) -> Result<(), Error> {
     } else if is_remote(value) || value.contains("://") {
         build.attrs.insert(key, value.into());
     } else {
-        let local = if matches!(name, "context" | "dockerfile") { format!("_{name}") } else { name.to_owned() };
+        let local =
+            if matches!(name, "context" | "dockerfile") { format!("_{name}") } else { name.to_owned() };
         build.attrs.insert(key, format!("local:{local}"));
         build.folders.insert(local, value.into());
     }
@@ -187,7 +196,11 @@ fn find_in_layout(text: &str) -> Result<(PathBuf, Digest), Error> {
     let bad = |problem: String| Error::Usage(format!("invalid OCI layout {text}: {problem}"));
     if let Some((path, digest)) = text.split_once('@') {
         let digest = Digest::parse(digest).map_err(|error| bad(error.to_string()))?;
-        let path = if Path::new(path).exists() { path } else { path.rsplit_once(':').map_or(path, |(path, _)| path) };
+        let path = if Path::new(path).exists() {
+            path
+        } else {
+            path.rsplit_once(':').map_or(path, |(path, _)| path)
+        };
         return Ok((path.into(), digest));
     }
     let (path, tag) = match text.rsplit_once(':') {

@@ -18,7 +18,7 @@ use crate::{
 
 /// Flags that say which daemon.
 #[derive(Args)]
-pub struct Daemon {
+pub(crate) struct Daemon {
     #[command(flatten)]
     remote: Global,
     /// Folder of the state when no daemon is running and none is named.
@@ -29,7 +29,7 @@ pub struct Daemon {
 impl Daemon {
     /// A channel to it. A daemon that is named must be there; else the one at the usual place is taken, if it is there,
     /// or one is started in this process.
-    pub async fn connect(&self) -> Result<Channel, Error> {
+    pub(crate) async fn connect(&self) -> Result<Channel, Error> {
         if self.remote.named_address().is_some() {
             return self.remote.connect().await;
         }
@@ -43,7 +43,7 @@ impl Daemon {
     }
 
     /// Its control service.
-    pub async fn control(&self) -> Result<Control, Error> {
+    pub(crate) async fn control(&self) -> Result<Control, Error> {
         Ok(ControlClient::new(self.connect().await?).limited())
     }
 

@@ -37,7 +37,7 @@ enum Command {
 }
 
 /// Runs a command line. The last two commands are gone from it already.
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let mut command = Cli::command();
     let args = args::normalize(&command, args);
     match command.try_get_matches_from_mut(args).and_then(|m| Cli::from_arg_matches(&m)) {

@@ -9,7 +9,7 @@ use kiln_client::{
 use kiln_oci::Reference;
 
 /// What the flags say.
-pub struct Flags<'a> {
+pub(crate) struct Flags<'a> {
     /// `-o`.
     pub outputs: &'a [String],
     /// `-t`.
@@ -23,7 +23,7 @@ pub struct Flags<'a> {
 }
 
 /// Outputs that are meant. With a name and nothing else, the image is kept by the daemon.
-pub fn outputs(flags: &Flags<'_>) -> Result<Vec<Output>, Error> {
+pub(crate) fn outputs(flags: &Flags<'_>) -> Result<Vec<Output>, Error> {
     let names = names(flags.tags)?;
     let mut outputs = Vec::new();
     for text in flags.outputs {
@@ -84,7 +84,9 @@ fn output(text: &str) -> Result<Option<Output>, Error> {
     if !text.contains("type=") {
         let dest = if text.contains('=') { text.strip_prefix("dest=").unwrap_or(text) } else { text };
         if Path::new(dest).is_file() {
-            return Err(Error::Usage(format!("destination {dest} is a file; say type=tar or type=oci for an archive")));
+            return Err(Error::Usage(format!(
+                "destination {dest} is a file; say type=tar or type=oci for an archive"
+            )));
         }
         let destination = Destination::Dir(dest.into());
         return Ok(Some(Output { kind: "local".into(), attrs: Attrs::new(), destination }));
@@ -152,7 +154,10 @@ mod tests {
         let full = ("name", "docker.io/library/x:latest");
         assert_eq!(kinds(&[], &["x"], false, false), [("image".into(), attrs(&[full]))]);
         assert_eq!(kinds(&[], &["x"], true, false), [("image".into(), attrs(&[full, ("push", "true")]))]);
-        assert_eq!(kinds(&["type=registry"], &["x"], false, false), [("image".into(), attrs(&[full, ("push", "true")]))]);
+        assert_eq!(
+            kinds(&["type=registry"], &["x"], false, false),
+            [("image".into(), attrs(&[full, ("push", "true")]))]
+        );
         assert_eq!(kinds(&["type=cacheonly"], &["x"], false, false), []);
         assert_eq!(kinds(&["out"], &["x"], false, false), [("local".into(), attrs(&[]))]);
         assert_eq!(kinds(&["type=docker"], &[], false, true).len(), 1);
@@ -163,6 +168,9 @@ mod tests {
         let texts = ["a=1", "index,manifest[linux/amd64]:b=2", "x:c=3"].map(str::to_owned);
         let found = annotations(&texts).unwrap();
         let keys: Vec<_> = found.keys().map(String::as_str).collect();
-        assert_eq!(keys, ["annotation-index.b", "annotation-manifest[linux/amd64].b", "annotation.a", "annotation.x:c"]);
+        assert_eq!(
+            keys,
+            ["annotation-index.b", "annotation-manifest[linux/amd64].b", "annotation.a", "annotation.x:c"]
+        );
     }
 }

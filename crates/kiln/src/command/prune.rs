@@ -11,7 +11,7 @@ use crate::buildctl::{Control, prune::prune};
 
 /// Remove build cache.
 #[derive(Args)]
-pub struct Prune {
+pub(crate) struct Prune {
     /// Include internal/frontend references.
     #[arg(short, long)]
     all: bool,
@@ -36,9 +36,11 @@ pub struct Prune {
 }
 
 impl Prune {
-    pub async fn run(self, control: Control) -> Result<(), Error> {
-        let (until, filter): (Vec<_>, Vec<_>) = self.filter.into_iter().partition(|f| f.starts_with("until="));
-        let duration = |text: &String| parse_go_duration(text.trim_start_matches("until=")).map_err(Error::Usage);
+    pub(crate) async fn run(self, control: Control) -> Result<(), Error> {
+        let (until, filter): (Vec<_>, Vec<_>) =
+            self.filter.into_iter().partition(|f| f.starts_with("until="));
+        let duration =
+            |text: &String| parse_go_duration(text.trim_start_matches("until=")).map_err(Error::Usage);
         let keep_duration = until.last().map(duration).transpose()?.unwrap_or_default();
         if !self.force && io::stdin().is_terminal() && !confirmed()? {
             return Ok(());

@@ -4,7 +4,7 @@
 ///
 /// # Errors
 /// What is no such number.
-pub fn bytes(text: &str) -> Result<i64, String> {
+pub(crate) fn bytes(text: &str) -> Result<i64, String> {
     let bad = || format!("{text:?} is no size such as 64m or 10GB");
     let end = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());
     let number: f64 = text[..end].parse().map_err(|_| bad())?;
@@ -27,9 +27,11 @@ pub fn bytes(text: &str) -> Result<i64, String> {
 ///
 /// # Errors
 /// What is no such pair.
-pub fn extra_host(text: &str) -> Result<String, String> {
-    let (host, address) =
-        text.split_once('=').or_else(|| text.split_once(':')).ok_or_else(|| format!("{text:?} is not host:ip"))?;
+pub(crate) fn extra_host(text: &str) -> Result<String, String> {
+    let (host, address) = text
+        .split_once('=')
+        .or_else(|| text.split_once(':'))
+        .ok_or_else(|| format!("{text:?} is not host:ip"))?;
     let address = address.strip_prefix('[').and_then(|a| a.strip_suffix(']')).unwrap_or(address);
     if host.is_empty() || (address != "host-gateway" && address.parse::<std::net::IpAddr>().is_err()) {
         return Err(format!("{text:?} is not host:ip"));

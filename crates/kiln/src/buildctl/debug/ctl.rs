@@ -8,7 +8,7 @@ use crate::buildctl::Global;
 
 /// Control build records.
 #[derive(Args)]
-pub struct Ctl {
+pub(crate) struct Ctl {
     /// Which build.
     #[arg(value_name = "REF")]
     reference: String,
@@ -31,7 +31,7 @@ struct Action {
 }
 
 impl Ctl {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let request = UpdateBuildHistoryRequest {
             r#ref: self.reference,
             pinned: self.action.pin,

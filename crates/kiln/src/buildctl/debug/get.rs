@@ -15,20 +15,20 @@ use crate::buildctl::Global;
 
 /// Retrieve a blob from the daemon's content store.
 #[derive(Args)]
-pub struct Get {
+pub(crate) struct Get {
     /// Which blob.
     digest: String,
 }
 
 impl Get {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let digest = Digest::parse(&self.digest).map_err(|error| Error::Usage(error.to_string()))?;
         read_blob(global.connect().await?, digest.as_str(), |data| io::stdout().write_all(data)).await
     }
 }
 
 /// Reads a blob of the daemon's, piece by piece.
-pub async fn read_blob(
+pub(crate) async fn read_blob(
     channel: Channel,
     digest: &str,
     mut write: impl FnMut(&[u8]) -> io::Result<()>,

@@ -13,14 +13,14 @@ use crate::{
 
 /// List build records.
 #[derive(Args)]
-pub struct Histories {
+pub(crate) struct Histories {
     /// Format the output using the given Go template, e.g, '{{json .}}'.
     #[arg(long)]
     format: Option<String>,
 }
 
 impl Histories {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let events = prune_histories::list(&mut global.control().await?).await?;
         if let Some(format) = self.format.filter(|f| !f.is_empty()) {
             let lines = events.iter().map(|event| template::render(&format, &format::history(event)));

@@ -14,18 +14,19 @@ use crate::{
 
 /// Display internal information.
 #[derive(Args)]
-pub struct Info {
+pub(crate) struct Info {
     /// Format the output using the given Go template, e.g, '{{json .}}'.
     #[arg(long)]
     format: Option<String>,
 }
 
 impl Info {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let response = global.control().await?.info(InfoRequest {}).await;
         let version = response.map_err(Error::daemon("failed to call info"))?.into_inner().buildkit_version;
         if let Some(format) = self.format.filter(|f| !f.is_empty()) {
-            let text = template::render(&format, &json!({ "buildkitVersion": format::version(version.as_ref()) }))?;
+            let text =
+                template::render(&format, &json!({ "buildkitVersion": format::version(version.as_ref()) }))?;
             return print(|out| writeln!(out, "{text}"));
         }
         let version = version.unwrap_or_default();

@@ -17,7 +17,7 @@ use crate::{
 
 /// Display build logs.
 #[derive(Args)]
-pub struct Logs {
+pub(crate) struct Logs {
     /// Which build.
     #[arg(value_name = "REF")]
     reference: String,
@@ -30,15 +30,17 @@ pub struct Logs {
 }
 
 impl Logs {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         if self.trace {
             return self.show_trace(global).await;
         }
         let failed = Error::daemon("failed to get status");
         let mode = progress_mode(&self.progress)?;
         let mut control = global.control().await?;
-        let mut stream = control.status(StatusRequest { r#ref: self.reference }).await.map_err(&failed)?.into_inner();
-        let (display, events) = Display::start(To::Stdout, mode, Style::from_env(&args::env), Extras::default())?;
+        let mut stream =
+            control.status(StatusRequest { r#ref: self.reference }).await.map_err(&failed)?.into_inner();
+        let (display, events) =
+            Display::start(To::Stdout, mode, Style::from_env(&args::env), Extras::default())?;
         let result = async {
             while let Some(event) = stream.message().await.map_err(&failed)? {
                 events.send(event);
@@ -55,11 +57,15 @@ impl Logs {
         let failed = Error::daemon("failed to read the build history");
         let channel = global.connect().await?;
         let mut control = kiln_proto::control::control_client::ControlClient::new(channel.clone());
-        let request = BuildHistoryRequest { r#ref: self.reference.clone(), early_exit: true, ..Default::default() };
+        let request =
+            BuildHistoryRequest { r#ref: self.reference.clone(), early_exit: true, ..Default::default() };
         let mut stream = control.listen_build_history(request).await.map_err(&failed)?.into_inner();
         let record = stream.message().await.map_err(&failed)?.and_then(|event| event.record);
         let missing = |what: &str| Error::Usage(format!("ref {} {what}", self.reference));
-        let trace = record.ok_or_else(|| missing("not found"))?.trace.ok_or_else(|| missing("does not have trace"))?;
+        let trace = record
+            .ok_or_else(|| missing("not found"))?
+            .trace
+            .ok_or_else(|| missing("does not have trace"))?;
         read_blob(channel, &trace.digest, |data| std::io::stdout().write_all(data)).await
     }
 }

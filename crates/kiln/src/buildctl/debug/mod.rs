@@ -16,7 +16,7 @@ use super::Global;
 /// The commands.
 #[derive(Args)]
 #[command(arg_required_else_help = false)]
-pub struct Debug {
+pub(crate) struct Debug {
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -50,7 +50,7 @@ impl Missing {
 }
 
 impl Debug {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         match self.command {
             Some(Command::Workers(command)) => command.run(global).await,
             Some(Command::Info(command)) => command.run(global).await,
@@ -61,7 +61,9 @@ impl Debug {
             Some(Command::Monitor(command)) => command.run(global).await,
             Some(Command::DumpLlb(missing)) => missing.refuse("dump-llb"),
             Some(Command::DumpMetadata(missing)) => missing.refuse("dump-metadata"),
-            None => Err(Error::Usage("buildctl debug needs a command: workers, info, logs, ctl, get, histories or monitor".into())),
+            None => Err(Error::Usage(
+                "buildctl debug needs a command: workers, info, logs, ctl, get, histories or monitor".into(),
+            )),
         }
     }
 }

@@ -10,7 +10,7 @@ use crate::{args, buildctl::Global};
 
 /// Display build events.
 #[derive(Args)]
-pub struct Monitor {
+pub(crate) struct Monitor {
     /// Show completed builds.
     #[arg(long, num_args = 0..=1, require_equals = true, default_value = "false", default_missing_value = "true", value_parser = args::switch)]
     completed: bool,
@@ -20,7 +20,7 @@ pub struct Monitor {
 }
 
 impl Monitor {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let failed = Error::daemon("failed to follow the build history");
         let request =
             BuildHistoryRequest { active_only: !self.completed, r#ref: self.reference, ..Default::default() };
@@ -67,7 +67,11 @@ fn describe(event: &BuildHistoryEvent, text: &mut String) {
 
 /// What was built; old daemons know one thing only.
 fn results(info: &BuildResultInfo) -> Vec<&Descriptor> {
-    if info.results.is_empty() { info.result_deprecated.iter().collect() } else { info.results.values().collect() }
+    if info.results.is_empty() {
+        info.result_deprecated.iter().collect()
+    } else {
+        info.results.values().collect()
+    }
 }
 
 fn shown(blob: &Descriptor) -> String {

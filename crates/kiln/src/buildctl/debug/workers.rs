@@ -22,7 +22,7 @@ use crate::{
 
 /// List workers.
 #[derive(Args)]
-pub struct Workers {
+pub(crate) struct Workers {
     /// Containerd-style filter string slice.
     #[arg(short, long)]
     filter: Vec<String>,
@@ -35,7 +35,7 @@ pub struct Workers {
 }
 
 impl Workers {
-    pub async fn run(self, global: &Global) -> Result<(), Error> {
+    pub(crate) async fn run(self, global: &Global) -> Result<(), Error> {
         let request = ListWorkersRequest { filter: self.filter };
         let response = global.control().await?.list_workers(request).await;
         let workers = response.map_err(Error::daemon("failed to list workers"))?.into_inner().record;

@@ -26,11 +26,13 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 
 /// Builds what `request` asks for.
 pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<SolveResponse, WireError> {
-    refuse_unsupported(&request)?;
-    let exporters = exporters(&request)?;
-    let allowed = entitlements(daemon, &request.entitlements)?;
     let name = if request.r#ref.is_empty() { kiln_session::random_id() } else { request.r#ref.clone() };
     let log = BuildLog::create(&daemon.logs(), &file_name(&name)).map_err(wire_error)?;
+    let checked = check(daemon, &request);
+    if checked.is_err() {
+        daemon.builds().refuse(&name, log.clone());
+    }
+    let (exporters, allowed) = checked?;
     let sink: Arc<dyn ProgressSink> = log.clone();
     let data = JobData { session: request.session.clone(), entitlements: allowed.clone() };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
@@ -59,6 +61,12 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     };
     let exporter_response = run_exporters(daemon, &bridge, &request, &exporters, &result).await?;
     Ok(SolveResponse { exporter_response })
+}
+
+/// What can be found wrong with a request before anything of it runs.
+fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(Vec<Exporter>, Entitlements), WireError> {
+    refuse_unsupported(request)?;
+    Ok((exporters(request)?, entitlements(daemon, &request.entitlements)?))
 }
 
 /// A name as a file's: clients choose names.

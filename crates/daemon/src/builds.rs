@@ -40,6 +40,12 @@ impl Build {
         (Arc::new(Self { log, bridge, returned: Mutex::new(Some(sender)) }), receiver)
     }
 
+    /// A build that was refused before it began: its other calls are told at once, rather than wait for it.
+    fn refused(log: Arc<BuildLog>) -> Arc<Self> {
+        log.end();
+        Arc::new(Self { log, bridge: Mutex::new(None), returned: Mutex::new(None) })
+    }
+
     /// The build's bridge.
     pub(crate) fn bridge(&self) -> Result<Arc<Bridge>, WireError> {
         let bridge = self.bridge.lock().unwrap_or_else(PoisonError::into_inner).clone();
@@ -95,6 +101,25 @@ impl Builds {
         Ok(Running { builds: self.clone(), name: name.to_owned(), build })
     }
 
+    /// Remembers for a moment that the build `name` was refused.
+    pub(crate) fn refuse(self: &Arc<Self>, name: &str, log: Arc<BuildLog>) {
+        let build = Build::refused(log);
+        self.lock().entry(name.to_owned()).or_insert_with(|| Entry { build: build.clone(), running: false });
+        self.arrivals.send_modify(|n| *n += 1);
+        self.forget_later(name.to_owned(), build);
+    }
+
+    fn forget_later(self: &Arc<Self>, name: String, build: Arc<Build>) {
+        let builds = self.clone();
+        tokio::spawn(async move {
+            tokio::time::sleep(LINGER).await;
+            let mut known = builds.lock();
+            if known.get(&name).is_some_and(|entry| Arc::ptr_eq(&entry.build, &build)) {
+                known.remove(&name);
+            }
+        });
+    }
+
     /// The build of that name, which may be about to start.
     pub(crate) async fn get(&self, name: &str) -> Result<Arc<Build>, WireError> {
         let mut arrivals = self.arrivals.subscribe();
@@ -133,13 +158,6 @@ impl Drop for Running {
             entry.running = false;
         }
         self.builds.active.send_modify(|n| *n -= 1);
-        let (builds, name, build) = (self.builds.clone(), std::mem::take(&mut self.name), self.build.clone());
-        tokio::spawn(async move {
-            tokio::time::sleep(LINGER).await;
-            let mut known = builds.lock();
-            if known.get(&name).is_some_and(|entry| Arc::ptr_eq(&entry.build, &build)) {
-                known.remove(&name);
-            }
-        });
+        self.builds.forget_later(std::mem::take(&mut self.name), self.build.clone());
     }
 }

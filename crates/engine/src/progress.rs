@@ -158,7 +158,6 @@ impl VertexProgress {
 
     /// Shows the vertex at work once more, until the guard is dropped: what it had left for later is done now. It is shown by
     /// itself, without its inputs, whose work was over before.
-    #[must_use]
     pub fn resume(&self) -> Resumed {
         self.hub.started(false);
         self.hub.tell_alone();

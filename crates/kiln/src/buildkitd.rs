@@ -15,7 +15,7 @@ const DRAIN: Duration = Duration::from_secs(10);
 /// Builds container images for whoever connects.
 #[derive(Debug, Parser)]
 #[command(name = "buildkitd", version, about, long_about = None)]
-pub struct Flags {
+pub(crate) struct Flags {
     /// Configuration file.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -82,7 +82,7 @@ pub struct Flags {
 /// The worker of this daemon. Its flags have the names of BuildKit's OCI worker.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Worker")]
-pub struct Oci {
+pub(crate) struct Oci {
     /// Whether there is one: true, false or auto.
     #[arg(id = "oci-worker", long = "oci-worker", value_name = "BOOL")]
     enabled: Option<String>,
@@ -139,14 +139,14 @@ pub struct Oci {
 /// The containerd worker, which is not part of this daemon yet.
 #[derive(Debug, Args)]
 #[command(next_help_heading = "containerd worker (only =false for now)")]
-pub struct Containerd {
+pub(crate) struct Containerd {
     /// Whether there is one: false or auto.
     #[arg(id = "containerd-worker", long = "containerd-worker", value_name = "BOOL")]
     enabled: Option<String>,
 }
 
 /// Runs the daemon until it is told to stop.
-pub fn main(args: Vec<OsString>) -> ExitCode {
+pub(crate) fn main(args: Vec<OsString>) -> ExitCode {
     let mut command = Flags::command();
     command.build();
     let matches = match command.clone().try_get_matches_from(normalize(&command, args)) {
@@ -164,6 +164,16 @@ pub fn main(args: Vec<OsString>) -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// The configuration of a daemon over `root` that nobody gave flags: what the usual file says.
+///
+/// # Errors
+/// Those of the file.
+pub(crate) fn usual_config(root: &std::path::Path) -> Result<kiln_daemon::Config, Error> {
+    let none = Flags::parse_from(["buildkitd"]);
+    let settings = settings::read_settings(&Flags { root: Some(root.to_owned()), ..none })?;
+    Ok(settings.config)
 }
 
 fn start(flags: &Flags) -> Result<(), Error> {

@@ -42,9 +42,11 @@ fn crates() -> PathBuf {
 
 /// Every crate, with the crates that it uses.
 fn house() -> BTreeMap<String, Vec<String>> {
-    let entries = std::fs::read_dir(crates()).unwrap().map(|entry| entry.unwrap().path());
+    let entries =
+        std::fs::read_dir(crates()).expect("the crates").map(|entry| entry.expect("an entry").path());
     let rooms = entries.filter_map(|path| {
-        let manifest: toml::Table = std::fs::read_to_string(path.join("Cargo.toml")).ok()?.parse().unwrap();
+        let manifest: toml::Table =
+            std::fs::read_to_string(path.join("Cargo.toml")).ok()?.parse().expect("a manifest");
         Some((path.file_name()?.to_str()?.to_owned(), uses(&manifest)))
     });
     rooms.collect()

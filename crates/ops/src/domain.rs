@@ -148,7 +148,7 @@ pub struct Material {
 #[derive(Debug)]
 pub enum KilnOp {
     /// Brings files from outside.
-    Source(SourceOp),
+    Source(Box<SourceOp>),
     /// Runs a process.
     Exec(Box<ExecOp>),
     /// Copies, makes and removes files.

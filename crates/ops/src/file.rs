@@ -177,7 +177,7 @@ struct Actions<'a> {
 /// The result of an action.
 enum State {
     /// Somebody may go on writing.
-    Writing(MutableRef),
+    Writing(Box<MutableRef>),
     /// It is a ref.
     Done(Option<Unpacked>),
 }
@@ -202,7 +202,8 @@ impl Actions<'_> {
             let source = self.source(&mut states, action, at)?;
             self.apply(action, at, &mut target, source.as_ref())?;
             let shared = seen.get(&own).is_some_and(|n| *n > 1);
-            let state = if action.output >= 0 || shared { commit(target)? } else { State::Writing(target) };
+            let state =
+                if action.output >= 0 || shared { commit(target)? } else { State::Writing(Box::new(target)) };
             if action.output >= 0
                 && let State::Done(tree) = &state
             {
@@ -265,10 +266,10 @@ impl Actions<'_> {
     ) -> Result<MutableRef, OpError> {
         let below = match states.remove(&input) {
             None => None,
-            Some(State::Writing(mutable)) if alone => return Ok(mutable),
+            Some(State::Writing(mutable)) if alone => return Ok(*mutable),
             Some(state) => {
                 let state = match state {
-                    State::Writing(mutable) => commit(mutable)?,
+                    State::Writing(mutable) => commit(*mutable)?,
                     done => done,
                 };
                 let State::Done(tree) = &state else { return Err(lost(action)) };
@@ -299,7 +300,7 @@ impl Actions<'_> {
         if let Some(State::Writing(_)) = states.get(&action.secondary_input)
             && let Some(State::Writing(mutable)) = states.remove(&action.secondary_input)
         {
-            states.insert(action.secondary_input, commit(mutable)?);
+            states.insert(action.secondary_input, commit(*mutable)?);
         }
         match states.get(&action.secondary_input) {
             Some(State::Done(Some(tree))) => Ok(Some(tree.open()?)),
@@ -388,8 +389,7 @@ impl fileop::Unpack for Archives {
     }
 
     fn unpack(&self, file: File, dest: &Root, owner: Option<Owner>) -> kiln_fstree::Result<()> {
-        let options =
-            UnpackOptions { owner: owner.map_or((0, 0), |o| (o.uid, o.gid)), ..UnpackOptions::default() };
+        let options = UnpackOptions { owner: owner.map(|o| (o.uid, o.gid)), ..UnpackOptions::default() };
         kiln_layer::add::unpack(file, dest, Path::new("/"), &options)
             .map_err(|error| kiln_fstree::Error::Refused(format!("cannot unpack the archive: {error}")))
     }

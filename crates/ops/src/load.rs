@@ -55,6 +55,22 @@ pub fn load(
     Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
 }
 
+/// The keys of the cache mounts of steps that are to run whatever the cache holds: such a step begins with an empty one.
+pub fn cache_mounts_to_drop(graph: &kiln_llb::Graph) -> Vec<String> {
+    let ignoring = graph.vertices().iter().filter(|vertex| vertex.metadata.ignore_cache);
+    let mounts = ignoring.filter_map(|vertex| match &vertex.op.op {
+        Some(Op::Exec(op)) => Some(&op.mounts),
+        _ => None,
+    });
+    let caches =
+        mounts.flatten().filter(|m| m.mount_type() == pb::MountType::Cache && m.input == kiln_llb::EMPTY);
+    let key = |mount: &pb::Mount| match mount.cache_opt.as_ref().map(|c| c.id.as_str()) {
+        None | Some("") => mount.dest.clone(),
+        Some(id) => id.to_owned(),
+    };
+    caches.map(key).collect()
+}
+
 fn load_vertex(
     vertex: &kiln_llb::Vertex,
     host: &Arc<Host>,
@@ -65,7 +81,7 @@ fn load_vertex(
         Some(Op::Source(op)) => {
             let platform = vertex.op.platform.clone();
             let source = host.sources.open(&op, platform.as_ref(), &host.platform)?;
-            KilnOp::Source(SourceOp { op, platform, source, host })
+            KilnOp::Source(Box::new(SourceOp { op, platform, source, host }))
         }
         Some(Op::Exec(op)) => {
             check(&op, &name, allowed)?;

@@ -1,4 +1,5 @@
 //! A registry that does what it is told, on a loopback port.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::{
     collections::BTreeMap,

@@ -19,7 +19,7 @@ pub struct Incoming<T> {
 
 enum State<T> {
     Opening(JoinHandle<Result<Response<Streaming<T>>, Status>>),
-    Open(Streaming<T>),
+    Open(Box<Streaming<T>>),
     Failed,
 }
 
@@ -51,7 +51,7 @@ impl<T> Stream for Incoming<T> {
                 State::Open(messages) => return messages.poll_next_unpin(cx),
                 State::Failed => return Poll::Ready(None),
                 State::Opening(call) => match ready!(call.poll_unpin(cx)) {
-                    Ok(Ok(response)) => self.state = State::Open(response.into_inner()),
+                    Ok(Ok(response)) => self.state = State::Open(Box::new(response.into_inner())),
                     Ok(Err(status)) => {
                         self.state = State::Failed;
                         return Poll::Ready(Some(Err(status)));

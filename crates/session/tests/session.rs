@@ -1,4 +1,5 @@
 //! A client and a daemon in one process, over an in-memory connection.
+#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 

@@ -1,7 +1,7 @@
 //! What a frontend may do within one build.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
@@ -56,6 +56,8 @@ pub struct Bridge {
     builtin: dockerfile::Builtin,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
+    /// Keys of cache mounts that were emptied for this build.
+    dropped: Mutex<BTreeSet<String>>,
 }
 
 impl Bridge {
@@ -78,6 +80,7 @@ impl Bridge {
             builtin,
             refs: Mutex::default(),
             inputs: Mutex::default(),
+            dropped: Mutex::default(),
         })
     }
 
@@ -158,9 +161,24 @@ impl Bridge {
             return Ok(None);
         }
         let new = BuildRef::new(definition, self.job.clone(), self.host.clone(), self.allowed.clone())?;
+        self.drop_cache_mounts(new.graph());
         let new = Arc::new(new);
         self.refs.lock().unwrap_or_else(PoisonError::into_inner).insert(new.id().to_owned(), new.clone());
         Ok(Some(new))
+    }
+
+    /// Empties the cache mounts of steps that ignore the cache, each once in a build.
+    fn drop_cache_mounts(&self, graph: &kiln_llb::Graph) {
+        let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
+        for key in kiln_ops::cache_mounts_to_drop(graph) {
+            if dropped.contains(&key) {
+                continue;
+            }
+            if let Err(error) = self.host.worker.drop_cache_mounts(&key) {
+                tracing::warn!(%error, key, "a cache mount stays");
+            }
+            dropped.insert(key);
+        }
     }
 
     /// A ref that this bridge has made.

@@ -2,9 +2,10 @@
 
 use kiln_engine::{SolveCause, SolveError};
 use kiln_llb::Graph;
+use kiln_oci::Digest;
 use kiln_ops::Kiln;
 use kiln_proto::{
-    errdefs,
+    errdefs, pb,
     status::{Detail, WireError},
 };
 use tonic::Code;
@@ -25,8 +26,7 @@ pub fn solve_error(error: &SolveError<Kiln>, graph: Option<&Graph>) -> WireError
     let Some(digest) = &error.vertex else { return wire };
     wire = wire.with(Detail::Vertex(digest.to_string()));
     let Some(graph) = graph else { return wire };
-    let Some(vertex) = graph.get(digest) else { return wire };
-    for location in &vertex.locations {
+    for location in blamed(graph, digest) {
         let info = usize::try_from(location.source_index).ok().and_then(|i| graph.sources().get(i)).cloned();
         if info.is_some() {
             wire = wire.with(Detail::Source(errdefs::Source { info, ranges: location.ranges.clone() }));
@@ -39,4 +39,21 @@ pub fn solve_error(error: &SolveError<Kiln>, graph: Option<&Graph>) -> WireError
 #[must_use]
 pub fn wire_error(error: impl std::fmt::Display) -> WireError {
     WireError::new(Code::Unknown, error.to_string())
+}
+
+/// The lines of a vertex or, where it has none of its own, of the first that needs it: a folder that cannot be had is asked for by
+/// the instruction that copies from it.
+fn blamed<'a>(graph: &'a Graph, digest: &Digest) -> &'a [pb::Location] {
+    let mut needing: Vec<&Digest> = Vec::new();
+    for vertex in graph.vertices() {
+        let needs =
+            vertex.digest == *digest || vertex.inputs.iter().any(|input| needing.contains(&&input.vertex));
+        if needs && !vertex.locations.is_empty() {
+            return &vertex.locations;
+        }
+        if needs {
+            needing.push(&vertex.digest);
+        }
+    }
+    &[]
 }

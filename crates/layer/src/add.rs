@@ -1,7 +1,7 @@
 //! Unpacks the archives that `ADD` finds among its sources, by the rules that Docker's users know:
 //!
 //! - an archive is told by its content: tar, plain or in gzip, bzip2, xz or zstd;
-//! - owners in it are dropped in favour of one owner, extended attributes other than file capabilities too;
+//! - owners in it give way to one owner if that is asked for; extended attributes other than file capabilities are dropped;
 //! - names with the whiteout prefix are plain files;
 //! - names stay below the destination, wherever they climb or links lead; what a link points to must be there to be
 //!   written to;
@@ -16,8 +16,8 @@ use crate::{compress::decompress, error::Result, tar::TarReader};
 /// How to unpack an archive.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct UnpackOptions {
-    /// Owner and group of every entry; root if not said otherwise. Folders without an entry are root's.
-    pub owner: (u32, u32),
+    /// Owner and group of every entry; those of the archive if not said otherwise. Folders without an entry are root's.
+    pub owner: Option<(u32, u32)>,
     /// The most bytes that the files may have together; more is an error.
     pub max_size: Option<u64>,
 }
@@ -76,7 +76,9 @@ mod imp {
             if header.path.is_empty() {
                 continue;
             }
-            (header.uid, header.gid) = (options.owner.0.into(), options.owner.1.into());
+            if let Some((uid, gid)) = options.owner {
+                (header.uid, header.gid) = (uid.into(), gid.into());
+            }
             let mut attributes = Attributes::of(&header)?;
             attributes.xattrs.retain(|(name, _)| *name == b"security.capability");
             tree.create(&header, &attributes, &mut tar)?;
@@ -173,7 +175,7 @@ mod tests {
         assert!(is_archive(Cursor::new(bytes.clone())));
         let folder = tempfile::tempdir().expect("a folder");
         let root = Root::open(folder.path()).expect("root");
-        let options = UnpackOptions { owner: (12, 13), max_size: None };
+        let options = UnpackOptions { owner: Some((12, 13)), max_size: None };
         unpack(Cursor::new(bytes), &root, Path::new(""), &options).expect("unpack");
         let file = folder.path().join("sub/f");
         let stat = fs::metadata(&file).expect("stat");

@@ -71,6 +71,19 @@ impl CacheMount {
 }
 
 impl Worker {
+    /// Removes the cache mounts known as `key` that nobody uses now: the next one begins empty. Blocks.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub fn drop_cache_mounts(&self, key: &str) -> Result<(), Error> {
+        for id in self.find(&format!("cache-dir:{key}"))? {
+            if let Some(mutable) = self.reopen(&id)? {
+                mutable.discard()?;
+            }
+        }
+        Ok(())
+    }
+
     /// The cache mount known as `key` (the caller puts everything into it that makes it another one: its name, the id of the
     /// ref that it begins with). A new one begins with the files of `base`.
     ///

@@ -11,7 +11,7 @@ use futures::future::try_join_all;
 use kiln_dockerfile::{
     Span,
     convert::{self, Converted, Environment, Failure, Options, Source, export_platform},
-    lint::{Linter, Warning},
+    lint::Warning,
 };
 use kiln_engine::WarningEvent;
 use kiln_oci::Platform;
@@ -57,7 +57,8 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     let converted = match converted.await {
         Ok(converted) => converted,
         Err(error) => {
-            warn(bridge, &source, &parse_warnings(&source, &options));
+            // A conversion that fails still tells what the linter found on its way.
+            warn(bridge, &source, &convert::lint(&source, &options, &resolver).await.0);
             return Err(failure(error, Some(&source)));
         }
     };
@@ -136,15 +137,6 @@ fn result(
     metadata.insert("refs.platforms".to_owned(), named.into());
     let refs = if options.multi_platform { Refs::Map(refs) } else { Refs::Single(single) };
     Ok(FrontendResult { refs, metadata, attestations: BTreeMap::new() })
-}
-
-/// What the linter finds without looking further than the file: a conversion that fails still tells it.
-fn parse_warnings(source: &Source, options: &Options) -> Vec<Warning> {
-    let text = String::from_utf8_lossy(&source.data);
-    let Ok(mut linter) = Linter::for_file(&text, options.check.as_deref()) else { return Vec::new() };
-    // The error, if there is one, is told by the conversion.
-    drop(kiln_dockerfile::parse_linted(&text, &mut linter));
-    linter.into_warnings()
 }
 
 /// Shows what the linter found, at the vertex that loaded the Dockerfile.

@@ -73,8 +73,9 @@ impl Prepared {
             } else {
                 format!("/{}/{}", meta.cwd.trim_matches('/'), mount.dest)
             };
-            let part =
-                Part { dest, selector: mount.selector.clone(), readonly: mount.readonly, output, source };
+            // A secret is the client's: a step that writes to it would only believe that it did.
+            let readonly = mount.readonly || mount.mount_type() == pb::MountType::Secret;
+            let part = Part { dest, selector: mount.selector.clone(), readonly, output, source };
             if is_root {
                 prepared.readonly_root = mount.readonly;
                 prepared.root = Some(part);

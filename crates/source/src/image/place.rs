@@ -51,7 +51,8 @@ impl Place {
             Where::Layout { session, store } => {
                 let sessions =
                     session.as_ref().map_or_else(|| sessions.clone(), |id| sessions.preferring(id));
-                Self::Layout { sessions, store: store.clone() }
+                // Clients keep what they offer as layouts apart from their other stores.
+                Self::Layout { sessions, store: format!("oci:{store}") }
             }
         }
     }

@@ -224,7 +224,8 @@ pub(super) fn process(
         .collect();
     let inherited = if sandbox { Vec::new() } else { names.clone() };
     let mut env = spec.env.clone();
-    if let Some(home) = home.filter(|_| !env.iter().any(|variable| variable.starts_with("HOME="))) {
+    if let Some(home) = home.filter(|_| !env.iter().any(|v| v.starts_with("HOME=") && v != "HOME=")) {
+        env.retain(|variable| variable != "HOME=");
         env.push(format!("HOME={home}"));
     }
     Process {

@@ -88,7 +88,7 @@ fn enter(
     let nodev = if container.nodev { NODEV } else { 0 };
     mount::restrict(root, nodev).doing("restrict the root")?;
     mount::attach_at(root, "/root").doing("attach the root")?;
-    let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME="));
+    let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME=") && variable != "HOME=");
     let (user, home) = identity::resolve(root, &process.user, want_home)?;
     let cwd = format!("working directory {}", process.cwd);
     walk(root, &process.cwd, Make::Folders(Some((user.uid, user.gid)))).doing(cwd)?;
@@ -145,6 +145,7 @@ fn mount_all<'a>(
     blob: &[u8],
     fd: impl Fn(usize) -> Result<BorrowedFd<'a>>,
 ) -> Result<Vec<Stub>> {
+    let mut stubs = Vec::new();
     for (name, path) in [("proc", "/proc"), ("sys", "/sys"), ("dev", "/dev")] {
         let doing = format!("mount {path}");
         let found = walk(root, name, Make::Folders(None)).doing(&doing)?;
@@ -154,9 +155,12 @@ fn mount_all<'a>(
         }
         let flags = rustix::mount::MoveMountFlags::MOVE_MOUNT_T_EMPTY_PATH;
         rustix::mount::move_mount(CWD, path, &found.handle, "", flags).doing(&doing)?;
+        // These stay in the layer of the first step that needs them, except a /dev that a mount of the step's own lies in.
+        if name == "dev" && container.mounts.iter().any(|mount| mount.dest.starts_with("/dev/")) {
+            stubs.extend(found.made);
+        }
     }
     let mut files = Places::new("");
-    let mut stubs = Vec::new();
     for (number, mount) in container.mounts.iter().enumerate() {
         let source = files.source(mount, number, blob, &fd)?;
         let made = attach(root, mount, &source, container.nodev)?;
@@ -299,7 +303,7 @@ fn join(
         | ThreadNameSpaceType::NETWORK
         | ThreadNameSpaceType::CONTROL_GROUP;
     rustix::thread::move_into_thread_name_spaces(target.as_fd(), all).doing("enter the container")?;
-    let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME="));
+    let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME=") && variable != "HOME=");
     let (user, home) = identity::resolve(process::root_handle()?, &process.user, want_home)?;
     let stubs = Vec::new();
     Err(process::launch(Launch {

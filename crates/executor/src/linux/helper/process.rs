@@ -93,6 +93,7 @@ impl<'a> Program<'a> {
     fn new(socket: &'a OwnedFd, setup: &ProcessSetup, home: Option<String>) -> Result<Self> {
         let mut env = setup.env.clone();
         if let Some(home) = home {
+            env.retain(|variable| variable != "HOME=");
             env.push(format!("HOME={home}"));
         }
         let name = setup.args.first().cloned().unwrap_or_default();

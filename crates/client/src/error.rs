@@ -22,6 +22,14 @@ pub enum Error {
         /// What went wrong.
         problem: String,
     },
+    /// No daemon is running, and none could be started in this process.
+    #[error("no daemon is running, and building in this process failed to start over {root}: {problem}")]
+    Local {
+        /// The state folder.
+        root: String,
+        /// What went wrong.
+        problem: String,
+    },
     /// The daemon answered with an error.
     #[error("{doing}: {error}")]
     Daemon {

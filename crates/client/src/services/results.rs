@@ -22,7 +22,7 @@ use kiln_fstree::{
 };
 use kiln_proto::{
     filesync::BytesMessage,
-    fsutil::{Packet, Stat},
+    fsutil::Packet,
     limits::MAX_MESSAGE,
 };
 use kiln_session::headers;
@@ -227,7 +227,7 @@ fn private(_builder: &mut DirBuilder) {}
 #[expect(clippy::unnecessary_wraps, reason = "other hosts have no owners to set")]
 fn own() -> Option<ReceiveFilter> {
     let (uid, gid) = (rustix::process::getuid().as_raw(), rustix::process::getgid().as_raw());
-    Some(Arc::new(move |stat: &mut Stat| {
+    Some(Arc::new(move |stat: &mut kiln_proto::fsutil::Stat| {
         (stat.uid, stat.gid) = (uid, gid);
         true
     }))

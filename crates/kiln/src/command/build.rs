@@ -22,7 +22,7 @@ use super::{
     output::{Flags, outputs},
     value::{bytes, extra_host},
 };
-use crate::{args, buildctl::build as shared, runtime};
+use crate::{args, buildctl::build as shared, local::Connection, runtime};
 
 /// Build an image from a Dockerfile.
 #[derive(Args)]
@@ -138,11 +138,30 @@ impl Build {
         let request = self.request(&uploads, &mut temporary)?;
         let idle =
             request.outputs.is_empty() && !request.attrs.contains_key("requestid") && self.output.is_empty();
+        let connection = daemon.connect().await?;
+        let result = self.build(request, &connection, mode, &uploads).await;
+        connection.close().await;
+        self.conclude(&result?)?;
+        if idle && !self.quiet {
+            eprintln!(
+                "The result stays in the build cache, as no output was named (-t, -o, --push or --load)."
+            );
+        }
+        Ok(())
+    }
+
+    /// Builds, and shows it.
+    async fn build(
+        &self,
+        request: Request,
+        connection: &Connection,
+        mode: Mode,
+        uploads: &Uploads,
+    ) -> Result<Outcome, Error> {
         let (secrets, agents) = (shared::secrets(&self.secret)?, shared::agents(&self.ssh)?);
-        let channel = daemon.connect().await?;
+        let config = shared::docker_config()?;
         let (display, events) =
             Display::start(To::Stderr, mode, Style::from_env(&args::env), Extras::default())?;
-        let config = shared::docker_config()?;
         let auth = Auth::new(config, Default::default(), events.clone(), shared::no_client_tokens());
         let add = |session: ClientSession| {
             let mut session = session.with(auth).with(uploads.service());
@@ -155,22 +174,15 @@ impl Build {
             session
         };
         let result = match Prepared::new(request, add) {
-            Ok(build) => build.run(channel, events, runtime::interrupted()).await,
+            Ok(build) => build.run(connection.channel(), events, runtime::interrupted()).await,
             Err(error) => {
                 drop(events);
                 Err(error)
             }
         };
-        let finished = display.finish();
         // Progress that cannot be shown is no reason to lose the result.
-        drop(finished);
-        self.conclude(&result?)?;
-        if idle && !self.quiet {
-            eprintln!(
-                "The result stays in the build cache, as no output was named (-t, -o, --push or --load)."
-            );
-        }
-        Ok(())
+        drop(display.finish());
+        result
     }
 
     /// Writes down what came of the build.

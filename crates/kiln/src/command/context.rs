@@ -24,10 +24,7 @@ pub(crate) struct Temporary(Vec<PathBuf>);
 impl Temporary {
     fn dir(&mut self) -> Result<PathBuf, Error> {
         let path = std::env::temp_dir().join(format!("kiln-{}", kiln_session::random_id()));
-        let mut builder = std::fs::DirBuilder::new();
-        #[cfg(unix)]
-        std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-        builder.create(&path).map_err(Error::io(format!("making {}", path.display())))?;
+        private().create(&path).map_err(Error::io(format!("making {}", path.display())))?;
         self.0.push(path.clone());
         Ok(path)
     }
@@ -39,6 +36,20 @@ impl Temporary {
             .map_err(Error::io(format!("writing to {}", dir.display())))?;
         Ok(dir)
     }
+}
+
+/// Makes folders that nobody else may look into.
+#[cfg(unix)]
+fn private() -> std::fs::DirBuilder {
+    let mut builder = std::fs::DirBuilder::new();
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder
+}
+
+/// Makes folders. The temporary folder is the user's own already.
+#[cfg(not(unix))]
+fn private() -> std::fs::DirBuilder {
+    std::fs::DirBuilder::new()
 }
 
 impl Drop for Temporary {

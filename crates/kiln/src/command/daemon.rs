@@ -2,19 +2,17 @@
 
 use std::path::PathBuf;
 
+use crate::{
+    args,
+    buildctl::{Control, Global},
+    local::Connection,
+};
 use clap::Args;
 use kiln_client::{
     Error,
     connect::{self, Address, DEFAULT_ADDRESS},
 };
 use kiln_proto::{control::control_client::ControlClient, limits::Limited as _};
-use tonic::transport::Channel;
-
-use crate::{
-    args,
-    buildctl::{Control, Global},
-    local,
-};
 
 /// Flags that say which daemon.
 #[derive(Args)]
@@ -29,22 +27,28 @@ pub(crate) struct Daemon {
 impl Daemon {
     /// A channel to it. A daemon that is named must be there; else the one at the usual place is taken, if it is there,
     /// or one is started in this process.
-    pub(crate) async fn connect(&self) -> Result<Channel, Error> {
+    pub(crate) async fn connect(&self) -> Result<Connection, Error> {
         if self.remote.named_address().is_some() {
-            return self.remote.connect().await;
+            return Ok(Connection::remote(self.remote.connect().await?));
         }
         if self.root.is_none()
             && let Ok(Address::Local(path)) = Address::parse(DEFAULT_ADDRESS)
             && connect::connect_local(&path).await.is_ok()
         {
-            return self.remote.connect().await;
+            return Ok(Connection::remote(self.remote.connect().await?));
         }
-        local::start(&self.root()).await
+        Connection::local(&self.root()).await
     }
 
-    /// Its control service.
-    pub(crate) async fn control(&self) -> Result<Control, Error> {
-        Ok(ControlClient::new(self.connect().await?).limited())
+    /// Does something with its control service.
+    pub(crate) async fn with_control<F>(&self, act: impl FnOnce(Control) -> F) -> Result<(), Error>
+    where
+        F: Future<Output = Result<(), Error>>,
+    {
+        let connection = self.connect().await?;
+        let result = act(ControlClient::new(connection.channel()).limited()).await;
+        connection.close().await;
+        result
     }
 
     /// The daemon's usual folder: the system's for the system's user, the user's own for others.

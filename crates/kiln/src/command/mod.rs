@@ -58,8 +58,8 @@ fn run(command: Command, daemon: daemon::Daemon) -> Result<(), Error> {
     runtime::block_on(async move {
         match command {
             Command::Build(build) => build.run(&daemon).await,
-            Command::Du(du) => du.run(daemon.control().await?).await,
-            Command::Prune(prune) => prune.run(daemon.control().await?).await,
+            Command::Du(du) => daemon.with_control(|control| du.run(control)).await,
+            Command::Prune(prune) => daemon.with_control(|control| prune.run(control)).await,
             Command::Buildkitd | Command::Buildctl => {
                 Err(Error::Usage("buildkitd and buildctl must be the first argument".into()))
             }

@@ -4,14 +4,18 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
 use kiln_engine::ProgressSink;
-use kiln_exporter::{Client, Context, Exporter, SessionClient};
+use kiln_exporter::{
+    Client, Context, Exporter, SessionClient, Source, attestation::provenance::ProvenanceOptions,
+};
 use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
+use kiln_oci::Time;
 use kiln_ops::{Entitlement, Entitlements, JobData};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
     status::WireError,
 };
 use kiln_registry::Auth;
+use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::{
@@ -19,6 +23,7 @@ use crate::{
     daemon::Daemon,
     export::{self, ExportProgress},
     log::BuildLog,
+    provenance::{self, Run},
 };
 
 /// How long an export waits for its client's session.
@@ -32,7 +37,7 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     if checked.is_err() {
         daemon.builds().refuse(&name, log.clone());
     }
-    let (exporters, allowed) = checked?;
+    let Checked { exporters, allowed, provenance } = checked?;
     let sink: Arc<dyn ProgressSink> = log.clone();
     let data = JobData { session: request.session.clone(), entitlements: allowed.clone() };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
@@ -42,31 +47,60 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let bridge = Bridge::new(host, job, request.session.clone(), allowed, steps, builtin);
     bridge.set_inputs(request.frontend_inputs.clone());
     let (build, returned) = Build::new(log, bridge.clone());
-    let _running = daemon.builds().enter(&name, build)?;
-
-    let by_client =
-        request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
-    let result = if by_client {
-        let gone = |_| WireError::new(Code::Cancelled, "the client ended the build without a result");
-        returned.await.map_err(gone)??
-    } else {
-        let request = Request {
-            definition: request.definition.clone(),
-            frontend: request.frontend.clone(),
-            attrs: request.frontend_attrs.clone(),
-            inputs: request.frontend_inputs.clone(),
-            evaluate: false,
-        };
-        bridge.solve(request).await?
-    };
-    let exporter_response = run_exporters(daemon, &bridge, &request, &exporters, &result).await?;
+    let _running = daemon.builds().enter(&name, build.clone())?;
+    let started = Time::now();
+    let result = result(&bridge, &build, &request, returned).await?;
+    let mut source = export::source(&bridge, &result).await?;
+    if let Some(options) = provenance {
+        let environment = daemon.config().provenance_environment.clone();
+        let run = Run::of(started, environment);
+        provenance::attach(&mut source, &bridge, &build.asked, &result, options, &run)?;
+    }
+    let answer = frontend_response(&result);
+    let exporter_response = run_exporters(daemon, &bridge, &request, &exporters, &source, answer).await?;
     Ok(SolveResponse { exporter_response })
 }
 
 /// What can be found wrong with a request before anything of it runs.
-fn check(daemon: &Daemon, request: &SolveRequest) -> Result<(Vec<Exporter>, Entitlements), WireError> {
+fn check(daemon: &Daemon, request: &SolveRequest) -> Result<Checked, WireError> {
     refuse_unsupported(request)?;
-    Ok((exporters(request)?, entitlements(daemon, &request.entitlements)?))
+    Ok(Checked {
+        exporters: exporters(request)?,
+        allowed: entitlements(daemon, &request.entitlements)?,
+        provenance: provenance::wanted(&request.frontend_attrs)?,
+    })
+}
+
+/// What a request comes to.
+struct Checked {
+    exporters: Vec<Exporter>,
+    allowed: Entitlements,
+    provenance: Option<ProvenanceOptions>,
+}
+
+/// What the client's frontend makes of the request, or the client itself.
+async fn result(
+    bridge: &Arc<Bridge>,
+    build: &Build,
+    request: &SolveRequest,
+    returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
+) -> Result<FrontendResult, WireError> {
+    let by_client =
+        request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
+    if by_client {
+        let gone = |_| WireError::new(Code::Cancelled, "the client ended the build without a result");
+        return returned.await.map_err(gone)?;
+    }
+    let wanted = Request {
+        definition: request.definition.clone(),
+        frontend: request.frontend.clone(),
+        attrs: request.frontend_attrs.clone(),
+        inputs: request.frontend_inputs.clone(),
+        evaluate: false,
+    };
+    let result = bridge.solve(wanted).await?;
+    build.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
+    Ok(result)
 }
 
 /// A name as a file's: clients choose names.
@@ -134,10 +168,10 @@ async fn run_exporters(
     bridge: &Arc<Bridge>,
     request: &SolveRequest,
     exporters: &[Exporter],
-    result: &FrontendResult,
+    source: &Source,
+    answer: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, WireError> {
-    let source = export::source(bridge, result).await?;
-    let mut responses = vec![frontend_response(result)];
+    let mut responses = vec![answer];
     if exporters.is_empty() {
         return Ok(export::merge(responses));
     }
@@ -160,7 +194,7 @@ async fn run_exporters(
                 registries: daemon.registries().clone(),
                 auth: Auth::Group(bridge.group()),
             };
-            run_exporter(exporter, cx, &source, step)
+            run_exporter(exporter, cx, source, step)
         })
         .collect();
     responses.extend(futures::future::try_join_all(runs).await?);
@@ -170,7 +204,7 @@ async fn run_exporters(
 fn run_exporter<'a>(
     exporter: &'a Exporter,
     cx: Context,
-    source: &'a kiln_exporter::Source,
+    source: &'a Source,
     step: Step,
 ) -> BoxFuture<'a, Result<BTreeMap<String, String>, WireError>> {
     Box::pin(async move {

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::log::BuildLog;
+use crate::{log::BuildLog, provenance::Asked};
 
 /// How long a call that names a build waits for it: clients start all their calls at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,6 +23,8 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Build {
     pub(crate) log: Arc<BuildLog>,
+    /// What the client asked of frontends.
+    pub(crate) asked: Asked,
     /// Gone once the build has ended: it holds all that was built.
     bridge: Mutex<Option<Arc<Bridge>>>,
     /// Where a client that drives the build itself puts its result.
@@ -37,13 +39,15 @@ impl Build {
     ) -> (Arc<Self>, oneshot::Receiver<Result<FrontendResult, WireError>>) {
         let (sender, receiver) = oneshot::channel();
         let bridge = Mutex::new(Some(bridge));
-        (Arc::new(Self { log, bridge, returned: Mutex::new(Some(sender)) }), receiver)
+        let returned = Mutex::new(Some(sender));
+        (Arc::new(Self { log, asked: Asked::default(), bridge, returned }), receiver)
     }
 
     /// A build that was refused before it began: its other calls are told at once, rather than wait for it.
     fn refused(log: Arc<BuildLog>) -> Arc<Self> {
         log.end();
-        Arc::new(Self { log, bridge: Mutex::new(None), returned: Mutex::new(None) })
+        let (bridge, returned) = (Mutex::new(None), Mutex::new(None));
+        Arc::new(Self { log, asked: Asked::default(), bridge, returned })
     }
 
     /// The build's bridge.

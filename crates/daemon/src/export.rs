@@ -6,60 +6,19 @@ use std::{
     time::SystemTime,
 };
 
-use futures::{
-    FutureExt as _,
-    future::{BoxFuture, try_join_all},
-};
+use futures::future::try_join_all;
 use kiln_engine::{Event, StatusEvent};
-use kiln_exporter::{Attestation, Layer, LayerWish, RefError, Reporter, ResultRef, Source, Tree};
+use kiln_exporter::{Attestation, Reporter, Source, Tree, WorkerRef};
 use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Steps, wire_error};
-use kiln_fstree::Root;
-use kiln_oci::{Digest, Time};
+use kiln_oci::Digest;
 use kiln_proto::status::WireError;
-use kiln_worker::{ImmutableRef, Providers, RemoteOptions};
-
-/// A built tree.
-struct Built {
-    tree: ImmutableRef,
-    providers: Arc<dyn Providers>,
-}
-
-impl ResultRef for Built {
-    fn layers<'a>(&'a self, wish: &'a LayerWish) -> BoxFuture<'a, Result<Vec<Layer>, RefError>> {
-        async move {
-            let options = RemoteOptions { settings: wish.settings, force: wish.force };
-            let layers = self.tree.layers(options, self.providers.clone()).await?;
-            let layers = layers.into_iter().map(|layer| Layer {
-                created: i64::try_from(layer.of.created()).ok().map(Time::from_unix),
-                description: layer.of.description(),
-                repositories: layer.of.image_refs(),
-                descriptor: layer.descriptor,
-                diff_id: layer.diff_id,
-            });
-            Ok(layers.collect())
-        }
-        .boxed()
-    }
-
-    fn fetch<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), RefError>> {
-        async move { Ok(self.tree.fetch(&layer.descriptor, self.providers.clone()).await?) }.boxed()
-    }
-
-    fn open(&self) -> BoxFuture<'_, Result<Root, RefError>> {
-        async move {
-            let unpacked = self.tree.unpack(self.providers.clone()).await?;
-            Ok(tokio::task::spawn_blocking(move || unpacked.open()).await??)
-        }
-        .boxed()
-    }
-}
 
 async fn tree(built: Option<&Arc<BuildRef>>) -> Result<Tree, WireError> {
     let Some(built) = built else { return Ok(None) };
     let result = built.result().await?;
     let Some(tree) = result.output.tree() else { return Ok(None) };
     let providers = kiln_ops::providers_of(result);
-    Ok(Some(Arc::new(Built { tree: tree.clone(), providers })))
+    Ok(Some(Arc::new(WorkerRef::new(tree.clone(), providers))))
 }
 
 async fn named_tree(id: &str, built: Option<&Arc<BuildRef>>) -> Result<(String, Tree), WireError> {

@@ -95,7 +95,8 @@ impl LlbBridge for GatewayService {
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Answer<SolveResponse> {
-        let bridge = self.bridge(&request).await?;
+        let build = self.build(&request).await?;
+        let bridge = build.bridge()?;
         let request = request.into_inner();
         if !request.cache_imports.is_empty() {
             return Err(Status::unimplemented("importing caches is not supported by this daemon yet"));
@@ -111,7 +112,9 @@ impl LlbBridge for GatewayService {
             inputs: request.frontend_inputs,
             evaluate: request.evaluate,
         };
+        let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
         let result = bridge.solve(wanted).await?;
+        build.asked.note(&frontend, attrs, &result);
         if !request.allow_result_return {
             return match result.refs {
                 Refs::Single(one) => {

@@ -21,6 +21,8 @@ mod export;
 mod gateway;
 mod listen;
 mod log;
+mod op_json;
+mod provenance;
 mod results;
 mod services;
 mod version;

@@ -5,7 +5,7 @@ use kiln_proto::types::BuildkitVersion;
 /// BuildKit's clients switch features on by the version of BuildKit that a daemon stands for.
 const BUILDKIT_VERSION: &str = "v0.32.0";
 /// The version of the Dockerfile language that is built in.
-const DOCKERFILE_VERSION: &str = "1.20.0";
+pub(crate) const DOCKERFILE_VERSION: &str = "1.20.0";
 
 /// The version as clients are told.
 pub(crate) fn version() -> BuildkitVersion {

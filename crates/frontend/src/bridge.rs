@@ -45,6 +45,19 @@ pub struct Request {
     pub evaluate: bool,
 }
 
+/// An image whose config a frontend has read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NamedImage {
+    /// Its name, with a tag.
+    pub reference: Reference,
+    /// The platform that it was taken for.
+    pub platform: Platform,
+    /// What the name stood for.
+    pub digest: Digest,
+    /// From an OCI layout of the client.
+    pub local: bool,
+}
+
 /// One build, as its frontend sees it.
 #[derive(Debug)]
 pub struct Bridge {
@@ -58,6 +71,7 @@ pub struct Bridge {
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
     dropped: Mutex<BTreeSet<String>>,
+    images: Mutex<Vec<NamedImage>>,
 }
 
 impl Bridge {
@@ -81,6 +95,7 @@ impl Bridge {
             refs: Mutex::default(),
             inputs: Mutex::default(),
             dropped: Mutex::default(),
+            images: Mutex::default(),
         })
     }
 
@@ -191,6 +206,18 @@ impl Bridge {
         refs.get(id).cloned().ok_or_else(missing)
     }
 
+    /// All refs that this bridge has made, in no order.
+    #[must_use]
+    pub fn refs(&self) -> Vec<Arc<BuildRef>> {
+        self.refs.lock().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    /// The images that were asked about, each once for a platform.
+    #[must_use]
+    pub fn images(&self) -> Vec<NamedImage> {
+        self.images.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
     /// The digest and config of an image, shown as the step `log_name` unless that is empty.
     ///
     /// # Errors
@@ -206,6 +233,7 @@ impl Bridge {
             .map_err(|e| WireError::new(Code::InvalidArgument, format!("{reference}: {e}")))?
             .with_default_tag();
         let platform = platform.unwrap_or(&self.host.platform);
+        let local = layout.is_some();
         let request = match layout {
             None => image::Request::registry(&reference, platform),
             Some((session, store)) => {
@@ -216,10 +244,18 @@ impl Bridge {
         let group = self.group();
         let work = self.host.sources.images().resolve(&request, &group);
         let resolved = if log_name.is_empty() { work.await } else { self.steps.run(log_name, work).await };
-        resolved.map_err(|error| {
+        let resolved = resolved.map_err(|error| {
             let code = if error.is_not_found() { Code::NotFound } else { Code::Unknown };
             WireError::new(code, error.to_string())
-        })
+        })?;
+        let (digest, platform) = (resolved.root.digest.clone(), platform.clone());
+        let named = NamedImage { reference, platform, digest, local };
+        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
+        if !images.contains(&named) {
+            images.push(named);
+        }
+        drop(images);
+        Ok(resolved)
     }
 
     /// What a source stands for now.

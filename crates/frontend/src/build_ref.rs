@@ -62,6 +62,12 @@ impl BuildRef {
         &self.graph
     }
 
+    /// What came of it, if it has been built.
+    #[must_use]
+    pub fn built(&self) -> Option<&CachedResult<Kiln>> {
+        self.result.get()
+    }
+
     /// Builds it, once.
     ///
     /// # Errors

@@ -17,7 +17,7 @@ mod metadata;
 mod result;
 mod steps;
 
-pub use bridge::{Bridge, Request};
+pub use bridge::{Bridge, NamedImage, Request};
 pub use build_ref::BuildRef;
 pub use errors::{solve_error, wire_error};
 pub use result::{FrontendResult, Refs};

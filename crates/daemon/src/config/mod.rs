@@ -1,5 +1,6 @@
 //! What the daemon is told: flags and `buildkitd.toml` in one plain struct.
 
+mod environment;
 mod file;
 mod units;
 
@@ -11,6 +12,7 @@ use kiln_ops::Entitlement;
 use kiln_registry::HostConfig;
 use kiln_worker::GcPolicy;
 
+pub use environment::provenance_environment;
 pub use file::{
     Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable,
     Worker as WorkerTable, read,
@@ -52,6 +54,8 @@ pub struct Config {
     pub gc: Option<Vec<GcPolicy>>,
     /// Whether `dockerfile.v0` stands for the official frontend images.
     pub builtin_dockerfile: bool,
+    /// What provenance says of the machine, beside what it says by itself: [`provenance_environment`].
+    pub provenance_environment: BTreeMap<String, serde_json::Value>,
 }
 
 impl Default for Config {
@@ -72,6 +76,7 @@ impl Default for Config {
             cgroup_parent: None,
             gc: None,
             builtin_dockerfile: true,
+            provenance_environment: BTreeMap::new(),
         }
     }
 }

@@ -14,13 +14,14 @@ mod statement;
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kiln_proto::gateway;
 
 pub use purl::image_purl;
 pub(crate) use statement::{Subject, statements, unbundle};
 
 use crate::{
-    error::{Error, Result},
+    error::{Error, RefError, Result},
     source::ResultRef,
 };
 
@@ -34,11 +35,16 @@ pub const SBOM_CORE: &str = "sbom-core";
 /// The type of SLSA provenance predicates, up to their version. Frontends may not make these.
 pub(crate) const PROVENANCE: &str = "https://slsa.dev/provenance/";
 
+/// Makes a predicate.
+pub type Maker = Arc<dyn Fn() -> BoxFuture<'static, Result<Bytes, RefError>> + Send + Sync>;
+
 /// Where the predicate is.
 #[derive(Clone)]
 pub enum Content {
     /// Made by the daemon.
     Bytes(Bytes),
+    /// Made by the daemon when it is written: it tells of layers, which exporters make.
+    Later(Maker),
     /// A file (of a bundle: a folder of statements) of a tree that the frontend returned.
     File(Arc<dyn ResultRef>),
 }
@@ -47,6 +53,7 @@ impl std::fmt::Debug for Content {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Content::Bytes(bytes) => write!(f, "{} bytes", bytes.len()),
+            Content::Later(_) => f.write_str("made later"),
             Content::File(_) => f.write_str("a file"),
         }
     }
@@ -94,6 +101,15 @@ impl Attestation {
         predicate: impl Into<Bytes>,
         everywhere: bool,
     ) -> Self {
+        Self::of_daemon(path, predicate_type, Content::Bytes(predicate.into()), everywhere)
+    }
+
+    /// Like [`Attestation::generated`], with a predicate that is made when it is written, once for each output.
+    pub fn later(path: &str, predicate_type: &str, predicate: Maker, everywhere: bool) -> Self {
+        Self::of_daemon(path, predicate_type, Content::Later(predicate), everywhere)
+    }
+
+    fn of_daemon(path: &str, predicate_type: &str, content: Content, everywhere: bool) -> Self {
         let mut metadata = BTreeMap::new();
         if !everywhere {
             metadata.insert(INLINE_ONLY.to_owned(), b"true".to_vec());
@@ -101,7 +117,7 @@ impl Attestation {
         Attestation {
             bundle: false,
             path: path.to_owned(),
-            content: Content::Bytes(predicate.into()),
+            content,
             predicate_type: predicate_type.to_owned(),
             subjects: Vec::new(),
             metadata,

@@ -57,7 +57,7 @@ pub(crate) async fn unbundle(attestations: &[Attestation]) -> Result<Vec<Attesta
                 let bundle = attestation.clone();
                 all.extend(blocking(move || read_bundle(&root, &bundle)).await?);
             }
-            (Content::Bytes(_), true) => {
+            (Content::Bytes(_) | Content::Later(_), true) => {
                 return Err(Error::Result("an attestation bundle has no tree".into()));
             }
             (Content::File(_), false) if attestation.predicate_type.starts_with(PROVENANCE) => {
@@ -128,6 +128,7 @@ pub(crate) async fn statements(attestations: &[Attestation], output: &[Subject])
 async fn read_predicate(attestation: &Attestation) -> Result<Value> {
     let bytes = match &attestation.content {
         Content::Bytes(bytes) => bytes.to_vec(),
+        Content::Later(make) => make().await.map_err(Error::of_ref("make an attestation"))?.to_vec(),
         Content::File(tree) => {
             let root = tree.open().await.map_err(Error::of_ref("open an attestation"))?;
             let path = attestation.path.clone();

@@ -7,7 +7,7 @@ use std::{
 
 use kiln_daemon::{
     Config, Error, TlsFiles,
-    config::{Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration, read},
+    config::{Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration, provenance_environment, read},
 };
 use kiln_executor::DnsConfig;
 use kiln_oci::Platform;
@@ -19,6 +19,7 @@ use kiln_worker::{GcPolicy, default_gc_policy};
 use super::{Flags, Oci};
 
 const DEFAULT_FILE: &str = "/etc/buildkit/buildkitd.toml";
+const DEFAULT_ENVIRONMENT: &str = "/etc/buildkit/provenance.d";
 const DEFAULT_ROOT: &str = "/var/lib/buildkit";
 #[cfg(unix)]
 const DEFAULT_ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
@@ -79,6 +80,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
     let root = std::path::absolute(&root)
         .map_err(|source| Error::Io { what: format!("finding {}", root.display()), source })?;
     let entitlements = file.insecure_entitlements.iter().chain(&flags.entitlements);
+    let environment = file.provenance_env_dir.as_deref().unwrap_or(Path::new(DEFAULT_ENVIRONMENT));
     let config = Config {
         addresses: addresses(flags, file),
         tls: tls(flags, file)?,
@@ -99,6 +101,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         gc: gc(&flags.oci, worker, &root)?,
         builtin_dockerfile: true,
+        provenance_environment: provenance_environment(environment)?,
         root,
     };
     let level = match (flags.trace.or(file.trace), flags.debug.or(file.debug)) {
@@ -164,7 +167,6 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
         (file.proxy_network == Some(true), "proxyNetwork"),
         (file.grpc.debug_address.as_ref().is_some_and(|a| !a.is_empty()), "grpc.debugAddress"),
         (file.grpc.security_descriptor.is_some(), "grpc.securityDescriptor"),
-        (file.provenance_env_dir.is_some(), "provenanceEnvDir"),
         (file.cdi.auto_allowed.as_ref().is_some_and(|a| !a.is_empty()), "cdi.autoAllowed"),
         (containerd, "worker.containerd"),
         (worker.enabled == Some(false), "worker.oci.enabled = false (a daemon without a worker)"),

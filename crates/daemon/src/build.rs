@@ -3,12 +3,12 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use kiln_engine::ProgressSink;
+use kiln_engine::{ProgressSink, WarningEvent};
 use kiln_exporter::{
     Client, Context, Exporter, SessionClient, Source, attestation::provenance::ProvenanceOptions,
 };
 use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
-use kiln_oci::Time;
+use kiln_oci::{Digest, Time};
 use kiln_ops::{Entitlement, Entitlements, JobData};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
@@ -23,6 +23,7 @@ use crate::{
     daemon::Daemon,
     export::{self, ExportProgress},
     log::BuildLog,
+    platforms,
     provenance::{self, Run},
 };
 
@@ -106,7 +107,7 @@ async fn result(
 /// A name as a file's: clients choose names.
 fn file_name(name: &str) -> String {
     let safe = name.len() <= 64 && name.bytes().all(|b| b.is_ascii_alphanumeric());
-    if safe && !name.is_empty() { name.to_owned() } else { kiln_oci::Digest::sha256(name).hex().to_owned() }
+    if safe && !name.is_empty() { name.to_owned() } else { Digest::sha256(name).hex().to_owned() }
 }
 
 /// What a request may hold that nothing here can do yet.
@@ -186,6 +187,9 @@ async fn run_exporters(
         .enumerate()
         .map(|(index, exporter)| {
             let step = bridge.steps().start(exporter.name());
+            if index == 0 {
+                warn(bridge, step.digest(), platforms::warning(&request.frontend_attrs, source));
+            }
             let cx = Context {
                 store: store.clone(),
                 lease: lease.clone(),
@@ -199,6 +203,20 @@ async fn run_exporters(
         .collect();
     responses.extend(futures::future::try_join_all(runs).await?);
     Ok(export::merge(responses))
+}
+
+/// Shows a warning at a step.
+fn warn(bridge: &Bridge, step: &Digest, warning: Option<String>) {
+    let Some(short) = warning else { return };
+    bridge.steps().warn(WarningEvent {
+        vertex: step.clone(),
+        level: 0,
+        short: short.into(),
+        detail: Vec::new(),
+        url: String::new(),
+        info: None,
+        ranges: Vec::new(),
+    });
 }
 
 fn run_exporter<'a>(

@@ -22,6 +22,7 @@ mod gateway;
 mod listen;
 mod log;
 mod op_json;
+mod platforms;
 mod provenance;
 mod results;
 mod services;

@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use kiln_engine::{CacheExportGraph, CachedResult};
+use kiln_engine::{CacheExportGraph, CacheStore, CachedResult, ExportRecord};
 use kiln_exporter::{
     Attestation, RefError, ResultPlatform, Source,
     attestation::provenance::{
@@ -20,11 +20,11 @@ use kiln_proto::{
     pb::{self, op::Op},
     status::WireError,
 };
-use kiln_worker::RemoteOptions;
+use kiln_worker::{ImmutableRef, RefId, RemoteOptions, Worker};
 use serde_json::Value;
 use tonic::Code;
 
-use crate::{op_json, version::DOCKERFILE_VERSION};
+use crate::{op_json, results, version::DOCKERFILE_VERSION};
 
 /// The provenance that a client asks for. An SBOM, which an image would have to make, is refused.
 pub(crate) fn wanted(attrs: &BTreeMap<String, String>) -> Result<Option<ProvenanceOptions>, WireError> {
@@ -107,13 +107,14 @@ pub(crate) fn attach(
         // The empty tree came from nothing.
         let Some(one) = one else { continue };
         let capture = capture_all(bridge, result, one, asked.of(one.id()), platform, &platforms);
-        let attestation = statement(one, capture, options.clone(), run)?;
+        let attestation = statement(&bridge.host().worker, one, capture, options.clone(), run)?;
         source.attestations.entry(platform.id.clone()).or_default().push(attestation);
     }
     Ok(())
 }
 
 fn statement(
+    worker: &Worker,
     one: &Arc<BuildRef>,
     capture: Capture,
     options: ProvenanceOptions,
@@ -144,14 +145,14 @@ fn statement(
     if options.mode == Mode::Min {
         return Ok(Attestation::generated(&filename, kind, predicate, everywhere));
     }
-    let given = Arc::new((one.clone(), capture, options, run));
+    let given = Arc::new((worker.clone(), one.clone(), capture, options, run));
     let maker = move || -> futures::future::BoxFuture<'static, Result<bytes::Bytes, RefError>> {
         let given = given.clone();
         Box::pin(async move {
-            let (one, capture, options, run) = &*given;
+            let (worker, one, capture, options, run) = &*given;
             let mut run = run.clone();
             if let (Some(result), Some(config)) = (one.built(), &run.build_config) {
-                run.layers = layers(result, &config.digest_mapping).await;
+                run.layers = layers(worker, result, &config.digest_mapping).await;
             }
             Ok(provenance::predicate(capture, options, &run)?.into())
         })
@@ -161,6 +162,7 @@ fn statement(
 
 /// The layers that are known by now of each step's outputs.
 async fn layers(
+    worker: &Worker,
     result: &CachedResult<Kiln>,
     steps: &BTreeMap<Digest, String>,
 ) -> BTreeMap<String, Vec<Vec<Descriptor>>> {
@@ -168,16 +170,32 @@ async fn layers(
     for record in CacheExportGraph::of([result], false).records {
         let Some(edge) = &record.edge else { continue };
         let Some(step) = steps.get(&edge.vertex) else { continue };
-        for found in &record.results {
-            let Ok(output) = found.load().await else { continue };
-            let known = output.tree().and_then(|tree| tree.known_layers(RemoteOptions::default()));
-            let Some(known) = known.filter(|known| !known.is_empty()) else { continue };
+        for tree in trees(worker, &record).await {
+            let known = tree.known_layers(RemoteOptions::default()).unwrap_or_default();
             let chain: Vec<_> = known.into_iter().map(|layer| public(&layer.descriptor)).collect();
+            if chain.is_empty() {
+                continue;
+            }
             let chains = all.entry(format!("{step}:{}", edge.output)).or_default();
             if !chains.contains(&chain) {
                 chains.push(chain);
             }
         }
+    }
+    all
+}
+
+/// The trees under a key. Those of sources are looked up if the build did not need them, since what it made of them was
+/// there.
+async fn trees(worker: &Worker, record: &ExportRecord<Kiln>) -> Vec<ImmutableRef> {
+    let mut all = Vec::new();
+    for found in &record.results {
+        all.extend(found.load().await.ok().and_then(|output| output.0));
+    }
+    if all.is_empty() && record.inputs.is_empty() {
+        let kept = CacheStore::<Kiln>::records(&*results::cache(worker), &record.digest);
+        let ids = kept.iter().filter_map(|kept| RefId::parse(&kept.id));
+        all.extend(ids.filter_map(|id| worker.get(&id).ok()));
     }
     all
 }

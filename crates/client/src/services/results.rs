@@ -20,11 +20,7 @@ use kiln_fstree::{
     Root,
     diffcopy::{self, Compare, ReceiveFilter, ReceiveOptions},
 };
-use kiln_proto::{
-    filesync::BytesMessage,
-    fsutil::Packet,
-    limits::MAX_MESSAGE,
-};
+use kiln_proto::{filesync::BytesMessage, fsutil::Packet, limits::MAX_MESSAGE};
 use kiln_session::headers;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;

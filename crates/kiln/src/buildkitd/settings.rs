@@ -7,7 +7,10 @@ use std::{
 
 use kiln_daemon::{
     Config, Error, TlsFiles,
-    config::{Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration, provenance_environment, read},
+    config::{
+        Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration,
+        provenance_environment, read,
+    },
 };
 use kiln_executor::DnsConfig;
 use kiln_oci::Platform;

@@ -65,6 +65,17 @@ impl MountSpec {
         self.open_fd().map(Root::from)
     }
 
+    /// In a few words, for errors.
+    fn describe(&self) -> String {
+        match self {
+            Self::Bind { path, .. } => format!("{}", path.display()),
+            Self::Overlay { lowers, upper: Some(upper) } => {
+                format!("an overlay of {} layers below {}", lowers.len(), upper.upper.display())
+            }
+            Self::Overlay { lowers, upper: None } => format!("an overlay of {} layers", lowers.len()),
+        }
+    }
+
     fn overlay(
         &self,
         lowers: &[std::path::PathBuf],

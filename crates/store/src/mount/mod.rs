@@ -81,17 +81,6 @@ impl MountSpec {
     pub fn open(&self) -> Result<Root, Error> {
         self.open_root()
     }
-
-    /// In a few words, for errors.
-    fn describe(&self) -> String {
-        match self {
-            Self::Bind { path, .. } => format!("{}", path.display()),
-            Self::Overlay { lowers, upper: Some(upper) } => {
-                format!("an overlay of {} layers below {}", lowers.len(), upper.upper.display())
-            }
-            Self::Overlay { lowers, upper: None } => format!("an overlay of {} layers", lowers.len()),
-        }
-    }
 }
 
 #[cfg(all(test, target_os = "linux"))]

@@ -42,7 +42,7 @@ impl OverlaySnapshotter {
             lowers: vec![lower],
             upper: Some(OverlayUpper { upper, work, volatile: true }),
         };
-        let outcome = spec.open_fd().map(drop);
+        let outcome = spec.open().map(drop);
         remove_tree(&probe)?;
         outcome
     }

@@ -1,5 +1,6 @@
 use super::*;
 use crate::meta::Time;
+#[cfg(unix)]
 use std::path::Path;
 
 fn dir() -> (tempfile::TempDir, Dir) {

@@ -20,6 +20,8 @@ type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
 /// Bytes in one message.
 const CHUNK: usize = 1 << 20;
+/// Blobs in one message of a list.
+const PAGE: usize = 100;
 
 /// The blobs of a store.
 #[derive(Clone, Debug)]
@@ -41,6 +43,11 @@ fn failed(error: &kiln_store::Error) -> Status {
     }
 }
 
+fn info(digest: &Digest, size: u64) -> content::Info {
+    let size = i64::try_from(size).unwrap_or(i64::MAX);
+    content::Info { digest: digest.to_string(), size, ..Default::default() }
+}
+
 #[tonic::async_trait]
 impl Content for ContentService {
     type ListStream = Messages<ListContentResponse>;
@@ -50,10 +57,8 @@ impl Content for ContentService {
     async fn info(&self, request: Request<InfoRequest>) -> Answer<InfoResponse> {
         let digest = parse(&request.into_inner().digest)?;
         let found = self.0.content().stat(&digest).map_err(|e| failed(&e))?;
-        let info = found.ok_or_else(|| Status::not_found(format!("content {digest}: not found")))?;
-        let size = i64::try_from(info.size).unwrap_or(i64::MAX);
-        let info = content::Info { digest: digest.to_string(), size, ..Default::default() };
-        Ok(InfoResponse { info: Some(info) }.into())
+        let found = found.ok_or_else(|| Status::not_found(format!("content {digest}: not found")))?;
+        Ok(InfoResponse { info: Some(info(&digest, found.size)) }.into())
     }
 
     async fn read(&self, request: Request<ReadContentRequest>) -> Answer<Self::ReadStream> {
@@ -97,8 +102,33 @@ impl Content for ContentService {
         Err(read_only())
     }
 
-    async fn list(&self, _: Request<ListContentRequest>) -> Answer<Self::ListStream> {
-        Err(Status::unimplemented("content is read by digest; there is no list of it"))
+    /// Every blob. Filters are refused: none could be honoured, as blobs have no labels here.
+    async fn list(&self, request: Request<ListContentRequest>) -> Answer<Self::ListStream> {
+        if request.into_inner().filters.iter().any(|filter| !filter.is_empty()) {
+            return Err(Status::unimplemented("filters of a list of content are not supported yet"));
+        }
+        let content = self.0.content().clone();
+        let (sender, messages) = mpsc::channel(4);
+        tokio::task::spawn_blocking(move || {
+            let mut last: Option<Digest> = None;
+            loop {
+                let page = match content.list(last.as_ref(), PAGE) {
+                    Ok(page) => page,
+                    Err(error) => {
+                        drop(sender.blocking_send(Err(failed(&error))));
+                        return;
+                    }
+                };
+                let Some(end) = page.last() else { return };
+                last = Some(end.digest.clone());
+                let info = page.into_iter().map(|blob| info(&blob.digest, blob.size)).collect();
+                if sender.blocking_send(Ok(ListContentResponse { info })).is_err() {
+                    // The client has enough.
+                    return;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(messages))))
     }
 
     async fn delete(&self, _: Request<DeleteContentRequest>) -> Answer<()> {

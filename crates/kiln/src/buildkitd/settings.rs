@@ -34,6 +34,8 @@ pub(super) struct Settings {
     pub(super) config: Config,
     level: String,
     json: bool,
+    /// Something is to be served at an address for debugging, and nothing is.
+    debug_address: Option<String>,
 }
 
 impl Settings {
@@ -48,6 +50,10 @@ impl Settings {
         let started = if self.json { builder.json().try_init() } else { builder.with_ansi(false).try_init() };
         if let Err(error) = started {
             eprintln!("buildkitd: no log: {error}");
+        }
+        // No build differs by this, so it is no reason not to start.
+        if let Some(address) = &self.debug_address {
+            tracing::warn!(address, "debugging information is not served yet; nothing listens there");
         }
     }
 }
@@ -122,7 +128,9 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         "text" => false,
         other => return Err(bad("--log-format", format!("{other:?}: want text or json"))),
     };
-    Ok(Settings { config, level: level.replace("warning", "warn"), json })
+    let debug_address = flags.debugaddr.clone().or_else(|| file.grpc.debug_address.clone());
+    let debug_address = debug_address.filter(|address| !address.is_empty());
+    Ok(Settings { config, level: level.replace("warning", "warn"), json, debug_address })
 }
 
 /// Reads everything.
@@ -137,7 +145,6 @@ fn refuse_flags(flags: &Flags) -> Result<(), Error> {
     let oci = &flags.oci;
     let off = |value: &Option<String>| matches!(value.as_deref(), None | Some("auto" | "false" | "0"));
     let missing = [
-        (flags.debugaddr.as_ref().is_some_and(|a| !a.is_empty()), "--debugaddr"),
         (flags.proxy_network == Some(true), "--proxy-network"),
         (flags.save_cache_debug == Some(true), "--save-cache-debug"),
         (flags.rootless == Some(true), "--rootless"),
@@ -168,7 +175,6 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
     let containerd = file.worker.containerd.get("enabled").and_then(toml::Value::as_bool) == Some(true);
     let missing = [
         (file.proxy_network == Some(true), "proxyNetwork"),
-        (file.grpc.debug_address.as_ref().is_some_and(|a| !a.is_empty()), "grpc.debugAddress"),
         (file.grpc.security_descriptor.is_some(), "grpc.securityDescriptor"),
         (file.cdi.auto_allowed.as_ref().is_some_and(|a| !a.is_empty()), "cdi.autoAllowed"),
         (containerd, "worker.containerd"),

@@ -58,7 +58,7 @@ fn index(what: &str, index: i64, count: usize, optional: bool) -> Result<(), Str
 }
 
 fn known<T: TryFrom<i32>>(what: &str, value: i32) -> Result<(), String> {
-    T::try_from(value).map(drop).map_err(|_| format!("unknown {what} {value}"))
+    T::try_from(value).map(drop).map_err(|_| format!("invalid {what} {value}"))
 }
 
 fn source(op: &pb::SourceOp) -> Result<(), String> {

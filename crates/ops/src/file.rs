@@ -182,6 +182,27 @@ enum State {
     Done(Option<Unpacked>),
 }
 
+/// The tree without files, for an action that reads it.
+struct EmptyTree {
+    root: Root,
+    _dir: tempfile::TempDir,
+}
+
+impl EmptyTree {
+    fn new() -> Result<Self, OpError> {
+        let failed = |source| OpError::Io { what: "making an empty folder".into(), source };
+        let dir = tempfile::Builder::new().prefix("kiln-empty-").tempdir().map_err(failed)?;
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::Permissions::from_mode(0o755);
+            std::fs::set_permissions(dir.path(), mode).map_err(failed)?;
+        }
+        let root = Root::open(dir.path()).map_err(|e| OpError::Invalid(e.to_string()))?;
+        Ok(Self { root, _dir: dir })
+    }
+}
+
 impl Actions<'_> {
     fn run(&self) -> Result<Vec<Output>, OpError> {
         let count = self.inputs.len();
@@ -320,11 +341,13 @@ impl Actions<'_> {
         let root = target.open()?;
         match &action.action {
             Some(Action::Copy(copy)) => {
-                let Some(source) = source else {
-                    return Err(OpError::Invalid(format!(
-                        "{}: no such file or directory in an empty tree: not found",
-                        copy.src
-                    )));
+                let empty;
+                let source = match source {
+                    Some(source) => source,
+                    None => {
+                        empty = EmptyTree::new()?;
+                        &empty.root
+                    }
                 };
                 let unpack = Archives;
                 let options = CopyOptions {

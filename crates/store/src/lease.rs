@@ -103,8 +103,29 @@ impl Lease {
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Err(error) = self.store.change(|tx| tx.release(&self.id)) {
-            tracing::warn!(lease = %self.id.0, %error, "cannot release a lease; the next start will");
+        let Err(error) = release(&self.store, &self.id) else { return };
+        tracing::warn!(lease = %self.id.0, %error, "cannot release a lease yet");
+        // A disk that is full, most likely, which what the lease holds may help: it is tried again for a while, aside.
+        let (store, id) = (self.store.clone(), self.id.clone());
+        let retry = move || {
+            for _ in 0..RELEASE_TRIES {
+                std::thread::sleep(RELEASE_DELAY);
+                if release(&store, &id).is_ok() {
+                    return;
+                }
+            }
+            tracing::warn!(lease = %id.0, "a lease stays; the next start releases it");
+        };
+        if let Err(error) = std::thread::Builder::new().name("kiln-release".into()).spawn(retry) {
+            tracing::warn!(%error, "a lease stays; the next start releases it");
         }
     }
+}
+
+/// How often the release of a lease is tried again, and how long after the try before.
+const RELEASE_TRIES: u32 = 30;
+const RELEASE_DELAY: std::time::Duration = std::time::Duration::from_millis(500);
+
+fn release(store: &Store, id: &LeaseId) -> Result<(), crate::Error> {
+    store.change(|tx| tx.release(id))
 }

@@ -117,11 +117,13 @@ pub(super) fn exit_now(code: i32) -> ! {
 
 /// Default dispositions for all signals, and none blocked.
 pub(super) fn reset_signals() {
-    // SAFETY: SIG_DFL is valid for every signal; the kernel refuses those that cannot be changed. The mask is a valid,
-    // empty set.
+    // SAFETY: zeros are the kernel's sigaction for SIG_DFL, at least as long as it is; the kernel refuses signals that cannot
+    // be changed. The mask is a valid, empty set.
     unsafe {
+        // By the system call itself: the C library keeps two signals for its own and refuses to touch them.
+        let default = [0_usize; 4];
         for signal in 1..=64 {
-            libc::signal(signal, libc::SIG_DFL);
+            libc::syscall(libc::SYS_rt_sigaction, signal, default.as_ptr(), 0, size_of::<u64>());
         }
         let mut none: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut none);

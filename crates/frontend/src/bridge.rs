@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
     sync::{Arc, Mutex, PoisonError},
-    time::SystemTime,
 };
 
 use bytes::Bytes;
@@ -403,11 +402,5 @@ impl Bridge {
             ranges: request.ranges,
         });
         Ok(())
-    }
-
-    /// Now, as progress tells it.
-    #[must_use]
-    pub fn now() -> SystemTime {
-        SystemTime::now()
     }
 }

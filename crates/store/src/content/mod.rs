@@ -199,14 +199,15 @@ impl Content {
         lock(&self.shared.place)
     }
 
-    /// Removes the data of a blob that has no record. The record's deletion must be durable.
+    /// Removes the data of a blob that has no record. Does nothing for one that was placed anew meanwhile, also if that
+    /// record was deleted again: its own removal follows when this deletion is durable.
     pub(crate) fn remove_data(&self, digest: &Digest) -> Result<(), Error> {
         let path = self.path(digest);
         let dead = self.ingest_path(&self.fresh('d'));
         {
             // Unlinking a large file takes long; renaming does not, and only that must exclude a new blob of this name.
             let _placed = self.place();
-            if self.shared.db.get(&BLOBS, digest)?.is_some() {
+            if !self.shared.db.is_absent(&BLOBS, digest)? {
                 return Ok(());
             }
             match std::fs::rename(&path, &dead) {

@@ -190,6 +190,15 @@ impl Db {
         Ok(value)
     }
 
+    /// Whether there is no value at `key`, now or in any state that the file may be found in after a kill: one that was
+    /// deleted since the last round, or set in it and deleted again, is not absent yet.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`] when the file cannot be read.
+    pub fn is_absent<K: Encode, V>(&self, table: &Table<K, V>, key: &K) -> Result<bool, Error> {
+        self.owner.shared.is_absent_raw(table.name(), &key.to_key())
+    }
+
     /// Waits until every change made before is durable.
     ///
     /// # Errors
@@ -226,8 +235,32 @@ impl Shared {
             if let Some(found) = pending {
                 return Ok(found.map(<[u8]>::to_vec));
             }
-            state.view.clone().ok_or_else(|| self.fail("the file is not readable at the moment"))?
+            self.view(&state)?
         };
+        self.stored(&view, table, key)
+    }
+
+    fn is_absent_raw(&self, table: &'static str, key: &[u8]) -> Result<bool, Error> {
+        let state = lock(&self.state);
+        let pending = [Some(&state.active), state.flushing.as_deref()];
+        if pending.into_iter().flatten().any(|mem| matches!(mem.get(table, key), Some(Some(_)))) {
+            return Ok(false);
+        }
+        let view = self.view(&state)?;
+        drop(state);
+        Ok(self.stored(&view, table, key)?.is_none())
+    }
+
+    fn view(&self, state: &State) -> Result<Arc<ReadTransaction>, Error> {
+        state.view.clone().ok_or_else(|| self.fail("the file is not readable at the moment"))
+    }
+
+    fn stored(
+        &self,
+        view: &ReadTransaction,
+        table: &'static str,
+        key: &[u8],
+    ) -> Result<Option<Vec<u8>>, Error> {
         match view.open_table(Raw::new(table)) {
             Ok(table) => {
                 let value = table.get(key).map_err(|e| self.fail(e))?;
@@ -253,9 +286,7 @@ impl Shared {
                 flushing.collect(table, prefix, after, &mut pending);
             }
             state.active.collect(table, prefix, after, &mut pending);
-            let view =
-                state.view.clone().ok_or_else(|| self.fail("the file is not readable at the moment"))?;
-            (pending, view)
+            (pending, self.view(&state)?)
         };
         let stored = match view.open_table(Raw::new(table)) {
             Ok(table) => Some(table),

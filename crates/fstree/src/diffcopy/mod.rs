@@ -12,6 +12,7 @@
 //! STATs come folder before content, names in byte order. Hard links name the first of their names; symbolic links
 //! their target. ERR with a message may come from either end at any time and ends the transfer.
 
+mod burst;
 mod differ;
 mod folders;
 mod order;

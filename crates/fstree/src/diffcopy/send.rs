@@ -13,6 +13,7 @@ use prost::Message as _;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use super::burst::Burst;
 use super::{ExtraFile, Progress, Sent, Tree, packet};
 use crate::dir::Dir;
 use crate::error::{Context as _, Error, Result};
@@ -153,46 +154,48 @@ impl Sender {
     }
 
     fn walk(&self) -> Result<()> {
+        let mut burst = Burst::new(|packet| self.put(packet));
         for (index, tree) in self.trees.iter().enumerate() {
             if let Some(folder) = &tree.at {
-                self.offer(folder.clone(), None)?;
+                burst.push(self.offer(folder.clone(), None))?;
             }
-            self.walk_tree(index, tree)?;
+            self.walk_tree(index, tree, |packet| burst.push(packet))?;
         }
-        self.put(packet(PacketType::PacketStat))
+        burst.push(packet(PacketType::PacketStat))?;
+        burst.flush()
     }
 
-    fn walk_tree(&self, index: usize, tree: &Tree) -> Result<()> {
+    fn walk_tree(&self, index: usize, tree: &Tree, mut put: impl FnMut(Packet) -> Result<()>) -> Result<()> {
         let mut extra: Vec<&ExtraFile> = tree.extra.iter().collect();
         extra.sort_by(|a, b| compare(&a.stat.path, &b.stat.path));
         let mut extra = extra.into_iter().peekable();
         for stat in FilteredWalk::new(&tree.root, &tree.filter, true)? {
             let stat = stat?;
             while let Some(file) = extra.next_if(|e| compare(&e.stat.path, &stat.path).is_lt()) {
-                self.offer_extra(tree, file)?;
+                put(self.offer_extra(tree, file))?;
             }
             if extra.peek().is_some_and(|e| e.stat.path == stat.path) {
                 continue;
             }
             let size = u64::try_from(stat.size).unwrap_or(0);
             let file = Offered::Disk { tree: index, path: stat.path.clone(), size };
-            self.offer(placed(stat, tree), Some(file))?;
+            put(self.offer(placed(stat, tree), Some(file)))?;
         }
-        extra.try_for_each(|file| self.offer_extra(tree, file))
+        extra.try_for_each(|file| put(self.offer_extra(tree, file)))
     }
 
-    fn offer_extra(&self, tree: &Tree, file: &ExtraFile) -> Result<()> {
+    fn offer_extra(&self, tree: &Tree, file: &ExtraFile) -> Packet {
         let size = i64::try_from(file.data.len()).unwrap_or(i64::MAX);
         let stat = Stat { size, ..file.stat.clone() };
         self.offer(placed(stat, tree), Some(Offered::Memory(file.data.clone())))
     }
 
-    /// Tells one entry and remembers what to read when it is asked for.
-    fn offer(&self, stat: Stat, file: Option<Offered>) -> Result<()> {
+    /// What tells one entry. What to read when it is asked for is remembered.
+    fn offer(&self, stat: Stat, file: Option<Offered>) -> Packet {
         let file = file.filter(|_| stat.mode & go_mode::TYPE == 0);
         self.files.lock().unwrap_or_else(PoisonError::into_inner).push(file);
         self.advance(stat.encoded_len(), false);
-        self.put(Packet { stat: Some(stat), ..packet(PacketType::PacketStat) })
+        Packet { stat: Some(stat), ..packet(PacketType::PacketStat) }
     }
 
     fn put(&self, packet: Packet) -> Result<()> {
@@ -209,6 +212,7 @@ impl Sender {
 
     fn read_requested(&self, queue: &Mutex<queue::Receiver<Vec<u32>>>) -> Result<()> {
         let mut folder = None;
+        let mut burst = Burst::new(|packet| self.put(packet));
         loop {
             let next = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
             let Ok(ids) = next else { return Ok(()) };
@@ -219,31 +223,27 @@ impl Sender {
                 };
                 let file = file.ok_or_else(|| Error::Protocol(format!("invalid file id {id}")))?;
                 self.requested.fetch_add(1, Ordering::Relaxed);
+                let mut put = |data| burst.push(self.data(id, data));
                 match file {
-                    Offered::Memory(data) => self.send_memory(id, &data)?,
+                    Offered::Memory(data) => send_memory(&data, &mut put)?,
                     Offered::Disk { tree, path, size } => {
-                        self.send_disk(id, tree, &path, size, &mut folder)?
+                        self.send_disk(tree, &path, size, &mut folder, &mut put)?;
                     }
                 }
-                self.put(Packet { id, ..packet(PacketType::PacketData) })?;
+                burst.push(Packet { id, ..packet(PacketType::PacketData) })?;
             }
+            burst.flush()?;
         }
-    }
-
-    fn send_memory(&self, id: u32, data: &Bytes) -> Result<()> {
-        (0..data.len())
-            .step_by(CHUNK)
-            .try_for_each(|at| self.send_data(id, data.slice(at..data.len().min(at + CHUNK))))
     }
 
     /// `folder` is the one that was read from last.
     fn send_disk(
         &self,
-        id: u32,
         tree: usize,
         path: &Bytes,
         size: u64,
         folder: &mut Option<Folder>,
+        put: &mut dyn FnMut(Bytes) -> Result<()>,
     ) -> Result<()> {
         let (dir_path, name) = split(path);
         let at = || os_path(path).unwrap_or_default();
@@ -272,17 +272,17 @@ impl Sender {
                 return Ok(());
             }
             data.truncate(len);
-            self.send_data(id, data.into())?;
+            put(data.into())?;
             if len < room && len as u64 == size {
                 return Ok(());
             }
         }
     }
 
-    fn send_data(&self, id: u32, data: Bytes) -> Result<()> {
+    fn data(&self, id: u32, data: Bytes) -> Packet {
         self.content.fetch_add(data.len() as u64, Ordering::Relaxed);
         self.advance(data.len(), false);
-        self.put(Packet { id, data, ..packet(PacketType::PacketData) })
+        Packet { id, data, ..packet(PacketType::PacketData) }
     }
 
     fn advance(&self, bytes: usize, last: bool) {
@@ -299,6 +299,10 @@ impl Sender {
             bytes: self.content.load(Ordering::Relaxed),
         }
     }
+}
+
+fn send_memory(data: &Bytes, put: &mut dyn FnMut(Bytes) -> Result<()>) -> Result<()> {
+    (0..data.len()).step_by(CHUNK).try_for_each(|at| put(data.slice(at..data.len().min(at + CHUNK))))
 }
 
 struct Folder {

@@ -1,5 +1,6 @@
 //! The exec op: runs a process in a root made of inputs.
 
+mod caches;
 mod mounts;
 mod secrets;
 

@@ -4,8 +4,9 @@ use kiln_engine::OpContext;
 use kiln_executor::{Mount, MountSource, RootSpec, TmpfsSpec, Tree};
 use kiln_proto::pb;
 use kiln_session::Group;
-use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Sharing, Unpacked};
+use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
 
+use super::caches::Caches;
 use super::secrets::{self, AgentSocket};
 use crate::{Host, Kiln, OpError, Output};
 
@@ -50,6 +51,7 @@ impl Prepared {
     ) -> Result<Self, OpError> {
         let mut prepared = Self { root: None, readonly_root: false, parts: Vec::new(), _agents: Vec::new() };
         let meta = op.meta.clone().unwrap_or_default();
+        let caches = Caches::take(host, cx, op, inputs).await?;
         for mount in &op.mounts {
             let is_root = mount.dest == kiln_llb::ROOT_MOUNT;
             if is_root && mount.mount_type() != pb::MountType::Bind {
@@ -57,14 +59,9 @@ impl Prepared {
                     format!("the root cannot be a mount of type {}", mount.mount_type().as_str_name());
                 return Err(OpError::Invalid(problem));
             }
-            let input = match usize::try_from(mount.input) {
-                Ok(at) => inputs
-                    .get(at)
-                    .ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))?,
-                Err(_) => &Output(None),
-            };
-            let one = One { host, cx, sessions, mount, command: &meta.args };
-            let Some(source) = one.source(input, &mut prepared._agents).await? else { continue };
+            let one = One { host, cx, sessions, mount, command: &meta.args, caches: &caches };
+            let input = input_of(mount, inputs)?;
+            let Some(source) = one.source(&input, &mut prepared._agents).await? else { continue };
             // Secrets and agents say 0 where they mean none.
             let has_output = matches!(mount.mount_type(), pb::MountType::Bind | pb::MountType::Cache);
             let output = usize::try_from(mount.output).ok().filter(|_| has_output);
@@ -147,6 +144,13 @@ impl Source {
     }
 }
 
+/// The input that a mount begins with; the empty tree where it has none.
+pub(super) fn input_of(mount: &pb::Mount, inputs: &[Output]) -> Result<Output, OpError> {
+    let Ok(at) = usize::try_from(mount.input) else { return Ok(Output(None)) };
+    let input = inputs.get(at).cloned();
+    input.ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))
+}
+
 /// One mount that is being prepared.
 struct One<'a> {
     host: &'a Host,
@@ -154,6 +158,7 @@ struct One<'a> {
     sessions: &'a Group,
     mount: &'a pb::Mount,
     command: &'a [String],
+    caches: &'a Caches,
 }
 
 impl One<'_> {
@@ -161,7 +166,11 @@ impl One<'_> {
         let mount = self.mount;
         Ok(Some(match mount.mount_type() {
             pb::MountType::Bind => self.bind(input.unpack(self.cx).await?).await?,
-            pb::MountType::Cache => self.cache(input.unpack(self.cx).await?).await?,
+            pb::MountType::Cache => {
+                let below = input.unpack(self.cx).await?;
+                let output = below.as_ref().map(|tree| tree.as_ref().clone());
+                Source::Cache(self.caches.get(mount, below.as_ref())?, output)
+            }
             pb::MountType::Tmpfs => {
                 let size = mount
                     .tmpfs_opt
@@ -205,31 +214,5 @@ impl One<'_> {
         let worker = self.host.worker.clone();
         let create = move || worker.create(below.as_ref(), RefOptions::described(description));
         Ok(Source::Write(tokio::task::spawn_blocking(create).await??))
-    }
-
-    async fn cache(&self, below: Option<Unpacked>) -> Result<Source, OpError> {
-        let mount = self.mount;
-        let options = mount
-            .cache_opt
-            .as_ref()
-            .ok_or_else(|| OpError::Invalid(format!("cache mount {} has no options", mount.dest)))?;
-        let id = if options.id.is_empty() { &mount.dest } else { &options.id };
-        let sharing = match options.sharing() {
-            pb::CacheSharingOpt::Shared => Sharing::Shared,
-            pb::CacheSharingOpt::Private => Sharing::Private,
-            pb::CacheSharingOpt::Locked => Sharing::Locked,
-        };
-        let mut description = format!("cached mount {} from exec {}", mount.dest, self.command.join(" "));
-        if *id != mount.dest {
-            description.push_str(&format!(" with id {id:?}"));
-        }
-        let output = below.as_ref().map(|tree| tree.as_ref().clone());
-        // One that begins with other files is another one.
-        let key = match &below {
-            Some(tree) => format!("{id}:{}", tree.as_ref().id()),
-            None => id.clone(),
-        };
-        let cache = self.host.worker.cache_mount(&key, below.as_ref(), sharing, &description).await?;
-        Ok(Source::Cache(cache, output))
     }
 }

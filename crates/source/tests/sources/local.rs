@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 
 use kiln_fstree::{
     Filter, Root,
+    contenthash::{self, ChecksumOptions, HashCache},
     diffcopy::{self, Tree},
 };
 use kiln_proto::{
@@ -86,6 +87,35 @@ async fn the_tree_of_the_last_transfer_is_brought_up_to_date() {
         (files(&own), files(&tree)),
         (vec!["a=333".into(), "c/".into()], vec!["a=22".to_owned(), "c/".into()])
     );
+}
+
+/// A tree that nobody may look at.
+struct Unseen;
+
+impl contenthash::Tree for Unseen {
+    fn root(&self) -> kiln_fstree::Result<&Root> {
+        Err(kiln_fstree::Error::Refused("looked at the files".into()))
+    }
+}
+
+#[tokio::test]
+async fn what_was_hashed_on_the_way_is_never_read_again() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::create_dir(folder.path().join("d")).unwrap();
+    std::fs::write(folder.path().join("d/a"), "1").unwrap();
+    std::fs::write(folder.path().join("b"), "1").unwrap();
+    let op = op("local://context", &[]);
+    for round in 0..3 {
+        let (sessions, _client) = connect(client(folder.path())).await;
+        let (_, tree) = fixture.build(&op, &sessions).await.unwrap();
+        let stored = tree.value(kiln_source::HASHES).unwrap().unwrap();
+        let mut hashes = HashCache::decode(&stored).unwrap();
+        for path in ["/", "/d", "/b"] {
+            let digest = hashes.checksum(&Unseen, path, &ChecksumOptions::default());
+            assert!(digest.is_ok(), "{path} in round {round}: {digest:?}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -192,7 +192,6 @@ impl HashCache {
         {
             return Ok(known);
         }
-        let root = tree.root()?;
         self.dirty = true;
         let mut missing = Vec::new();
         let fill = |root: &mut Folder, step: &mut Filling<'_>| {
@@ -203,8 +202,8 @@ impl HashCache {
             let node = root.folder_mut(parent).and_then(|f| f.entries.as_mut()).and_then(|e| e.get_mut(name));
             node.map_or(Ok(()), |node| visit(node, real.clone(), step))
         };
-        fill(&mut self.root, &mut Filling::Collect { root, missing: &mut missing })?;
-        let sums = scan::hash_all(root, &missing)?;
+        fill(&mut self.root, &mut Filling::Collect { tree, missing: &mut missing })?;
+        let sums = scan::hash_all(tree, &missing)?;
         fill(&mut self.root, &mut Filling::Store { sums: sums.into_iter() })?;
         let done =
             if real.is_empty() { self.root.digest } else { self.root.get(&real).and_then(Node::digest) };
@@ -220,9 +219,8 @@ impl HashCache {
     ) -> Result<Vec<Selected>> {
         let (prefix, wild) = if options.wildcard { select::plain_prefix(key) } else { (key, false) };
         let Some(real) = self.resolve(tree, prefix.as_bytes(), wild)? else { return Ok(Vec::new()) };
-        let root = tree.root()?;
         self.dirty = true;
-        Selector::new(root, key, without_top, options)?.run(&mut self.root, prefix.into(), real)
+        Selector::new(tree, key, without_top, options)?.run(&mut self.root, prefix.into(), real)
     }
 
     /// The digests of what was selected: of headers for folders, of what they lead to for links that are followed.
@@ -240,7 +238,7 @@ impl HashCache {
             .collect();
         if !missing.is_empty() {
             self.dirty = true;
-            let sums = scan::hash_all(tree.root()?, &missing)?;
+            let sums = scan::hash_all(tree, &missing)?;
             for (entry, sum) in missing.iter().zip(sums) {
                 self.learn(&entry.path, sum);
             }
@@ -311,7 +309,7 @@ impl HashCache {
         match self.root.folder_mut(path) {
             Some(folder) if folder.entries.is_none() => {
                 self.dirty = true;
-                scan::list(folder, tree.root()?, path)
+                scan::list(folder, tree, path)
             }
             _ => Ok(()),
         }
@@ -341,7 +339,7 @@ fn sum_of(digest: &Digest) -> Option<Sum> {
 /// A subtree is gone through twice in the same order: first to list folders and collect what has no digest, then to
 /// store the digests and fold folders.
 enum Filling<'a> {
-    Collect { root: &'a Root, missing: &'a mut Vec<Missing> },
+    Collect { tree: &'a dyn Tree, missing: &'a mut Vec<Missing> },
     Store { sums: std::vec::IntoIter<Sum> },
 }
 
@@ -370,8 +368,8 @@ fn visit_folder(folder: &mut Folder, path: Vec<u8>, step: &mut Filling<'_>) -> R
         return Ok(());
     }
     step.one(&mut folder.header, &path, true);
-    if let Filling::Collect { root, .. } = step {
-        scan::list(folder, root, &path)?;
+    if let Filling::Collect { tree, .. } = step {
+        scan::list(folder, *tree, &path)?;
     }
     for (name, node) in folder.entries.iter_mut().flatten() {
         let below = if path.is_empty() { name.to_vec() } else { [&path[..], b"/", name].concat() };

@@ -6,7 +6,9 @@ use std::io::{self, Read as _};
 
 use bytes::Bytes;
 
+use super::Tree;
 use super::header::{FileHash, Header};
+
 use super::node::{DEPTH_MAX, Folder, Node, Sum};
 use crate::Root;
 use crate::dir::{Dir, file};
@@ -20,7 +22,7 @@ const PARALLEL: usize = 32;
 const BUFFER: usize = 128 * 1024;
 
 /// Lists a folder if nobody has.
-pub(super) fn list(folder: &mut Folder, root: &Root, path: &[u8]) -> Result<()> {
+pub(super) fn list(folder: &mut Folder, tree: &dyn Tree, path: &[u8]) -> Result<()> {
     if folder.entries.is_some() {
         return Ok(());
     }
@@ -28,7 +30,7 @@ pub(super) fn list(folder: &mut Folder, root: &Root, path: &[u8]) -> Result<()> 
     if path.iter().filter(|&&b| b == b'/').count() >= DEPTH_MAX {
         return Err(Error::Refused(format!("folders more than {DEPTH_MAX} deep are not hashed")));
     }
-    let dir = root.open_dir(at())?;
+    let dir = tree.root()?.open_dir(at())?;
     let mut entries = BTreeMap::new();
     for entry in dir.list().at("readdir", at())? {
         let kind = match entry.kind {
@@ -56,7 +58,11 @@ pub(super) struct Missing {
 }
 
 /// The hashes of `missing`, in that order.
-pub(super) fn hash_all(root: &Root, missing: &[Missing]) -> Result<Vec<Sum>> {
+pub(super) fn hash_all(tree: &dyn Tree, missing: &[Missing]) -> Result<Vec<Sum>> {
+    if missing.is_empty() {
+        return Ok(Vec::new());
+    }
+    let root = tree.root()?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
     if missing.len() < PARALLEL || threads < 2 {
         return hash_some(root, missing);

@@ -2,10 +2,9 @@
 
 use kiln_pattern::{Glob, MatchInfo, Matcher, has_wildcard};
 
-use super::ChecksumOptions;
 use super::node::{Folder, Node};
 use super::scan;
-use crate::Root;
+use super::{ChecksumOptions, Tree};
 use crate::error::{Error, Result};
 use crate::names::lossy;
 
@@ -23,7 +22,7 @@ pub(super) struct Selected {
 
 /// One walk through the part of the tree that `path` names.
 pub(super) struct Selector<'a> {
-    root: &'a Root,
+    tree: &'a dyn Tree,
     /// Clean, absolute; empty for the root.
     path: &'a str,
     glob: Option<Glob>,
@@ -48,7 +47,7 @@ struct Parent {
 
 impl<'a> Selector<'a> {
     pub(super) fn new(
-        root: &'a Root,
+        tree: &'a dyn Tree,
         path: &'a str,
         without_top: bool,
         options: &ChecksumOptions,
@@ -61,7 +60,7 @@ impl<'a> Selector<'a> {
         };
         let glob = (options.wildcard && !path.is_empty()).then(|| Glob::new(path)).transpose();
         Ok(Self {
-            root,
+            tree,
             path,
             glob: glob.map_err(|source| Error::Pattern { list: "wildcard", source })?,
             include: matcher("includepatterns", &options.include)?,
@@ -107,7 +106,7 @@ impl<'a> Selector<'a> {
         if !self.may_hold_matches(&path) {
             return Ok(());
         }
-        scan::list(folder, self.root, &real)?;
+        scan::list(folder, self.tree, &real)?;
         for (name, node) in folder.entries.iter_mut().flatten() {
             let below = [&path[..], b"/", name].concat();
             let real = if real.is_empty() { name.to_vec() } else { [&real[..], b"/", name].concat() };

@@ -144,11 +144,15 @@ impl Daemon {
 
     /// Clears away what earlier processes left, and collects garbage, when the first builds have had their turn.
     fn sweep_later(&self) {
-        let worker = self.inner.host.worker.clone();
+        let host = self.inner.host.clone();
+        let worker = host.worker.clone();
         let policies = self.inner.config.gc.clone();
         tokio::spawn(async move {
-            let sweeper = worker.clone();
-            match tokio::task::spawn_blocking(move || sweeper.sweep()).await {
+            let sweep = move || {
+                host.executor.sweep();
+                host.worker.sweep()
+            };
+            match tokio::task::spawn_blocking(sweep).await {
                 Ok(Ok(swept)) => tracing::debug!(?swept, "swept"),
                 Ok(Err(error)) => tracing::warn!(%error, "sweeping the state folder"),
                 Err(error) => tracing::warn!(%error, "sweeping the state folder"),

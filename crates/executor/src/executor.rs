@@ -26,6 +26,9 @@ pub trait Executor: Send + Sync + std::fmt::Debug {
     /// Says that a container will be started soon: what does not depend on its spec can be prepared in the background.
     fn prepare(&self, security: crate::Security);
 
+    /// Removes what executors of processes that were killed have left. To be called after the start, when there is time. Blocks.
+    fn sweep(&self);
+
     /// Ends every container, waits for that, and releases what the executor holds.
     fn shutdown(&self) -> BoxFuture<'_, ()>;
 }

@@ -48,6 +48,9 @@ macro_rules! never {
             fn prepare(&self, _: Security) {
                 match self.0 {}
             }
+            fn sweep(&self) {
+                match self.0 {}
+            }
             fn shutdown(&self) -> BoxFuture<'_, ()> {
                 match self.0 {}
             }

@@ -2,13 +2,16 @@
 //!
 //! The tree that a transfer made is kept and brought up to date by the next one, so that an edit costs one file. It is found by the
 //! folder's name, the client's hint and its shared key, and has one writer: a build that finds it in use receives a tree of its own.
-//! While a transfer is under way the tree has no hashes, so that one that was killed leaves nothing to be believed.
+//! While a transfer is under way the tree has no hashes, so that one that was killed leaves nothing to be believed: that is on disk
+//! before the first file changes. Whoever stops waiting for a transfer leaves a task that sees it out, so that the tree is nobody
+//! else's while it may still be written to.
 
 use std::sync::Arc;
 
+use futures::StreamExt as _;
 use kiln_fstree::{
     contenthash::HashCache,
-    diffcopy::{self, Compare, ReceiveOptions},
+    diffcopy::{self, BeforeChange, Compare, ReceiveOptions},
 };
 use kiln_llb::source::Local;
 use kiln_oci::Digest;
@@ -19,6 +22,7 @@ use kiln_session::{
 };
 use kiln_worker::{ImmutableRef, MutableRef, RecordType, RefOptions, Worker};
 use serde::Serialize;
+use tokio_util::sync::CancellationToken;
 
 use crate::{Error, SourceContext, SourceKey};
 
@@ -96,8 +100,7 @@ impl LocalSource {
         streams: kiln_session::caller::PacketStreams,
     ) -> Result<ImmutableRef, Error> {
         let tree = self.tree(worker, session).await?;
-        let name = &self.local.name;
-        let failed = |source| Error::Transfer { name: name.clone(), source };
+        let name = self.local.name.clone();
         let kind = self.local.metadata_only.as_deref();
         let full = match kind {
             None => None,
@@ -106,9 +109,10 @@ impl LocalSource {
                 problem: error.to_string(),
             })?),
         };
-        let Tree { mut mutable, mut hashes } = tree;
+        let Tree { mut mutable, mut hashes, known } = tree;
         let part = Arc::new(std::sync::Mutex::new(cx.progress.part(format!("transferring {name}:"))));
         let told = part.clone();
+        let store = worker.store().clone();
         let options = ReceiveOptions {
             compare: if self.local.differ_none { Compare::Nothing } else { Compare::Metadata },
             metadata_only: full.map(
@@ -125,19 +129,27 @@ impl LocalSource {
                     part.update(i64::try_from(bytes).unwrap_or(i64::MAX), 0);
                 }
             })),
+            before_change: known
+                .then(|| Arc::new(move || store.db().sync().map_err(std::io::Error::other)) as BeforeChange),
             ..ReceiveOptions::default()
         };
-        let root = mutable.open()?;
-        let received = diffcopy::receive(root, streams.incoming, streams.outgoing, options).await;
-        drop(part);
-        let received = match received {
-            Ok(received) => received,
-            Err(error) => {
-                // Nobody knows what it looks like now.
-                mutable.discard()?;
-                return Err(failed(error));
+        let abandoned = CancellationToken::new();
+        let _abandon = abandoned.clone().drop_guard();
+        let transfer = tokio::spawn(async move {
+            let root = mutable.open()?;
+            let incoming = streams.incoming.take_until(Box::pin(abandoned.cancelled_owned()));
+            let received = diffcopy::receive(root, incoming, streams.outgoing, options).await;
+            drop(part);
+            match received {
+                Ok(received) => Ok((mutable, received)),
+                Err(error) => {
+                    // Nobody knows what it looks like now.
+                    mutable.discard()?;
+                    Err(Error::Transfer { name, source: error })
+                }
             }
-        };
+        });
+        let (mutable, received) = transfer.await??;
         let commit = tokio::task::spawn_blocking(move || {
             hashes.apply(&received.changes);
             mutable.set_value(HASHES, hashes.encode())?;
@@ -158,7 +170,7 @@ impl LocalSource {
                     let stored = mutable.value(HASHES)?.unwrap_or_default();
                     let hashes = HashCache::decode(&stored).unwrap_or_default();
                     mutable.set_value(HASHES, Vec::new())?;
-                    return Ok::<_, Error>(Tree { mutable, hashes });
+                    return Ok::<_, Error>(Tree { mutable, hashes, known: true });
                 }
             }
             let options = RefOptions {
@@ -169,7 +181,7 @@ impl LocalSource {
                 ..RefOptions::default()
             };
             let mutable = worker.create(None, options)?;
-            Ok(Tree { mutable, hashes: HashCache::of_empty_tree() })
+            Ok(Tree { mutable, hashes: HashCache::of_empty_tree(), known: false })
         });
         find.await?
     }
@@ -178,4 +190,6 @@ impl LocalSource {
 struct Tree {
     mutable: MutableRef,
     hashes: HashCache,
+    /// Records of what it was like may be on disk.
+    known: bool,
 }

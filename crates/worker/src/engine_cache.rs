@@ -23,7 +23,7 @@ use kiln_engine::{
 use kiln_oci::Digest;
 use kiln_store::{Decode, Encode, Table, Tx};
 
-use crate::{Error, Worker};
+use crate::{Error, RefId, Worker};
 
 const LINKS: Table<(LinkFrom, KeyCode), ()> = Table::new("cache_links");
 const BACKLINKS: Table<(KeyCode, LinkCode, KeyCode), ()> = Table::new("cache_backlinks");
@@ -245,6 +245,39 @@ pub(crate) fn release_result(tx: &mut Tx<'_>, id: &str) -> Result<(), Error> {
             tx.delete(&LINKS, &((from, link.clone()), to));
             tx.delete(&BACKLINKS, &(to, link, from));
             emptied.push(from);
+        }
+    }
+    Ok(())
+}
+
+/// Results without a ref that `known` knows, and rows without their counterpart; see [`Worker::problems`].
+pub(crate) fn problems(
+    db: &kiln_store::Db,
+    known: impl Fn(&str) -> bool,
+    found: &mut impl FnMut(&str, String),
+) -> Result<(), Error> {
+    for ((key, id), _) in db.prefix(&RESULTS, &())? {
+        // The empty tree is a result without a ref.
+        if RefId::parse(&id).is_some() && !known(&id) {
+            found(&id, "is a cached result and has no record".to_owned());
+        }
+        if db.get(&RESULT_KEYS, &(id.clone(), key))?.is_none() {
+            found(&id, "is a cached result that would stay when its ref goes".to_owned());
+        }
+    }
+    for ((id, key), ()) in db.prefix(&RESULT_KEYS, &())? {
+        if db.get(&RESULTS, &(key, id.clone()))?.is_none() {
+            found(&id, "names a key that it is no result of".to_owned());
+        }
+    }
+    for (((from, link), to), ()) in db.prefix(&LINKS, &())? {
+        if db.get(&BACKLINKS, &(to, link, from))?.is_none() {
+            found("a cache key", format!("has a link that does not lead back: {from:?} {to:?}"));
+        }
+    }
+    for ((to, link, from), ()) in db.prefix(&BACKLINKS, &())? {
+        if db.get(&LINKS, &((from, link), to))?.is_none() {
+            found("a cache key", format!("has a link that leads back only: {from:?} {to:?}"));
         }
     }
     Ok(())

@@ -22,6 +22,7 @@ mod layers;
 mod merge;
 mod mutable;
 mod node;
+mod problems;
 mod prune;
 mod record;
 mod refs;

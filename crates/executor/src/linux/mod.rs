@@ -67,6 +67,10 @@ impl Executor for EmbeddedExecutor {
         self.shared.prepare(security);
     }
 
+    fn sweep(&self) {
+        cgroup::sweep(&self.shared.layout);
+    }
+
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.shutdown())
     }

@@ -5,7 +5,7 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
-use kiln_executor::ProcessIo;
+use kiln_executor::{Executor as _, ProcessIo};
 
 use crate::support::Bench;
 
@@ -23,8 +23,7 @@ pub(crate) fn daemon() -> ! {
         for _ in 0..5 {
             // The mark is how the test finds what is left.
             let script = "trap '' TERM HUP; (trap '' TERM HUP; setsid sleep 31415) & exec sleep 31415";
-            let executor: &dyn kiln_executor::Executor = &bench.executor;
-            containers.push(executor.start(bench.script(script), ProcessIo::default()).await.unwrap());
+            containers.push(bench.executor.start(bench.script(script), ProcessIo::default()).await.unwrap());
         }
         println!("running {}", bench.folder().display());
         std::future::pending::<()>().await;
@@ -41,7 +40,17 @@ fn marked() -> usize {
     .count()
 }
 
-async fn daemon_killed(_: Arc<Bench>) {
+/// The cgroups of the daemon that was process `pid`.
+fn cgroups_of(pid: u32) -> Vec<String> {
+    let table = std::fs::read_to_string("/proc/self/mountinfo").unwrap();
+    let hierarchies = table.lines().filter(|line| line.contains(" - cgroup"));
+    let folders =
+        hierarchies.filter_map(|line| std::fs::read_dir(format!("{}/kiln", line.split(' ').nth(4)?)).ok());
+    let names = folders.flatten().flatten().map(|entry| entry.path().display().to_string());
+    names.filter(|name| name.contains(&format!("/kiln/{pid}-"))).collect()
+}
+
+async fn daemon_killed(bench: Arc<Bench>) {
     for round in 0..10 {
         let mut daemon = Command::new(std::env::current_exe().unwrap())
             .arg(DAEMON)
@@ -66,6 +75,8 @@ async fn daemon_killed(_: Arc<Bench>) {
             assert!(patience > 0, "{} processes are left", marked());
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
+        bench.executor.sweep();
+        assert_eq!(cgroups_of(daemon.id()), [""; 0], "cgroups are left");
         drop(std::fs::remove_dir_all(line.trim_start_matches("running ").trim()));
     }
 }

@@ -103,6 +103,9 @@ impl Differ {
 
     /// Works through all STATs. `None` in the channel is the terminator.
     pub(crate) fn run(mut self, mut told: mpsc::Receiver<Option<Vec<Told>>>) -> Result<Plan> {
+        if self.plan.metadata.is_some() {
+            self.about_to_change()?;
+        }
         while let Some(batch) = told.blocking_recv() {
             let Some(batch) = batch else {
                 while self.existing.as_ref().is_some_and(|e| e.next.is_some()) {
@@ -194,6 +197,13 @@ impl Differ {
             && (is_dir || (mine.size == told.size && mine.mod_time == told.mod_time)))
     }
 
+    fn about_to_change(&mut self) -> Result<()> {
+        match self.options.before_change.take() {
+            Some(prepare) => prepare().at("prepare to change", ""),
+            None => Ok(()),
+        }
+    }
+
     fn delete_next(&mut self) -> Result<()> {
         let Some(existing) = &mut self.existing else { return Ok(()) };
         let Some(found) = existing.next.take() else { return Ok(()) };
@@ -203,6 +213,7 @@ impl Differ {
         if self.options.filter.as_ref().is_some_and(|filter| !filter(&mut gone)) {
             return Ok(());
         }
+        self.about_to_change()?;
         self.folders.forget(&found.path);
         found.dir.remove_all(&found.name).at("remove", os_path(&found.path).unwrap_or_default())?;
         self.touch(&found.path);
@@ -221,6 +232,7 @@ impl Differ {
         if self.options.filter.as_ref().is_some_and(|filter| !filter(&mut stat)) {
             return Ok(());
         }
+        self.about_to_change()?;
         let path = told.stat.path.clone();
         self.touch(&path);
         let kind = go_mode::kind(stat.mode).unwrap_or(Kind::File);

@@ -123,7 +123,12 @@ pub struct ReceiveOptions {
     pub hash: bool,
     /// Told how much has come.
     pub progress: Option<Progress>,
+    /// Called once, before the first change is made to the tree; never, if there is none. Its error ends the transfer.
+    pub before_change: Option<BeforeChange>,
 }
+
+/// See [`ReceiveOptions::before_change`]. May block.
+pub type BeforeChange = Arc<dyn Fn() -> std::io::Result<()> + Send + Sync>;
 
 /// Where a metadata-only transfer leaves what it received: for each STAT its length (4 bytes, little endian) and its
 /// protobuf encoding.

@@ -18,7 +18,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::cgroup::{Cgroup, Layout};
+use super::cgroup::{self, Cgroup, Layout};
 use super::owner::{self, Further, Home};
 use super::pool::{Kind, Pool};
 use super::start::{self, Message, Started};
@@ -86,6 +86,10 @@ impl Executor for ExternalExecutor {
     }
 
     fn prepare(&self, _: Security) {}
+
+    fn sweep(&self) {
+        cgroup::sweep(&self.shared.layout);
+    }
 
     fn shutdown(&self) -> BoxFuture<'_, ()> {
         Box::pin(self.shared.shutdown())

@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use futures::future::BoxFuture;
-use kiln_engine::{ProgressSink, WarningEvent};
+use kiln_engine::{Job, ProgressSink, WarningEvent};
 use kiln_exporter::{
     Client, Context, Exporter, SessionClient, Source, attestation::provenance::ProvenanceOptions,
 };
 use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
 use kiln_oci::{Digest, Time};
-use kiln_ops::{Entitlement, Entitlements, JobData};
+use kiln_ops::{Entitlement, Entitlements, JobData, Kiln};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
     status::WireError,
@@ -19,7 +19,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::{
-    builds::Build,
+    builds::{Build, Running},
     daemon::Daemon,
     export::{self, ExportProgress},
     log::BuildLog,
@@ -38,27 +38,67 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     if checked.is_err() {
         daemon.builds().refuse(&name, log.clone());
     }
-    let Checked { exporters, allowed, provenance } = checked?;
+    let checked = checked?;
     let sink: Arc<dyn ProgressSink> = log.clone();
-    let data = JobData { session: request.session.clone(), entitlements: allowed.clone() };
+    let data = JobData { session: request.session.clone(), entitlements: checked.allowed.clone() };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
     let steps = Steps::new(sink);
     let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
-    let host = daemon.host().clone();
-    let bridge = Bridge::new(host, job, request.session.clone(), allowed, steps, builtin);
+    let (host, allowed) = (daemon.host().clone(), checked.allowed.clone());
+    let bridge = Bridge::new(host, job.clone(), request.session.clone(), allowed, steps, builtin);
     bridge.set_inputs(request.frontend_inputs.clone());
     let (build, returned) = Build::new(log, bridge.clone());
-    let _running = daemon.builds().enter(&name, build.clone())?;
+    let running = daemon.builds().enter(&name, build.clone())?;
+    let open = Open { job, running: Some(running) };
+    let outcome = run(daemon, &bridge, &build, &request, returned, checked).await;
+    open.close().await;
+    outcome
+}
+
+/// A build that has begun. However it ends, it counts as running until the work that only it wanted has stopped.
+struct Open {
+    job: Arc<Job<Kiln>>,
+    running: Option<Running>,
+}
+
+impl Open {
+    async fn close(mut self) {
+        self.job.close().await;
+        self.running = None;
+    }
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        let Some(running) = self.running.take() else { return };
+        let job = self.job.clone();
+        tokio::spawn(async move {
+            job.close().await;
+            drop(running);
+        });
+    }
+}
+
+/// The build itself: a result, and what its exporters make of it.
+async fn run(
+    daemon: &Daemon,
+    bridge: &Arc<Bridge>,
+    build: &Build,
+    request: &SolveRequest,
+    returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
+    checked: Checked,
+) -> Result<SolveResponse, WireError> {
+    let Checked { exporters, provenance, .. } = checked;
     let started = Time::now();
-    let result = result(&bridge, &build, &request, returned).await?;
-    let mut source = export::source(&bridge, &result).await?;
+    let result = result(bridge, build, request, returned).await?;
+    let mut source = export::source(bridge, &result).await?;
     if let Some(options) = provenance {
         let environment = daemon.config().provenance_environment.clone();
         let run = Run::of(started, environment);
-        provenance::attach(&mut source, &bridge, &build.asked, &result, options, &run)?;
+        provenance::attach(&mut source, bridge, &build.asked, &result, options, &run)?;
     }
     let answer = frontend_response(&result);
-    let exporter_response = run_exporters(daemon, &bridge, &request, &exporters, &source, answer).await?;
+    let exporter_response = run_exporters(daemon, bridge, request, &exporters, &source, answer).await?;
     Ok(SolveResponse { exporter_response })
 }
 

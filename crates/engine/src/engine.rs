@@ -87,8 +87,9 @@ impl<D: Domain> Job<D> {
         self.remote.build(self.serial, stores, graph, edge).await
     }
 
-    /// Drops the job and waits until the work that only it wanted has stopped.
-    pub async fn close(self) {
+    /// Ends the job and waits until the work that only it wanted has stopped. What is built for it after that fails with
+    /// [`SolveCause::Closed`](crate::SolveCause::Closed).
+    pub async fn close(&self) {
         self.remote.close(self.serial).await;
     }
 }

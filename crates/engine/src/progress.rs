@@ -325,12 +325,16 @@ impl Hub {
         }
     }
 
-    /// The work is done by the vertex of `leader`: its events are this vertex's too.
+    /// The work is done by the vertex of `leader`: its events are this vertex's too, those that there were so far as well.
     pub(crate) fn follow(self: &Arc<Self>, leader: &Self) {
         let mut state = lock(&leader.state);
-        if !state.followers.iter().any(|f| Arc::ptr_eq(f, self)) {
-            state.followers.push(self.clone());
+        if state.followers.iter().any(|f| Arc::ptr_eq(f, self)) {
+            return;
         }
+        // Nobody holds a follower's lock and wants its leader's.
+        let informed: Vec<JobSerial> = state.listeners.iter().map(|l| l.job).collect();
+        state.history(|event| self.tell_from_leader(&event, &informed));
+        state.followers.push(self.clone());
     }
 
     /// Ends [`Hub::follow`].
@@ -471,15 +475,24 @@ impl HubState {
     }
 
     fn replay(&self, sink: &dyn ProgressSink) {
-        let mut vertex = self.vertex.clone();
-        (vertex.completed, vertex.error, vertex.cached) = (None, None, vertex.cached);
-        sink.event(Event::Vertex(vertex));
-        self.statuses.values().for_each(|s| sink.event(Event::Status(s.clone())));
-        self.logs.iter().for_each(|l| sink.event(Event::Log(l.clone())));
-        self.warnings.iter().for_each(|w| sink.event(Event::Warning(w.clone())));
-        self.decisions.iter().for_each(|d| sink.event(Event::Decision(d.clone())));
-        if self.vertex.completed.is_some() {
+        if self.vertex.started.is_none() {
             sink.event(Event::Vertex(self.vertex.clone()));
+        }
+        self.history(|event| sink.event(event));
+    }
+
+    /// What there was since the vertex was started.
+    fn history(&self, tell: impl Fn(Event)) {
+        if self.vertex.started.is_some() {
+            let begun = VertexEvent { completed: None, error: None, ..self.vertex.clone() };
+            tell(Event::Vertex(begun));
+        }
+        self.statuses.values().for_each(|s| tell(Event::Status(s.clone())));
+        self.logs.iter().for_each(|l| tell(Event::Log(l.clone())));
+        self.warnings.iter().for_each(|w| tell(Event::Warning(w.clone())));
+        self.decisions.iter().for_each(|d| tell(Event::Decision(d.clone())));
+        if self.vertex.completed.is_some() {
+            tell(Event::Vertex(self.vertex.clone()));
         }
     }
 }

@@ -3,7 +3,7 @@
 use kiln_engine::{SolveCause, SolveError};
 use kiln_llb::Graph;
 use kiln_oci::Digest;
-use kiln_ops::Kiln;
+use kiln_ops::{Kiln, OpError};
 use kiln_proto::{
     errdefs, pb,
     status::{Detail, WireError},
@@ -11,18 +11,13 @@ use kiln_proto::{
 use tonic::Code;
 
 /// The error of a failed vertex with all that a client shows of it: the vertex, the exit code, and the lines that it came from
-/// according to `graph`.
+/// according to `graph`. Of a build within the build, what is told of its failed vertex comes first.
 #[must_use]
 pub fn solve_error(error: &SolveError<Kiln>, graph: Option<&Graph>) -> WireError {
-    let code = match &*error.cause {
-        SolveCause::Closed => Code::Cancelled,
-        SolveCause::Graph(_) => Code::InvalidArgument,
-        _ => Code::Unknown,
+    let mut wire = match error.op_error() {
+        Some(OpError::Build { error, graph }) => solve_error(error, Some(graph)),
+        _ => without_place(error),
     };
-    let mut wire = WireError::new(code, error.to_string());
-    if let Some(exit) = error.op_error().and_then(kiln_ops::OpError::exit_code) {
-        wire = wire.with(Detail::Exit(exit));
-    }
     let Some(digest) = &error.vertex else { return wire };
     wire = wire.with(Detail::Vertex(digest.to_string()));
     let Some(graph) = graph else { return wire };
@@ -33,6 +28,19 @@ pub fn solve_error(error: &SolveError<Kiln>, graph: Option<&Graph>) -> WireError
         }
     }
     wire
+}
+
+fn without_place(error: &SolveError<Kiln>) -> WireError {
+    let code = match &*error.cause {
+        SolveCause::Closed => Code::Cancelled,
+        SolveCause::Graph(_) => Code::InvalidArgument,
+        _ => Code::Unknown,
+    };
+    let wire = WireError::new(code, error.to_string());
+    match error.op_error().and_then(OpError::exit_code) {
+        Some(exit) => wire.with(Detail::Exit(exit)),
+        None => wire,
+    }
 }
 
 /// Any error as its message.

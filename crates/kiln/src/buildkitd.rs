@@ -7,7 +7,10 @@ use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};
 use clap::{Args, CommandFactory as _, FromArgMatches as _, Parser};
 use kiln_daemon::{Daemon, Error, Listener, serve};
 
-use crate::args::{normalize, switch};
+use crate::{
+    args::{normalize, switch},
+    holder::Socket,
+};
 
 /// How long running builds may take to end once the daemon was told to stop.
 const DRAIN: Duration = Duration::from_secs(10);
@@ -192,8 +195,12 @@ async fn run(config: kiln_daemon::Config) -> Result<(), Error> {
     for address in &config.addresses {
         listeners.extend(Listener::open(address, config.tls.as_ref(), config.socket_owner).await?);
     }
+    let root = config.root.clone();
     let daemon = Daemon::start(config).await?;
+    let (socket, own) = Socket::listen(&root).await;
+    listeners.extend(own);
     serve(&daemon, listeners, told_to_stop()).await;
+    drop(socket);
     tracing::info!("stopping: running builds have {DRAIN:?} to end");
     tokio::select! {
         () = daemon.idle() => {}

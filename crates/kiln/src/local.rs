@@ -3,18 +3,17 @@
 //! Whoever holds the lock of a state folder listens at `<root>/kiln/kiln.sock`, so that a second process over the same folder
 //! becomes a client of the first.
 
-use std::{
-    path::{Path, PathBuf},
-    time::Duration,
-};
+use std::{path::Path, time::Duration};
 
 use kiln_client::{
     Error,
     connect::{self, Options},
 };
-use kiln_daemon::{Daemon, Listener, serve};
+use kiln_daemon::{Daemon, serve};
 use tokio::sync::oneshot;
 use tonic::transport::Channel;
+
+use crate::holder::{Socket, socket_of};
 
 /// How long the holder of a folder's lock may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -30,7 +29,7 @@ struct Local {
     /// Dropped, it ends the service of others.
     stop: oneshot::Sender<()>,
     serving: tokio::task::JoinHandle<()>,
-    socket: PathBuf,
+    socket: Socket,
 }
 
 impl Connection {
@@ -45,7 +44,7 @@ impl Connection {
     /// [`Error::Local`] when the state cannot be used.
     pub(crate) async fn local(root: &Path) -> Result<Self, Error> {
         let failed = |problem: String| Error::Local { root: root.display().to_string(), problem };
-        let socket = root.join("kiln").join("kiln.sock");
+        let socket = socket_of(root);
         if let Some(channel) = join(&socket).await {
             return Ok(Self::remote(channel));
         }
@@ -63,7 +62,7 @@ impl Connection {
             Err(error) => return Err(failed(error.to_string())),
         };
         let channel = daemon.connect().await.map_err(|error| failed(error.to_string()))?;
-        Ok(Self { channel, local: Some(Local::new(daemon, socket).await) })
+        Ok(Self { channel, local: Some(Local::new(daemon, root).await) })
     }
 
     /// The channel.
@@ -81,27 +80,21 @@ impl Connection {
 }
 
 impl Local {
-    /// Listens for others. Where that cannot be, they cannot build at the same time.
-    async fn new(daemon: Daemon, socket: PathBuf) -> Self {
-        // A socket without a holder of the lock is left from a process that was killed.
-        drop(std::fs::remove_file(&socket));
-        let listeners = if cfg!(unix) {
-            Listener::open(&format!("unix://{}", socket.display()), None, (None, None)).await
-        } else {
-            Ok(Vec::new())
-        };
+    /// Listens for others.
+    async fn new(daemon: Daemon, root: &Path) -> Self {
+        let (socket, listeners) = Socket::listen(root).await;
         let (stop, stopped) = oneshot::channel::<()>();
         let served = daemon.clone();
         let serving = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            serve(&served, listeners.unwrap_or_default(), stopped).await;
+            serve(&served, listeners, stopped).await;
         });
         Self { daemon, stop, serving, socket }
     }
 
     async fn close(self) {
         let Self { daemon, stop, serving, socket } = self;
-        drop(std::fs::remove_file(&socket));
+        drop(socket);
         drop(stop);
         daemon.idle().await;
         daemon.stop().await;

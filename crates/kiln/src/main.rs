@@ -5,6 +5,7 @@ mod buildctl;
 mod buildkitd;
 mod command;
 mod edge;
+mod holder;
 mod local;
 mod runtime;
 mod table;

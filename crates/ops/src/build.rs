@@ -60,10 +60,11 @@ impl BuildOp {
         });
         let definition = pb::Definition::decode(bytes.await??.as_slice())
             .map_err(|e| invalid(format!("the build op's input holds no definition: {e}")))?;
-        let graph = kiln_llb::Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?;
+        let decoded = Arc::new(kiln_llb::Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?);
         let allowed = cx.jobs().into_iter().next().map(|job| job.entitlements).unwrap_or_default();
-        let (graph, edge) = load(&graph, &self.host, &allowed).map_err(|e| invalid(e.to_string()))?;
-        let result = cx.build(graph, edge).await.map_err(|e| OpError::Build(e.to_string()))?;
+        let (graph, edge) = load(&decoded, &self.host, &allowed).map_err(|e| invalid(e.to_string()))?;
+        let built = cx.build(graph, edge).await;
+        let result = built.map_err(|error| OpError::Build { error, graph: decoded })?;
         Ok(vec![result.output])
     }
 }

@@ -61,8 +61,13 @@ pub enum OpError {
     #[error("{0} is not supported yet")]
     Unsupported(String),
     /// A build within the build failed.
-    #[error("{0}")]
-    Build(String),
+    #[error("{error}")]
+    Build {
+        /// What happened there.
+        error: kiln_engine::SolveError<crate::Kiln>,
+        /// What was to be built.
+        graph: std::sync::Arc<kiln_llb::Graph>,
+    },
     /// A cache key could not be encoded.
     #[error("encoding a cache key: {0}")]
     Json(#[from] serde_json::Error),
@@ -85,6 +90,7 @@ impl OpError {
     pub fn exit_code(&self) -> Option<u32> {
         match self {
             Self::Exit { code, .. } => Some(*code),
+            Self::Build { error, .. } => error.op_error().and_then(Self::exit_code),
             _ => None,
         }
     }

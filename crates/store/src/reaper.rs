@@ -135,7 +135,8 @@ fn reap(work: &Work, batch: Vec<Garbage>, kept: &mut Vec<Resource>) -> bool {
     }
     if !kept.is_empty() {
         // Only when the deletion of a record is durable may its data go.
-        match work.db.sync() {
+        // On a full disk the first try makes the writer give up its reserve, and the second has it.
+        match work.db.sync().or_else(|_| work.db.sync()) {
             Ok(()) => kept.drain(..).for_each(|resource| report(work.remove(&resource))),
             Err(error) => tracing::warn!(%error, "cannot make deletions durable; data stays for now"),
         }

@@ -114,6 +114,44 @@ async fn a_follower_reports_its_leaders_work_as_its_own() {
 }
 
 #[tokio::test]
+async fn a_late_follower_hears_what_there_was() {
+    let bench = Bench::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let mut plan = bench.plan();
+    for name in ["a", "b"] {
+        let gate = gate.clone();
+        plan.with(name, &[], |op| {
+            (op.maps, op.gate) = (vec![kiln_oci::Digest::sha256("same").into()], Some(gate))
+        });
+    }
+    let (a, _first) = bench.watched("a");
+    let first = plan.build(&a, "a");
+    tokio::pin!(first);
+    assert!(futures::poll!(&mut first).is_pending());
+    while bench.world.running.load(Ordering::SeqCst) == 0 {
+        tokio::task::yield_now().await;
+    }
+    // What it said by now is what a build that joins only here is told.
+    let (b, mut events) = bench.watched("b");
+    let second = plan.build(&b, "b");
+    tokio::pin!(second);
+    assert!(futures::poll!(&mut second).is_pending());
+    for _ in 0..20 {
+        tokio::task::yield_now().await;
+    }
+    let (vertices, logs, _) = drain(&mut events);
+    assert!(vertices["b"].started.is_some() && vertices["b"].completed.is_none());
+    let said: Vec<_> = logs.iter().map(|log| (log.vertex.clone(), log.data.clone())).collect();
+    assert_eq!(said, [(plan.edge("b").vertex, "a runs".into())]);
+    gate.add_permits(1);
+    let (x, y) = tokio::join!(first, second);
+    x.unwrap();
+    y.unwrap();
+    let (vertices, logs, _) = drain(&mut events);
+    assert!(vertices["b"].completed.is_some() && logs.is_empty());
+}
+
+#[tokio::test]
 async fn a_job_that_leaves_is_told_that_its_work_was_cancelled() {
     let bench = Bench::new();
     let gate = Arc::new(Semaphore::new(0));

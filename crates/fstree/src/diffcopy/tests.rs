@@ -560,3 +560,42 @@ fn any_sequence_of_packets_is_survived() {
         prop_assert_eq!(std::fs::read_dir(dirs.tmp.path()).expect("readdir").count(), 3);
     });
 }
+
+#[tokio::test]
+async fn a_change_is_announced_once_and_before_it_is_made() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let dirs = Dirs::new();
+    dirs.write("a", "1");
+    dirs.write("b/c", "1");
+    dirs.sync().await;
+    let before = snapshot(&dirs.to());
+    let count = Arc::new(AtomicUsize::new(0));
+    let announced = || {
+        let count = count.clone();
+        let to = dirs.to();
+        let before = before.clone();
+        let announce: BeforeChange = Arc::new(move || {
+            assert_eq!(snapshot(&to), before, "it has changed already");
+            count.fetch_add(1, Ordering::SeqCst);
+            Ok(())
+        });
+        ReceiveOptions { before_change: Some(announce), ..hashed() }
+    };
+    let (_, received) = transfer(&dirs.from(), &dirs.to(), Filter::default(), announced()).await;
+    received.expect("received");
+    assert_eq!(count.load(Ordering::SeqCst), 0, "nothing has changed");
+    // A deletion comes first, then a new file and a change.
+    std::fs::remove_file(dirs.from().join("a")).expect("remove");
+    dirs.write("b/c", "22");
+    dirs.write("b/d", "1");
+    // While it cannot be announced, nothing changes.
+    let refuse: BeforeChange = Arc::new(|| Err(std::io::Error::other("no")));
+    let refusing = ReceiveOptions { before_change: Some(refuse), ..hashed() };
+    let (_, received) = transfer(&dirs.from(), &dirs.to(), Filter::default(), refusing).await;
+    assert!(received.expect_err("refused").to_string().contains("no"));
+    assert_eq!(snapshot(&dirs.to()), before);
+    let (_, received) = transfer(&dirs.from(), &dirs.to(), Filter::default(), announced()).await;
+    received.expect("received");
+    assert_eq!(count.load(Ordering::SeqCst), 1);
+    assert_eq!(snapshot(&dirs.from()), snapshot(&dirs.to()));
+}

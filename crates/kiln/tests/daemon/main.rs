@@ -8,5 +8,9 @@
 #![cfg(target_os = "linux")]
 #![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
 
+mod bad_input;
+mod cancel;
+mod full_disk;
+mod join;
 mod kill;
 mod support;

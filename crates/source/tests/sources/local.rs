@@ -1,6 +1,9 @@
 //! Folders of a client.
 
-use std::path::{Path, PathBuf};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
 
 use kiln_fstree::{
     Filter, Root,
@@ -9,18 +12,20 @@ use kiln_fstree::{
 };
 use kiln_proto::{
     filesync::file_sync_server::{FileSync, FileSyncServer},
-    fsutil::Packet,
+    fsutil::{Packet, packet::PacketType},
     limits::Limited as _,
 };
 use kiln_session::{client::ClientSession, headers};
-use tokio::sync::mpsc;
+use kiln_store::{Options, Store};
+use kiln_worker::Worker;
+use tokio::sync::{Notify, mpsc};
 use tokio_stream::{Stream, StreamExt as _, wrappers::ReceiverStream};
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::support::{connect, context, files, fixture, nobody, op};
 
-/// Serves one folder under the name `context`.
-struct Folder(PathBuf);
+/// Serves one folder under the name `context`; with a signal, says nothing more after the first file's content, but gives it.
+struct Folder(PathBuf, Option<Arc<Notify>>);
 
 type Packets = std::pin::Pin<Box<dyn Stream<Item = Result<Packet, Status>> + Send>>;
 
@@ -43,7 +48,22 @@ impl FileSync for Folder {
         let tree = Tree { at: None, root: Root::open(&self.0).unwrap(), filter, extra: Vec::new() };
         let (packets, outgoing) = mpsc::channel(16);
         tokio::spawn(async move { drop(diffcopy::send(vec![tree], incoming, packets, None).await) });
-        Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))))
+        let Some(stalled) = self.1.clone() else {
+            return Ok(Response::new(Box::pin(ReceiverStream::new(outgoing).map(Ok))));
+        };
+        let mut outgoing = outgoing;
+        let (slow, until_then) = mpsc::channel(16);
+        tokio::spawn(async move {
+            while let Some(packet) = outgoing.recv().await {
+                let ends_a_file = packet.r#type() == PacketType::PacketData && packet.data.is_empty();
+                drop(slow.send(Ok(packet)).await);
+                if ends_a_file {
+                    stalled.notify_one();
+                    slow.closed().await;
+                }
+            }
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(until_then))))
     }
 
     async fn tar_stream(
@@ -55,7 +75,14 @@ impl FileSync for Folder {
 }
 
 fn client(folder: &Path) -> ClientSession {
-    ClientSession::new("shared").with(FileSyncServer::new(Folder(folder.to_owned())).limited())
+    ClientSession::new("shared").with(FileSyncServer::new(Folder(folder.to_owned(), None)).limited())
+}
+
+/// A client that stops in the middle, and tells.
+fn stalling(folder: &Path) -> (ClientSession, Arc<Notify>) {
+    let stalled = Arc::new(Notify::new());
+    let service = Folder(folder.to_owned(), Some(stalled.clone()));
+    (ClientSession::new("shared").with(FileSyncServer::new(service).limited()), stalled)
 }
 
 #[tokio::test]
@@ -116,6 +143,68 @@ async fn what_was_hashed_on_the_way_is_never_read_again() {
             assert!(digest.is_ok(), "{path} in round {round}: {digest:?}");
         }
     }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_kill_in_the_middle_leaves_no_hashes_to_be_believed() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("a"), "1").unwrap();
+    let op = op("local://context", &[("local.sharedkeyhint", "here")]);
+    let (sessions, _first) = connect(client(folder.path())).await;
+    let tree = fixture.build(&op, &sessions).await.unwrap().1;
+    assert_eq!(files(&tree), ["a=1"]);
+    let old = tree.id().clone();
+    drop(tree);
+    fixture.worker.store().db().sync().unwrap();
+
+    std::fs::write(folder.path().join("a"), "22").unwrap();
+    let (session, stalled) = stalling(folder.path());
+    let (sessions, _second) = connect(session).await;
+    let at_that_moment = tempfile::tempdir().unwrap();
+    tokio::select! {
+        built = fixture.build(&op, &sessions) => panic!("{built:?}"),
+        () = stalled.notified() => {
+            // What a process that is killed now leaves.
+            std::fs::create_dir(at_that_moment.path().join("kiln")).unwrap();
+            let at = |root: &Path| root.join("kiln/kiln.redb");
+            std::fs::copy(at(fixture.dir()), at(at_that_moment.path())).unwrap();
+        }
+    }
+    let options = Options {
+        snapshotter: Some(fixture.worker.store().snapshots().kind()),
+        boot_id: Some("boot".into()),
+    };
+    let left = Worker::open(Store::open(at_that_moment.path(), &options).unwrap()).unwrap();
+    let kept = left.find("local:context:here:shared").unwrap();
+    assert_eq!(kept.len(), 1);
+    let hashes = left.get_mutable(&kept[0]).unwrap().value(kiln_source::HASHES).unwrap();
+    assert!(hashes.is_none_or(|hashes| hashes.is_empty()));
+    assert!(matches!(left.get(&old), Err(kiln_worker::Error::Gone(_))), "its files have changed");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_nobody_waits_for_is_over_before_the_next() {
+    let Some(fixture) = fixture() else { return };
+    let folder = tempfile::tempdir().unwrap();
+    for name in ["a", "b"] {
+        std::fs::write(folder.path().join(name), "1").unwrap();
+    }
+    let op = op("local://context", &[("local.sharedkeyhint", "here")]);
+    let (session, stalled) = stalling(folder.path());
+    let (sessions, _first) = connect(session).await;
+    tokio::select! {
+        built = fixture.build(&op, &sessions) => panic!("{built:?}"),
+        () = stalled.notified() => {}
+    }
+    // Given up, it is nobody's tree any more, and is not taken up again.
+    let start = std::time::Instant::now();
+    while !fixture.worker.find("local:context:here:shared").unwrap().is_empty() {
+        assert!(start.elapsed() < std::time::Duration::from_secs(30), "the tree stays");
+        tokio::time::sleep(std::time::Duration::from_millis(5)).await;
+    }
+    let (sessions, _second) = connect(client(folder.path())).await;
+    assert_eq!(files(&fixture.build(&op, &sessions).await.unwrap().1), ["a=1", "b=1"]);
 }
 
 #[tokio::test]

@@ -24,6 +24,7 @@ use tokio::{
 /// Sources over a worker of their own. `None` where nothing can be mounted.
 pub(crate) struct Fixture {
     pub(crate) sources: Sources,
+    pub(crate) worker: Worker,
     dir: tempfile::TempDir,
 }
 
@@ -33,8 +34,8 @@ pub(crate) fn fixture() -> Option<Fixture> {
         match Store::open(dir.path(), &Options { snapshotter: Some(kind), boot_id: Some("boot".into()) }) {
             Ok(store) => {
                 let worker = Worker::open(store).unwrap();
-                let sources = Sources::new(worker, Registries::new(BTreeMap::new(), "kiln/test"));
-                return Some(Fixture { sources, dir });
+                let sources = Sources::new(worker.clone(), Registries::new(BTreeMap::new(), "kiln/test"));
+                return Some(Fixture { sources, worker, dir });
             }
             Err(error) if error.is_mount_denied() => {}
             Err(error) => panic!("{error}"),

@@ -177,7 +177,7 @@ impl Db {
     /// it returns `Ok`. Changes run one after the other; `body` must not wait for anything and must not start a change.
     ///
     /// # Errors
-    /// What `body` returns, or [`Error::Metadata`] when the file has not been writable lately (a full disk).
+    /// What `body` returns, or [`Error::Metadata`] when the file is not writable (a full disk).
     pub fn change<T, E: From<Error>>(&self, body: impl FnOnce(&mut Tx<'_>) -> Result<T, E>) -> Result<T, E> {
         let shared = &*self.owner.shared;
         let _one_at_a_time = lock(&shared.change);
@@ -302,10 +302,17 @@ impl Shared {
             state = wait(&self.done, state);
         }
         // What only deletes makes room, and must get through.
-        if let Some(failure) = &state.failure
-            && changes.has_puts()
-        {
-            return Err(self.fail(failure));
+        if state.failure.is_some() && changes.has_puts() {
+            // There may be room since: whoever has something to write finds out now, rather than being told of the past.
+            let target = state.rounds + 1 + u64::from(state.flushing.is_some());
+            while state.failure.is_some() && state.rounds < target && !state.closing {
+                state.sync_wanted = true;
+                self.work.notify_all();
+                state = wait(&self.done, state);
+            }
+            if let Some(failure) = &state.failure {
+                return Err(self.fail(failure));
+            }
         }
         let was_empty = state.active.is_empty();
         state.active.absorb(changes);

@@ -2,14 +2,13 @@
 
 use std::{
     io::{BufRead as _, BufReader, Read as _, Write as _},
-    path::{Path, PathBuf},
+    path::Path,
     process::{Child, Command, Stdio},
     sync::{Arc, Condvar, Mutex},
     time::Instant,
 };
 
 use rustix::process::{Pid, Signal, kill_process};
-use serde::Deserialize;
 
 use super::{KILN, PATIENCE};
 
@@ -66,8 +65,9 @@ impl Build {
             let mut said = BufReader::new(said);
             let mut line = String::new();
             while said.read_line(&mut line).unwrap_or(0) > 0 {
-                told.0.lock().unwrap().take(line.trim_end());
-                told.1.notify_all();
+                if serde_json::from_str::<serde_json::Value>(&line).is_err() {
+                    told.0.lock().unwrap().other.push(line.trim_end().to_owned());
+                }
                 line.clear();
             }
             told.0.lock().unwrap().over = true;
@@ -91,61 +91,13 @@ impl Build {
     }
 }
 
-/// What was told of a build.
+/// What a client said.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Seen {
-    pub(crate) vertexes: Vec<Vertex>,
     /// Lines that are no events: errors.
     pub(crate) other: Vec<String>,
     pub(crate) success: bool,
     over: bool,
-}
-
-#[derive(Clone, Debug, Deserialize)]
-pub(crate) struct Vertex {
-    pub(crate) digest: String,
-    #[serde(default)]
-    pub(crate) name: String,
-    #[serde(default)]
-    pub(crate) started: String,
-    #[serde(default)]
-    pub(crate) completed: String,
-    #[serde(default)]
-    pub(crate) cached: bool,
-}
-
-#[derive(Deserialize)]
-struct Event {
-    #[serde(default)]
-    vertexes: Vec<Vertex>,
-}
-
-impl Seen {
-    fn take(&mut self, line: &str) {
-        let Ok(event) = serde_json::from_str::<Event>(line) else {
-            self.other.push(line.to_owned());
-            return;
-        };
-        for vertex in event.vertexes {
-            match self.vertexes.iter_mut().find(|known| known.digest == vertex.digest) {
-                Some(known) => *known = vertex,
-                None => self.vertexes.push(vertex),
-            }
-        }
-    }
-
-    /// The step whose name holds `words`.
-    pub(crate) fn step(&self, words: &str) -> Option<&Vertex> {
-        self.vertexes.iter().find(|vertex| vertex.name.contains(words))
-    }
-
-    pub(crate) fn has_started(&self, words: &str) -> bool {
-        self.step(words).is_some_and(|step| !step.started.is_empty())
-    }
-
-    pub(crate) fn has_completed(&self, words: &str) -> bool {
-        self.step(words).is_some_and(|step| !step.completed.is_empty())
-    }
 }
 
 /// A client at work.
@@ -156,23 +108,6 @@ pub(crate) struct Running {
 }
 
 impl Running {
-    /// Waits until the build has come so far; false when it ends before.
-    pub(crate) fn until(&self, so_far: impl Fn(&Seen) -> bool) -> bool {
-        let start = Instant::now();
-        let mut seen = self.seen.0.lock().unwrap();
-        loop {
-            if so_far(&seen) {
-                return true;
-            }
-            if seen.over {
-                return false;
-            }
-            let left = PATIENCE.saturating_sub(start.elapsed());
-            assert!(!left.is_zero(), "the build stands still: {:#?}", *seen);
-            seen = self.seen.1.wait_timeout(seen, left).unwrap().0;
-        }
-    }
-
     /// Whether the client has said its last word.
     pub(crate) fn is_over(&self) -> bool {
         self.seen.0.lock().unwrap().over
@@ -185,8 +120,14 @@ impl Running {
 
     /// What there was to be seen when the client has ended.
     pub(crate) fn end(mut self) -> Seen {
-        let waiting = self.until(|_| false);
-        assert!(!waiting, "it waits for the end");
+        let start = Instant::now();
+        let mut seen = self.seen.0.lock().unwrap();
+        while !seen.over {
+            let left = PATIENCE.saturating_sub(start.elapsed());
+            assert!(!left.is_zero(), "the build stands still: {:#?}", *seen);
+            seen = self.seen.1.wait_timeout(seen, left).unwrap().0;
+        }
+        drop(seen);
         let status = super::wait_for("the end of the client", || self.child.try_wait().unwrap());
         let mut seen = std::mem::take(&mut *self.seen.0.lock().unwrap());
         seen.success = status.success();
@@ -205,8 +146,7 @@ impl Drop for Running {
 
 /// Any other command of `buildctl`; its output.
 pub(crate) fn buildctl(address: &str, args: &[&str]) -> String {
-    let out: PathBuf = KILN.into();
-    let mut child = Command::new(out)
+    let mut child = Command::new(KILN)
         .args(["buildctl", "--addr", address])
         .args(args)
         .stdin(Stdio::null())

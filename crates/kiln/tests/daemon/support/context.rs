@@ -45,6 +45,20 @@ impl Context {
     }
 }
 
+impl Context {
+    /// All files are the same in both folders.
+    pub(crate) fn assert_equal(one: &Path, other: &Path) {
+        for n in 0..FOLDERS {
+            for m in 0..FILES {
+                let path = format!("folder{n}/file{m}");
+                let read = |folder: &Path| std::fs::read(folder.join(&path)).unwrap();
+                assert!(read(one) == read(other), "{path}");
+            }
+        }
+        assert_eq!(one.join("odd").exists(), other.join("odd").exists());
+    }
+}
+
 /// Sees when a client reads the files.
 #[derive(Clone)]
 pub(crate) struct Watch(Arc<(Mutex<Reading>, Condvar)>);

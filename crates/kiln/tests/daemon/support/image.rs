@@ -50,6 +50,16 @@ impl Image {
 
     /// Of layers as tars.
     pub(crate) fn of(tars: Vec<Vec<u8>>) -> Self {
+        let layers = tars.iter().map(|tar| gzip(tar)).collect();
+        Self::from_parts(layers, &tars)
+    }
+
+    /// Of one layer as a blob, which the config takes for a packed `tar`.
+    pub(crate) fn with_layer(layer: Vec<u8>, tar: &[u8]) -> Self {
+        Self::from_parts(vec![layer], &[tar.to_vec()])
+    }
+
+    fn from_parts(layers: Vec<Vec<u8>>, tars: &[Vec<u8>]) -> Self {
         let diff_ids: Vec<String> = tars.iter().map(|tar| Digest::sha256(tar).to_string()).collect();
         let config = serde_json::to_vec(&json!({
             "architecture": kiln_oci::Platform::host().architecture,
@@ -58,7 +68,6 @@ impl Image {
             "rootfs": {"type": "layers", "diff_ids": diff_ids},
         }))
         .unwrap();
-        let layers: Vec<Vec<u8>> = tars.iter().map(|tar| gzip(tar)).collect();
         let described = |layer: &Vec<u8>| Descriptor::of(media_type::OCI_LAYER_GZIP, layer);
         let manifest = serde_json::to_vec(&json!({
             "schemaVersion": 2,

@@ -16,13 +16,14 @@ use std::{
 };
 
 pub(crate) use archive::layers;
-pub(crate) use client::{Build, Running};
+pub(crate) use client::{Build, Running, buildctl};
 pub(crate) use context::{Context, Watch};
 pub(crate) use daemon::Daemon;
-pub(crate) use image::Image;
-pub(crate) use left::Left;
-pub(crate) use registry::Registry;
+pub(crate) use image::{Image, gzip};
+pub(crate) use left::{Left, descendants};
+pub(crate) use registry::{Manner, Registry};
 pub(crate) use sound::assert_sound;
+pub(crate) use tar::Tar;
 
 /// The program under test, which is daemon and client.
 pub(crate) const KILN: &str = env!("CARGO_BIN_EXE_kiln");
@@ -77,6 +78,19 @@ impl Random {
     pub(crate) fn moment(&mut self, limit: Duration) -> Duration {
         Duration::from_micros(self.below(limit.as_micros() as u64))
     }
+}
+
+/// A folder for a daemon that knows the registry.
+pub(crate) fn folder_for(registry: &Registry) -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    std::fs::write(folder.path().join("buildkitd.toml"), registry.config()).unwrap();
+    folder
+}
+
+/// A channel to a daemon.
+pub(crate) async fn connect(address: &str) -> tonic::transport::Channel {
+    let options = kiln_client::connect::Options { tls: None, timeout: Some(PATIENCE) };
+    kiln_client::connect::connect(address, &options).await.unwrap()
 }
 
 /// Asks until there is an answer.

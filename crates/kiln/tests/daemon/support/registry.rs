@@ -11,6 +11,7 @@ use std::{
 use super::{Image, PATIENCE};
 
 /// Serves one image as `<address>/base:latest`, and takes marks at `/mark/<word>`.
+#[derive(Clone)]
 pub(crate) struct Registry {
     pub(crate) address: String,
     shared: Arc<Shared>,

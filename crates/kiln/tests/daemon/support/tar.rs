@@ -12,13 +12,15 @@ impl Tar {
         let mut put = |at: usize, text: &str| header[at..at + text.len()].copy_from_slice(text.as_bytes());
         put(0, path);
         put(100, &format!("{mode:07o}"));
-        put(108, "0000000\00000000");
+        put(108, "0000000");
+        put(116, "0000000");
         put(124, &format!("{:011o}", bytes.len()));
         put(136, &format!("{:011o}", 900_000_000));
         put(148, "        ");
         put(156, char::from(kind).encode_utf8(&mut [0; 4]));
         put(157, target);
-        put(257, "ustar\000");
+        put(257, "ustar");
+        put(263, "00");
         let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
         header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
         self.0.extend(header);

@@ -110,7 +110,7 @@ impl Error {
                 status.is_server_error()
                     || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
-            Self::Http { source, .. } => !source.is_builder() && !is_certificate(source),
+            Self::Http { source, .. } => !source.is_builder() && !is_tls(source),
             _ => false,
         }
     }
@@ -150,6 +150,16 @@ fn causes(error: &reqwest::Error) -> String {
     text
 }
 
-fn is_certificate(error: &reqwest::Error) -> bool {
-    causes(error).contains("certificate")
+/// Whether the two ends do not agree on TLS, which another try does not change: a certificate that is not trusted, a server
+/// that speaks plain HTTP.
+fn is_tls(error: &reqwest::Error) -> bool {
+    let mut next: Option<&dyn std::error::Error> = Some(error);
+    while let Some(error) = next {
+        let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if error.is::<rustls::Error>() || tls.is_some_and(|inner| inner.is::<rustls::Error>()) {
+            return true;
+        }
+        next = error.source();
+    }
+    false
 }

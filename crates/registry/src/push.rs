@@ -3,13 +3,14 @@
 use bytes::Bytes;
 use http::{HeaderValue, Method, StatusCode, header};
 use kiln_oci::{Descriptor, Digest, Reference};
-use reqwest::{Body, Response, Url};
+use reqwest::Body;
 
 use crate::{
     Error, Remote,
     config::Endpoint,
     retry::retry,
     transport::{Call, refuse, shown},
+    upload::Upload,
 };
 
 /// How a blob came to be in the repository.
@@ -49,7 +50,8 @@ impl Remote {
     }
 
     /// Puts a blob into the repository. `sources` are repositories that may have it on the same registry; `open` gives its
-    /// bytes, and is called for each try.
+    /// bytes, from the first on, and is called for each try. An upload that breaks off goes on where it ended, if the
+    /// registry still has what came.
     ///
     /// # Errors
     /// The registry's, after some tries.
@@ -64,41 +66,7 @@ impl Remote {
         }
         let domain = self.name.split('/').next().unwrap_or_default();
         let from = sources.iter().find(|s| s.domain() == domain && s.path() != self.path);
-        retry(async || self.upload(descriptor, from, open).await).await
-    }
-
-    async fn upload(
-        &self,
-        descriptor: &Descriptor,
-        from: Option<&Reference>,
-        open: &(dyn Fn() -> Body + Sync),
-    ) -> Result<Pushed, Error> {
-        let endpoint = self.target()?;
-        let reference = self.shown(descriptor.digest.as_str());
-        let mut url = self.url(endpoint, "blobs/uploads/")?;
-        if let Some(from) = from {
-            url.query_pairs_mut()
-                .append_pair("mount", descriptor.digest.as_str())
-                .append_pair("from", from.path());
-        }
-        let call = Call::new(Method::POST, url).header(header::CONTENT_LENGTH, HeaderValue::from_static("0"));
-        let response = self.send(endpoint, &call, true).await?;
-        match response.status() {
-            StatusCode::CREATED => return Ok(Pushed::Mounted),
-            StatusCode::ACCEPTED => {}
-            _ => return Err(refuse("POST", &reference, response).await),
-        }
-        let mut url = location(&response)?;
-        url.query_pairs_mut().append_pair("digest", descriptor.digest.as_str());
-        let mut call = Call::new(Method::PUT, url)
-            .header(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"))
-            .header(header::CONTENT_LENGTH, descriptor.size.into());
-        call.body = Some(open);
-        let response = self.send(endpoint, &call, true).await?;
-        if response.status().is_success() {
-            return Ok(Pushed::Sent);
-        }
-        Err(refuse("PUT", &reference, response).await)
+        Upload { remote: self, endpoint: self.target()?, descriptor, from, open }.run().await
     }
 
     /// Puts a manifest or index under `target`, a tag or its digest. What it refers to must be there.
@@ -124,12 +92,4 @@ impl Remote {
         })
         .await
     }
-}
-
-/// Where an upload goes on: absolute, or relative to what was asked.
-fn location(response: &Response) -> Result<Url, Error> {
-    let bad = |problem: &str| Error::Answer { url: shown(response.url()), problem: problem.to_owned() };
-    let text = response.headers().get(header::LOCATION).and_then(|v| v.to_str().ok());
-    let text = text.ok_or_else(|| bad("the registry does not say where to upload to"))?;
-    response.url().join(text).map_err(|_| bad("the registry names no valid place to upload to"))
 }

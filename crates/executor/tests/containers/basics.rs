@@ -1,7 +1,6 @@
 //! What every step sees: its processes, environment, identity, streams.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use kiln_executor::{
@@ -10,7 +9,7 @@ use kiln_executor::{
 };
 use tokio::sync::mpsc;
 
-use crate::support::{Bench, collect};
+use crate::support::{Bench, collect, until};
 
 crate::tests![
     output_and_code,
@@ -186,37 +185,41 @@ async fn standard_input(bench: Arc<Bench>) {
 
 async fn terminal(bench: Arc<Bench>) {
     let (sender, receiver) = mpsc::channel(4);
-    let (mut io, output) = ProcessIo::output(4);
+    let (mut io, mut output) = ProcessIo::output(4);
     io.stdin = Stdin::Channel(receiver);
-    let mut spec = bench.script("tty; test -t 2 && echo tty; test -c /dev/console && echo console; read line; stty size; echo got $line");
+    let script = "tty; test -t 2 && echo tty; test -c /dev/console && echo console; \
+        until [ \"$(stty size)\" = '33 77' ]; do sleep 0.01; done; echo resized; read line; echo got $line";
+    let mut spec = bench.script(script);
     spec.process.tty = true;
     let mut container = bench.executor.start(spec, io).await.unwrap();
     container.resize(WinSize { rows: 33, cols: 77 });
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let before = until(&mut output, "resized").await;
     sender.send(Bytes::from_static(b"hello\n")).await.unwrap();
     let collected = tokio::spawn(collect(output));
     assert_eq!(container.wait().await.unwrap().code, 0);
     let (out, _) = collected.await.unwrap();
-    assert_eq!(out.replace('\r', ""), "/dev/pts/0\ntty\nconsole\nhello\n33 77\ngot hello\n");
+    let out = (before + &out).replace('\r', "");
+    assert_eq!(out, "/dev/pts/0\ntty\nconsole\nresized\nhello\ngot hello\n");
 }
 
 async fn signals(bench: Arc<Bench>) {
-    let (io, output) = ProcessIo::output(4);
+    let (io, mut output) = ProcessIo::output(4);
     let spec = bench.script("trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
     let mut container = bench.executor.start(spec, io).await.unwrap();
+    assert_eq!(until(&mut output, "ready").await, "ready\n");
     let collected = tokio::spawn(collect(output));
-    tokio::time::sleep(Duration::from_millis(200)).await;
     container.signal(15);
     assert_eq!(container.wait().await.unwrap().code, 5);
-    assert_eq!(collected.await.unwrap().0, "ready\ncaught\n");
+    assert_eq!(collected.await.unwrap().0, "caught\n");
 }
 
 async fn further_processes(bench: Arc<Bench>) {
-    let mut spec = bench.script("touch /tmp/mark; exec sleep 60");
+    let mut spec = bench.script("touch /tmp/mark; echo ready; exec sleep 60");
     spec.process.user = "app".to_owned();
     spec.process.cwd = "/tmp".to_owned();
-    let mut container = bench.executor.start(spec, ProcessIo::default()).await.unwrap();
-    tokio::time::sleep(Duration::from_millis(100)).await;
+    let (io, mut output) = ProcessIo::output(4);
+    let mut container = bench.executor.start(spec, io).await.unwrap();
+    until(&mut output, "ready").await;
     let run = async |args: &[&str], user: &str, tty: bool| {
         let (io, output) = ProcessIo::output(4);
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();

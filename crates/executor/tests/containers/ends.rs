@@ -26,7 +26,7 @@ async fn background_processes(bench: Arc<Bench>) {
     let start = Instant::now();
     let ran = bench.run(bench.script("(sleep 30; echo late) & echo started")).await;
     assert_eq!((ran.exit.code, ran.out.as_str()), (0, "started\n"));
-    assert!(start.elapsed() < Duration::from_secs(5));
+    assert!(start.elapsed() < Duration::from_secs(25));
 }
 
 async fn cancelled(bench: Arc<Bench>) {

@@ -9,7 +9,7 @@ use kiln_executor::{
 };
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Bench, bind, collect, mounts_below, no_strays, run_on, tmpfs};
+use crate::support::{Bench, bind, collect, mounts_below, no_strays, run_on, tmpfs, until};
 
 crate::tests![external_steps, external_mounts, external_further_processes, external_cancel];
 
@@ -100,11 +100,10 @@ async fn external_further_processes(bench: Arc<Bench>) {
         if !works(&bench, &executor).await {
             continue;
         }
-        let container = executor
-            .start(bench.script("touch /tmp/mark; exec sleep 60"), ProcessIo::default())
-            .await
-            .unwrap();
-        tokio::time::sleep(Duration::from_millis(500)).await;
+        let (io, mut said) = ProcessIo::output(4);
+        let script = bench.script("touch /tmp/mark; echo ready; exec sleep 60");
+        let container = executor.start(script, io).await.unwrap();
+        until(&mut said, "ready").await;
         let (io, output) = ProcessIo::output(4);
         let args = ["sh", "-c", "ls /tmp; id -u; exit 4"].map(str::to_owned).to_vec();
         let spec = ProcessSpec { args, user: "app".to_owned(), ..ProcessSpec::default() };

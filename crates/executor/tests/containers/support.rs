@@ -250,6 +250,16 @@ pub(crate) async fn run_on(executor: &dyn Executor, spec: RunSpec) -> Result<Ran
     Ok(Ran { exit, out, err })
 }
 
+/// Waits until the container has written `words` to its standard output; what it has written up to then.
+pub(crate) async fn until(output: &mut tokio::sync::mpsc::Receiver<Output>, words: &str) -> String {
+    let mut out = String::new();
+    while !out.contains(words) {
+        let Output { data, .. } = output.recv().await.unwrap_or_else(|| panic!("{words:?} not in {out:?}"));
+        out += &String::from_utf8_lossy(&data);
+    }
+    out
+}
+
 /// All output, by stream.
 pub(crate) async fn collect(mut output: tokio::sync::mpsc::Receiver<Output>) -> (String, String) {
     let (mut out, mut err) = (Vec::new(), Vec::new());

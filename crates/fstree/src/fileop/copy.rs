@@ -195,7 +195,11 @@ impl Copy<'_> {
         let target = self.dest.resolve(tidy(&self.action.dest))?;
         made.extend(make_folders(self.dest, &target, FOLDER_MODE, self.changes.owner, self.changes.time)?);
         let folder = self.dest.subtree(&target).map_err(|e| show(e, &target))?;
-        unpack.unpack(archive, &folder, self.changes.owner)?;
+        let named = |error| match error {
+            Error::Refused(why) => Error::Refused(format!("{}: {why}", shown(&real).display())),
+            other => other,
+        };
+        unpack.unpack(archive, &folder, self.changes.owner).map_err(named)?;
         Ok(true)
     }
 }

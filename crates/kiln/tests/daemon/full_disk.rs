@@ -5,7 +5,9 @@ use std::{
     process::Command,
 };
 
-use crate::support::{Build, Daemon, Image, Left, Registry, alone, assert_sound, buildctl, folder_for};
+use crate::support::{
+    Build, Daemon, Image, Left, Registry, alone, assert_sound, buildctl, folder_for, wait_for,
+};
 
 /// A small file system in a file, mounted until it is dropped.
 struct Disk {
@@ -74,6 +76,10 @@ fn a_full_disk_is_an_error_and_no_more() {
     // There is room again once somebody makes it, and all goes on.
     std::fs::remove_file(context.join("big")).unwrap();
     buildctl(&address, &["prune", "--all"]);
+    wait_for("room on the disk", || {
+        let stat = rustix::fs::statvfs(&disk.at).unwrap();
+        (stat.f_bavail * stat.f_frsize > 24 << 20).then_some(())
+    });
     build(small).run(&address);
     build("FROM BASE\nRUN seq 100000 > /small\n").archive(&archive).run(&address);
     daemon.stop();

@@ -45,7 +45,7 @@ pub(crate) enum Manner {
     Halves,
     /// Half of what is left, then the connection breaks; and no second time.
     Breaks,
-    /// A promise of the whole, and the half of it as if that were all.
+    /// The half of it as if that were all.
     Truncated,
     /// Errors of the server for so many requests, then well.
     Busy(u32),
@@ -198,8 +198,9 @@ fn answer(shared: &Shared, mut out: &TcpStream, head: bool, path: &str, from: u6
     let half = &rest[..rest.len() / 2];
     match manner {
         Manner::Well => send(status, "", rest.len(), rest).map(|()| true),
-        Manner::Halves if rest.len() < 1000 => send(status, "", rest.len(), rest).map(|()| true),
+        Manner::Halves if rest.len() < 100_000 => send(status, "", rest.len(), rest).map(|()| true),
         Manner::Halves | Manner::Breaks => send(status, "", rest.len(), half).map(|()| false),
+        Manner::Truncated if from > 0 => send(status, "", 0, b"").map(|()| true),
         Manner::Truncated => send(status, "", half.len(), half).map(|()| true),
         Manner::Busy(_) => send("503 Service Unavailable", "", 0, b"").map(|()| true),
     }

@@ -1,5 +1,4 @@
-//! A registry that does what it is told, on a loopback port.
-#![expect(clippy::unwrap_used, reason = "a failed unwrap is a failed test")]
+//! Resolving references and reading blobs.
 
 use std::{
     collections::BTreeMap,
@@ -10,83 +9,10 @@ use std::{
 };
 
 use futures::TryStreamExt as _;
-use kiln_oci::{Descriptor, Reference, media_type};
-use kiln_registry::{Auth, Error, HostConfig, Pushed, Registries, Remote};
-use tokio::{
-    io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, BufReader},
-    net::TcpListener,
-};
+use kiln_oci::{Descriptor, media_type};
+use kiln_registry::{Error, HostConfig};
 
-struct Request {
-    line: String,
-    headers: BTreeMap<String, String>,
-    body: Vec<u8>,
-}
-
-/// Status line, headers and body; the connection closes after `body`, whatever the headers promise.
-struct Answer(&'static str, Vec<(String, String)>, Vec<u8>);
-
-impl Answer {
-    fn new(status: &'static str) -> Self {
-        Self(status, Vec::new(), Vec::new())
-    }
-    fn header(mut self, name: &str, value: impl ToString) -> Self {
-        self.1.push((name.into(), value.to_string()));
-        self
-    }
-    fn body(mut self, body: impl Into<Vec<u8>>) -> Self {
-        self.2 = body.into();
-        self
-    }
-}
-
-/// Serves `answer` and returns the address.
-async fn serve(answer: impl Fn(Request) -> Answer + Send + Sync + 'static) -> String {
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap().to_string();
-    let answer = Arc::new(answer);
-    tokio::spawn(async move {
-        while let Ok((stream, _)) = listener.accept().await {
-            let answer = answer.clone();
-            tokio::spawn(async move {
-                let mut stream = BufReader::new(stream);
-                let mut lines = Vec::new();
-                loop {
-                    let mut line = String::new();
-                    if stream.read_line(&mut line).await.unwrap_or(0) == 0 || line.trim().is_empty() {
-                        break;
-                    }
-                    lines.push(line.trim().to_owned());
-                }
-                let Some((first, rest)) = lines.split_first() else { return };
-                let headers: BTreeMap<_, _> = rest
-                    .iter()
-                    .filter_map(|l| l.split_once(": "))
-                    .map(|(k, v)| (k.to_ascii_lowercase(), v.to_owned()))
-                    .collect();
-                let length = headers.get("content-length").and_then(|l| l.parse().ok()).unwrap_or(0);
-                let mut body = vec![0; length];
-                stream.read_exact(&mut body).await.unwrap();
-                let Answer(status, headers, body) = answer(Request { line: first.clone(), headers, body });
-                let mut out = format!("HTTP/1.1 {status}\r\nConnection: close\r\n");
-                if !headers.iter().any(|(k, _)| k == "Content-Length") {
-                    out += &format!("Content-Length: {}\r\n", body.len());
-                }
-                for (name, value) in headers {
-                    out += &format!("{name}: {value}\r\n");
-                }
-                stream.write_all((out + "\r\n").as_bytes()).await.unwrap();
-                stream.write_all(&body).await.unwrap();
-                stream.shutdown().await.ok();
-            });
-        }
-    });
-    address
-}
-
-fn remote(reference: &str, hosts: BTreeMap<String, HostConfig>) -> Remote {
-    Registries::new(hosts, "kiln/test").remote(&Reference::parse(reference).unwrap(), Auth::Anonymous)
-}
+use crate::support::{Answer, remote, serve};
 
 #[tokio::test]
 async fn a_blob_that_breaks_off_is_resumed() {
@@ -189,30 +115,66 @@ async fn errors_name_the_reference_and_the_registrys_words() {
 }
 
 #[tokio::test]
-async fn a_blob_is_pushed_once() {
-    let stored = Arc::new(std::sync::Mutex::new(BTreeMap::<String, Vec<u8>>::new()));
-    let store = stored.clone();
+async fn a_token_that_expires_on_the_way_is_renewed() {
+    let blob: Vec<u8> = (0..100_000_u32).flat_map(u32::to_le_bytes).collect();
+    let issued = Arc::new(AtomicUsize::new(0));
+    let count = issued.clone();
+    // The first question is answered by a server that is busy.
+    let realm = serve(move |_| match count.fetch_add(1, Ordering::SeqCst) {
+        0 => Answer::new("503 Service Unavailable"),
+        n => Answer::new("200 OK").body(format!(r#"{{"token":"number{n}","expires_in":300}}"#)),
+    })
+    .await;
+    let (served, valid) = (blob.clone(), issued.clone());
     let address = serve(move |request| {
-        let mut words = request.line.split(' ');
-        let (method, path) = (words.next().unwrap(), words.next().unwrap());
-        let digest = path.rsplit(['/', '=']).next().unwrap().replace("%3A", ":");
-        match method {
-            "HEAD" if store.lock().unwrap().contains_key(&digest) => Answer::new("200 OK"),
-            "HEAD" => Answer::new("404 Not Found"),
-            "POST" => Answer::new("202 Accepted").header("Location", "/v2/a/b/blobs/uploads/1?state=x"),
-            "PUT" => {
-                store.lock().unwrap().insert(digest, request.body);
-                Answer::new("201 Created")
-            }
-            _ => Answer::new("400 Bad Request"),
+        // Each token serves for one request.
+        let wanted = format!("Bearer number{}", valid.load(Ordering::SeqCst).saturating_sub(1));
+        if request.header("authorization") != Some(&wanted) || wanted.ends_with("number0") {
+            let challenge = format!(r#"Bearer realm="http://{realm}/token",service="r.example""#);
+            return Answer::new("401 Unauthorized").header("WWW-Authenticate", challenge);
         }
+        valid.fetch_add(1, Ordering::SeqCst);
+        let from = request.header("range").map_or(0, |r| r[6..r.len() - 1].parse().unwrap());
+        let upto = served.len().min(from + 150_000);
+        let status = if from > 0 { "206 Partial Content" } else { "200 OK" };
+        Answer::new(status).header("Content-Length", served.len() - from).body(&served[from..upto])
     })
     .await;
     let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
-    let blob = vec![1_u8; 70_000];
     let descriptor = Descriptor::of(media_type::OCI_LAYER, &blob);
-    let open = || reqwest::Body::wrap_stream(futures::stream::iter([Ok::<_, std::io::Error>(blob.clone())]));
-    assert_eq!(remote.push_blob(&descriptor, &[], &open).await.unwrap(), Pushed::Sent);
-    assert_eq!(remote.push_blob(&descriptor, &[], &open).await.unwrap(), Pushed::Existed);
-    assert!(stored.lock().unwrap()[descriptor.digest.as_str()] == blob);
+    let got: Vec<bytes::Bytes> = remote.blob(&descriptor, 0).await.unwrap().try_collect().await.unwrap();
+    assert!(got.concat() == blob);
+}
+
+#[tokio::test]
+async fn servers_that_are_busy_are_asked_again() {
+    let manifest = r#"{"schemaVersion":2}"#;
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let statuses = ["500 Internal Server Error", "429 Too Many Requests", "503 Service Unavailable"];
+    let address = serve(move |_| match statuses.get(count.fetch_add(1, Ordering::SeqCst)) {
+        Some(status) => Answer::new(status),
+        None => Answer::new("200 OK").header("Content-Type", media_type::OCI_MANIFEST).body(manifest),
+    })
+    .await;
+    let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
+    let descriptor = Descriptor::of(media_type::OCI_MANIFEST, manifest.as_bytes());
+    assert_eq!(remote.manifest(&descriptor).await.unwrap(), manifest);
+    assert_eq!(asked.load(Ordering::SeqCst), 4);
+}
+
+#[tokio::test]
+async fn a_server_that_speaks_no_tls_is_not_asked_again() {
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let address = serve(move |_| {
+        count.fetch_add(1, Ordering::SeqCst);
+        Answer::new("400 Bad Request")
+    })
+    .await;
+    let config = HostConfig { insecure: true, http: Some(false), ..HostConfig::default() };
+    let hosts = BTreeMap::from([(address.clone(), config)]);
+    let error = remote(&format!("{address}/a/b"), hosts).resolve("latest").await.unwrap_err();
+    assert!(matches!(error, Error::Http { .. }) && !error.is_transient(), "{error}");
+    assert!(asked.load(Ordering::SeqCst) <= 1);
 }

@@ -24,11 +24,12 @@ mod writer;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
+use redb::{Database, DatabaseError, ReadTransaction, ReadableDatabase, TableDefinition, TableError};
 
 use crate::Error;
+use crate::lock::{AFTERGLOW, PAUSE};
 use mem::{Mem, Rows};
 pub use table::{Decode, Encode, Json, Table, Value};
 pub use tx::Tx;
@@ -91,8 +92,16 @@ impl std::fmt::Debug for Db {
 
 fn open_file(path: &Path) -> Result<(Arc<Database>, Arc<ReadTransaction>), Error> {
     let fail = |message: String| Error::Metadata { path: path.to_owned(), message };
-    let database =
-        Database::builder().set_cache_size(CACHE_BYTES).create(path).map_err(|e| fail(e.to_string()))?;
+    let start = Instant::now();
+    let database = loop {
+        match Database::builder().set_cache_size(CACHE_BYTES).create(path) {
+            // The store's lock is ours, so this one is about to go.
+            Err(DatabaseError::DatabaseAlreadyOpen) if start.elapsed() < AFTERGLOW => {
+                std::thread::sleep(PAUSE);
+            }
+            opened => break opened.map_err(|e| fail(e.to_string()))?,
+        }
+    };
     let view = database.begin_read().map_err(|e| fail(e.to_string()))?;
     Ok((Arc::new(database), Arc::new(view)))
 }

@@ -20,7 +20,7 @@ fn body(blob: &[u8]) -> reqwest::Body {
 
 #[tokio::test]
 async fn a_blob_is_pushed_once() {
-    let stored = Arc::new(std::sync::Mutex::new(BTreeMap::<String, Vec<u8>>::new()));
+    let stored = Arc::new(Mutex::new(BTreeMap::<String, Vec<u8>>::new()));
     let store = stored.clone();
     let address = serve(move |request| {
         let mut words = request.line.split(' ');

@@ -8,7 +8,9 @@ use kiln_store::{Json, Stack, Store, StoreTx};
 
 use crate::cache_mount::CacheMounts;
 use crate::node::{self, Node, Registry, now};
-use crate::record::{CHILDREN, INDEX, REFS, Record, blob_chain_key, chain_id, chain_key, lease, ref_of};
+use crate::record::{
+    CHILDREN, INDEX, REFS, Record, VALUES, blob_chain_key, chain_id, chain_key, lease, ref_of,
+};
 use crate::unlazy::Fetching;
 use crate::{Error, ImmutableRef, MutableRef, Parents, RecordType, RefId, Unpacked};
 
@@ -214,7 +216,8 @@ impl Worker {
         }
     }
 
-    /// Deletes the immutable ref that shares the snapshot of the kept ref `id`, which is about to change.
+    /// Deletes the immutable ref that shares the snapshot of the kept ref `id`, which is about to change. What was learnt
+    /// of the files meanwhile goes over to the kept ref: they are still the same.
     fn drop_twin(&self, live: &node::Live<'_>, id: &RefId) -> Result<(), Error> {
         let record = |id: &RefId| self.store().db().get(&REFS, &id.as_str().to_owned());
         let Some(twin) = record(id)?.and_then(|Json(record)| record.twin) else { return Ok(()) };
@@ -223,7 +226,12 @@ impl Worker {
         if node::is_live(live, &twin) || has_children {
             return Err(Error::Busy(id.clone()));
         }
-        self.store().change(|tx| node::delete(tx, &twin, &twin_record))
+        self.store().change(|tx| {
+            for ((_, name), value) in tx.prefix(&VALUES, &twin.as_str())? {
+                tx.put(&VALUES, &(id.as_str().to_owned(), name), &value);
+            }
+            node::delete(tx, &twin, &twin_record)
+        })
     }
 
     /// The refs that are entered under `key`, mutable ones too.

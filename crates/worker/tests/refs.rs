@@ -287,6 +287,7 @@ async fn a_kept_tree_lends_its_files() {
         let usage = worker.disk_usage(&[], 0).await.unwrap();
         assert_eq!(usage.len(), 1);
         assert!(!usage[0].mutable);
+        lent.set_value("hashes", b"more".to_vec()).unwrap();
         let lent_id = lent.id().clone();
         drop(lent);
         let usage = worker.disk_usage(&[], 0).await.unwrap();
@@ -296,6 +297,7 @@ async fn a_kept_tree_lends_its_files() {
         assert_eq!(worker.find("local:x").unwrap(), std::slice::from_ref(&kept));
         let mut tree = worker.reopen(&kept).unwrap().unwrap();
         assert!(matches!(worker.get(&lent_id), Err(Error::Gone(_))));
+        assert_eq!(tree.value("hashes").unwrap().unwrap(), b"more", "what was learnt meanwhile is kept");
         tree.open().unwrap().write("a", b"2", 0o644).unwrap();
         let lent = tree.commit_kept().unwrap();
         assert_eq!(files(&lent.unpacked().unwrap()), ["a=2"]);

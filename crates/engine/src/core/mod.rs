@@ -121,6 +121,9 @@ pub(crate) struct Core<D: Domain> {
     same: SameIndex<D>,
     queue: VecDeque<EdgeId<D>>,
     marks: HashMap<EdgeId<D>, Marks>,
+    /// Edges whose work nobody wanted when they were last looked at. It stops when all edges are at rest: what is wanted
+    /// again by then goes on.
+    idle: Vec<EdgeId<D>>,
     next_result: u64,
     #[cfg(test)]
     pub(crate) broken: Option<crate::fuzz::Broken>,
@@ -142,6 +145,7 @@ impl<D: Domain> Core<D> {
             same: SameIndex::new(),
             queue: VecDeque::new(),
             marks: HashMap::new(),
+            idle: Vec::new(),
             next_result: 0,
             #[cfg(test)]
             broken: None,
@@ -188,6 +192,7 @@ impl<D: Domain> Core<D> {
                 self.process(id, marks);
             }
         }
+        self.stop_idle();
     }
 
     /// The edge is to be processed: because of input `slot`, or for another reason.

@@ -95,14 +95,10 @@ impl<D: Domain> Core<D> {
         let node_id = self.edges[id].node;
         self.unregister(id);
         self.resume(id);
-        if let Exec::Running { task, wanted_by, stopping } = &mut self.nodes[node_id].exec {
+        if let Exec::Running { wanted_by, .. } = &mut self.nodes[node_id].exec {
             wanted_by.retain(|e| *e != id);
-            if wanted_by.is_empty() && !*stopping {
-                *stopping = true;
-                let task = *task;
-                self.stop(task);
-            }
         }
+        self.idle.push(id);
     }
 
     /// Back to looking for keys.

@@ -62,9 +62,9 @@ impl<D: Domain> Core<D> {
         let want = self.edges[id].want();
         match self.edges[id].phase {
             Phase::Done(_) | Phase::Failed(_) | Phase::Saving => return,
-            Phase::Loading(task) => {
+            Phase::Loading(_) => {
                 if want < Level::Result {
-                    self.stop(task);
+                    self.idle.push(id);
                 }
                 return;
             }
@@ -92,7 +92,7 @@ impl<D: Domain> Core<D> {
             Step::Rest => {
                 self.enter(id, Stage::Idle, slots);
                 if want == Level::Nothing {
-                    self.stop_probing(id);
+                    self.idle.push(id);
                 }
             }
             Step::Ask { stage, map } => {

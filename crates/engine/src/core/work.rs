@@ -9,8 +9,8 @@ use kiln_oci::Digest;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
-use crate::core::edge::{Candidate, Done};
-use crate::core::node::Examined;
+use crate::core::edge::{Candidate, Done, Phase};
+use crate::core::node::{Examined, Exec};
 use crate::core::{Core, EdgeId, Msg, NodeId};
 use crate::driver::Remote;
 use crate::step::Level;
@@ -174,9 +174,34 @@ impl<D: Domain> Core<D> {
         self.nodes[node_id].examined[at] = Examined::Running(task);
     }
 
-    /// Nothing is wanted of the edge. When nothing is wanted of its vertex, cache maps and hashes are not either.
-    pub(super) fn stop_probing(&mut self, id: EdgeId<D>) {
-        let node = &self.nodes[self.edges[id].node];
+    /// Stops what nobody wants, now that all edges are at rest.
+    pub(super) fn stop_idle(&mut self) {
+        for id in std::mem::take(&mut self.idle) {
+            if !self.edges.contains(id) {
+                continue;
+            }
+            let (want, node) = (self.edges[id].want(), self.edges[id].node);
+            if let Phase::Loading(task) = self.edges[id].phase
+                && want < Level::Result
+            {
+                self.stop(task);
+            }
+            if let Exec::Running { task, wanted_by, stopping } = &mut self.nodes[node].exec
+                && wanted_by.is_empty()
+                && !std::mem::replace(stopping, true)
+            {
+                let task = *task;
+                self.stop(task);
+            }
+            if want == Level::Nothing {
+                self.stop_probing(node);
+            }
+        }
+    }
+
+    /// When nothing is wanted of a vertex, its cache maps and hashes are not either.
+    fn stop_probing(&mut self, id: NodeId<D>) {
+        let node = &self.nodes[id];
         if node.edges.iter().any(|(_, e)| self.edges[*e].want() > Level::Nothing) {
             return;
         }

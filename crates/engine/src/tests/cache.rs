@@ -125,6 +125,21 @@ async fn the_cheap_way_is_tried_on_all_inputs_before_any_content() {
 }
 
 #[tokio::test]
+async fn work_that_is_wanted_again_at_once_goes_on() {
+    let bench = Bench::new();
+    let mut plan = bench.plan();
+    let maps = ["manifest", "chain"].map(|m| kiln_oci::Digest::sha256(m).into());
+    plan.with("image", &[], |op| (op.maps, op.yields) = (maps.to_vec(), 3))
+        .with("context", &[], |op| op.yields = 50)
+        .with("copy", &["image", "context"], |op| op.inputs[1] = by_content())
+        .add("run", &["copy"]);
+    // While the context is received for its content, the image turns out to be unknown: the copy has no key that the
+    // content could lead to, which is news to what follows from it, and then everything is wanted after all.
+    plan.build(&bench.job(), "run").await.unwrap();
+    assert_eq!(bench.world.take_ran(), ["context", "copy", "image", "run"]);
+}
+
+#[tokio::test]
 async fn an_output_is_its_own_key() {
     let bench = Bench::new();
     let mut plan = bench.plan();

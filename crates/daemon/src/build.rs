@@ -20,6 +20,7 @@ use tonic::Code;
 
 use crate::{
     builds::{Build, Running},
+    compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
     log::BuildLog,
@@ -163,7 +164,6 @@ fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
         (!request.source_policy_session.is_empty(), "source policies of the client"),
         (request.enable_session_exporter, "exporters chosen over the session"),
         (request.proxy_network, "the proxy network"),
-        (request.compatibility_version != 0, "compatibility versions"),
     ];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, feature)) => {
@@ -180,8 +180,11 @@ fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
         wanted.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
     }
     let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
+    let compatibility = Compatibility::parse(request.compatibility_version)?;
+    let attested = request.frontend_attrs.keys().any(|name| name.starts_with("attest:"));
     let one = |(kind, attrs): (&str, &BTreeMap<String, String>)| {
         let mut attrs = attrs.clone();
+        compatibility.apply(kind, attested, &mut attrs);
         if let Some(epoch) = epoch {
             attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
         }
@@ -192,8 +195,9 @@ fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
 
 fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
     let one = |name: &String| {
-        let refused =
-            |why: &str| WireError::new(Code::PermissionDenied, format!("{name} is not allowed: {why}"));
+        let refused = |why: &str| {
+            WireError::new(Code::PermissionDenied, format!("entitlement {name} is not allowed: {why}"))
+        };
         let known = Entitlement::parse(name)
             .ok_or_else(|| WireError::new(Code::InvalidArgument, format!("unknown entitlement {name}")))?;
         if daemon.config().entitlements.contains(&known) {

@@ -55,7 +55,7 @@ impl Daemon {
             [] => vec![Platform::host()],
             given => given.to_vec(),
         };
-        let registries = Registries::new(config.registries.clone(), "kiln");
+        let registries = Registries::new(config.registries.clone(), crate::version::user_agent());
         let sessions = Arc::new(Manager::default());
         let host = Arc::new(Host {
             sources: Sources::new(worker.clone(), registries.clone()),

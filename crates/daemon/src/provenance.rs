@@ -338,7 +338,10 @@ fn add_exec(capture: &mut Capture, exec: &pb::ExecOp) {
             (pb::MountType::Secret, Some(secret), _) => {
                 used(&mut capture.secrets, &secret.id, secret.optional);
             }
-            (pb::MountType::Ssh, _, Some(ssh)) => used(&mut capture.ssh, &ssh.id, ssh.optional),
+            (pb::MountType::Ssh, _, Some(ssh)) => {
+                let id = if ssh.id.is_empty() { "default" } else { &ssh.id };
+                used(&mut capture.ssh, id, ssh.optional);
+            }
             _ => {}
         }
     }

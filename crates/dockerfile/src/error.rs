@@ -24,6 +24,13 @@ pub enum ErrorKind {
     Convert,
 }
 
+impl ErrorKind {
+    /// The text is no Dockerfile. Other errors come of what it says.
+    fn is_of_parser(self) -> bool {
+        matches!(self, Self::Syntax | Self::UnknownInstruction | Self::Flag | Self::Argument)
+    }
+}
+
 /// One error in a Dockerfile.
 ///
 /// `Display` gives the message with its suggestion on one line, `crate::render` the excerpt around it.
@@ -208,7 +215,7 @@ impl From<Error> for Errors {
 impl fmt::Display for Errors {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let first = self.first();
-        if first.span().is_known() {
+        if first.kind().is_of_parser() && first.span().is_known() {
             write!(f, "dockerfile parse error on line {}: ", first.span().start.line)?;
         }
         write!(f, "{first}")?;

@@ -16,6 +16,9 @@
 //! assert_eq!(errors.first().suggestion(), Some("RUN"));
 //! ```
 //!
+//! `examples/lint.rs` parses and lints a file, `examples/convert.rs` also converts it, with a [`convert::Resolver`] that
+//! needs neither daemon nor network. What there is:
+//!
 //! - [`parse`], [`parse_linted`], [`parse_instruction`]: text to [`ast`], whose texts know their place ([`word`],
 //!   [`span`])
 //! - [`shell`]: variables and quotes

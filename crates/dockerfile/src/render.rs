@@ -18,7 +18,18 @@ const RULE: &str = "--------------------\n";
 /// Empty when the span is not in the text.
 #[must_use]
 pub fn excerpt(filename: &str, text: &str, span: Span) -> String {
-    let lines: Vec<&str> = text.split('\n').collect();
+    excerpt_of(filename, &lines(text), span)
+}
+
+/// The lines of a text, for several excerpts of it.
+#[must_use]
+pub fn lines(text: &str) -> Vec<&str> {
+    text.split('\n').collect()
+}
+
+/// As [`excerpt`], of the [`lines`] of a text.
+#[must_use]
+pub fn excerpt_of(filename: &str, lines: &[&str], span: Span) -> String {
     let (first, last) = (span.start.line as usize, *span.lines().end() as usize);
     if !span.is_known() || first > lines.len() {
         return String::new();
@@ -59,15 +70,24 @@ pub fn excerpt(filename: &str, text: &str, span: Span) -> String {
 /// ```
 #[must_use]
 pub fn error(filename: &str, text: &str, error: &Error) -> String {
-    let mut out = format!("error: {}\n", error.message());
-    let span = error.span();
-    let hints: Vec<String> = error
-        .expectation()
-        .map(|what| format!("expected {what}"))
-        .into_iter()
-        .chain(error.suggestion().map(|name| format!("did you mean {name}?")))
-        .collect();
-    let hint = hints.join("; ");
+    let hint = hint(error.expectation(), error.suggestion());
+    message(filename, text, error.message(), error.span(), &hint)
+}
+
+/// What would have been right, in few words; empty if neither is known.
+#[must_use]
+pub fn hint(expected: Option<&str>, suggestion: Option<&str>) -> String {
+    let hints = [
+        expected.map(|what| format!("expected {what}")),
+        suggestion.map(|name| format!("did you mean {name}?")),
+    ];
+    hints.into_iter().flatten().collect::<Vec<_>>().join("; ")
+}
+
+/// As [`error`](fn@error), of what an error is made of.
+#[must_use]
+pub fn message(filename: &str, text: &str, message: &str, span: Span, hint: &str) -> String {
+    let mut out = format!("error: {message}\n");
     let line = (span.start.line as usize).checked_sub(1).and_then(|index| text.split('\n').nth(index));
     let Some(line) = line else {
         out += &format!("  --> {filename}\n");
@@ -79,21 +99,28 @@ pub fn error(filename: &str, text: &str, error: &Error) -> String {
     let line = line.trim_end_matches('\r');
     let number = span.start.line.to_string();
     let gutter = " ".repeat(number.len());
+    let column = floor(line, span.start.column as usize) + 1;
+    out += &format!("{gutter} --> {filename}:{number}:{column}\n");
+    out += &format!("{gutter}  |\n");
+    out += &format!("{number}  | {line}\n");
+    out += format!("{gutter}  | {} {hint}", underline(line, span)).trim_end();
+    out.push('\n');
+    out
+}
+
+/// Marks to stand below the first line of a span: blanks up to it (tabs where the line has some), and a `^` for each of its
+/// characters, one at least.
+#[must_use]
+pub fn underline(line: &str, span: Span) -> String {
     let start = floor(line, span.start.column as usize);
     let end = if span.end.line == span.start.line {
         floor(line, span.end.column as usize)
     } else {
         line.trim_end().len()
     };
-    // Tabs stay tabs, so that the marks stand below their text.
-    let indent: String = line[..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' }).collect();
-    let marks = "^".repeat(line.get(start..end).map_or(1, |marked| marked.chars().count().max(1)));
-    out += &format!("{gutter} --> {filename}:{number}:{}\n", start + 1);
-    out += &format!("{gutter}  |\n");
-    out += &format!("{number}  | {line}\n");
-    out += format!("{gutter}  | {indent}{marks} {hint}").trim_end();
-    out.push('\n');
-    out
+    let indent = line[..start].chars().map(|c| if c == '\t' { '\t' } else { ' ' });
+    let marks = line.get(start..end).map_or(1, |marked| marked.chars().count().max(1));
+    indent.chain(std::iter::repeat_n('^', marks)).collect()
 }
 
 /// All errors of a file, one after the other.

@@ -24,6 +24,9 @@ pub(crate) fn nearest<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) 
         .map(|(_, k)| k)
 }
 
+/// The most bytes that a character has.
+const MAX_CHAR: usize = 4;
+
 /// The known name nearest to a variable's name, at most two characters changed; `None` also when it is among them.
 ///
 /// This is how the reference's warnings suggest, to the letter.
@@ -32,6 +35,10 @@ pub(crate) fn nearest_variable<'a>(name: &str, known: impl IntoIterator<Item = &
     for candidate in known {
         if candidate == name {
             return None;
+        }
+        // Two edits change the length by two characters at most.
+        if candidate.len().abs_diff(name.len()) > 2 * MAX_CHAR {
+            continue;
         }
         let distance = edits(name, candidate);
         if distance < best.map_or(3, |(least, _)| least) {
@@ -43,9 +50,6 @@ pub(crate) fn nearest_variable<'a>(name: &str, known: impl IntoIterator<Item = &
 
 /// Characters to insert, drop or replace.
 fn edits(a: &str, b: &str) -> usize {
-    if a.len().abs_diff(b.len()) > 64 {
-        return usize::MAX;
-    }
     let b: Vec<char> = b.chars().collect();
     let mut row: Vec<usize> = (0..=b.len()).collect();
     for (i, x) in a.chars().enumerate() {

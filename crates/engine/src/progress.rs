@@ -167,8 +167,13 @@ impl VertexProgress {
     /// Starts a part of the work, named `id`. Finish it with [`Part::done`].
     pub fn part(&self, id: impl Into<Arc<str>>) -> Part {
         let id = id.into();
-        let now = SystemTime::now();
-        let part = Part { progress: self.clone(), id, started: now, total: 0, current: 0, done: false };
+        self.part_of(id.clone(), id)
+    }
+
+    /// Starts a part of the work, told from others by `id` and of the kind `name`: `transferring`, say.
+    pub fn part_of(&self, id: impl Into<Arc<str>>, name: impl Into<Arc<str>>) -> Part {
+        let (id, name, now) = (id.into(), name.into(), SystemTime::now());
+        let part = Part { progress: self.clone(), id, name, started: now, total: 0, current: 0, done: false };
         part.tell(None);
         part
     }
@@ -209,6 +214,7 @@ impl Drop for Resumed {
 pub struct Part {
     progress: VertexProgress,
     id: Arc<str>,
+    name: Arc<str>,
     started: SystemTime,
     total: i64,
     current: i64,
@@ -231,7 +237,7 @@ impl Part {
         self.progress.status(StatusEvent {
             vertex: self.progress.vertex().clone(),
             id: self.id.clone(),
-            name: self.id.clone(),
+            name: self.name.clone(),
             current: self.current,
             total: self.total,
             timestamp: SystemTime::now(),

@@ -69,7 +69,7 @@ pub struct Bridge {
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
-    dropped: Mutex<BTreeSet<String>>,
+    dropped: Mutex<BTreeSet<(String, bool)>>,
     images: Mutex<Vec<NamedImage>>,
 }
 
@@ -184,14 +184,13 @@ impl Bridge {
     /// Empties the cache mounts of steps that ignore the cache, each once in a build.
     fn drop_cache_mounts(&self, graph: &kiln_llb::Graph) {
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        for key in kiln_ops::cache_mounts_to_drop(graph) {
-            if dropped.contains(&key) {
+        for (name, based) in kiln_ops::cache_mounts_to_drop(graph) {
+            if !dropped.insert((name.clone(), based)) {
                 continue;
             }
-            if let Err(error) = self.host.worker.drop_cache_mounts(&key) {
-                tracing::warn!(%error, key, "a cache mount stays");
+            if let Err(error) = self.host.worker.drop_cache_mounts(&name, based) {
+                tracing::warn!(%error, name, "a cache mount stays");
             }
-            dropped.insert(key);
         }
     }
 

@@ -71,6 +71,17 @@ impl Error {
         Error::Unpack { path: display_path(path), action: action.into(), source: source.into() }
     }
 
+    /// The same, of the entry for whose sake it was done: a folder on the way is not named by the archive.
+    #[cfg_attr(not(unix), expect(dead_code, reason = "trees are read on unix only so far"))]
+    pub(crate) fn of_entry(self, entry: &[u8]) -> Self {
+        match self {
+            Error::Unpack { path, action, source } => {
+                Error::Unpack { path: display_path(entry), action: format!("{action} {path}"), source }
+            }
+            other => other,
+        }
+    }
+
     #[cfg_attr(not(unix), expect(dead_code, reason = "trees are read on unix only so far"))]
     pub(crate) fn tree(path: &[u8], action: &'static str, source: impl Into<io::Error>) -> Self {
         Error::Tree { path: display_path(path), action, source: source.into() }

@@ -16,23 +16,15 @@ use prost::Message;
 use prost::encoding::{WireType, encode_key, encode_varint};
 
 /// Encodes an op; the digest of the bytes is the vertex' digest.
-pub fn op(op: &pb::Op) -> Bytes {
-    let mut head = pb::Op {
-        inputs: op.inputs.clone(),
-        platform: op.platform.clone(),
-        constraints: op.constraints.clone(),
-        op: None,
-    };
+pub fn op(mut op: pb::Op) -> Bytes {
+    let inner = op.op.take();
     let mut out = BytesMut::new();
-    append(&mut out, &head);
-    match &op.op {
-        Some(pb::op::Op::Source(source)) => field(&mut out, 3, &source_op(source)),
-        Some(pb::op::Op::Build(build)) => field(&mut out, 5, &build_op(build)),
+    append(&mut out, &op);
+    match inner {
+        Some(pb::op::Op::Source(source)) => field(&mut out, 3, &source_op(&source)),
+        Some(pb::op::Op::Build(build)) => field(&mut out, 5, &build_op(&build)),
         None => {}
-        Some(other) => {
-            head = pb::Op { op: Some(other.clone()), ..pb::Op::default() };
-            append(&mut out, &head);
-        }
+        other => append(&mut out, &pb::Op { op: other, ..pb::Op::default() }),
     }
     out.freeze()
 }
@@ -104,7 +96,7 @@ mod tests {
             constraints: Some(pb::WorkerConstraints::default()),
             op: Some(pb::op::Op::Source(source)),
         };
-        assert_eq!(super::op(&op).as_ref(), b"\x0a\x05\x0a\x01d\x10\x01\x5a\x00\x1a\x12\x0a\x01x\x12\x06\x0a\x01a\x12\x011\x12\x05\x0a\x01b\x12\x00");
+        assert_eq!(super::op(op).as_ref(), b"\x0a\x05\x0a\x01d\x10\x01\x5a\x00\x1a\x12\x0a\x01x\x12\x06\x0a\x01a\x12\x011\x12\x05\x0a\x01b\x12\x00");
         let build = pb::BuildOp {
             builder: -1,
             inputs: [("k".to_owned(), pb::BuildInput { input: 0 })].into(),
@@ -112,7 +104,7 @@ mod tests {
         };
         let op = pb::Op { op: Some(pb::op::Op::Build(build)), ..pb::Op::default() };
         assert_eq!(
-            super::op(&op).as_ref(),
+            super::op(op).as_ref(),
             b"\x2a\x12\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x05\x0a\x01k\x12\x00"
         );
     }
@@ -124,6 +116,6 @@ mod tests {
             ..pb::ExecOp::default()
         };
         let op = pb::Op { op: Some(pb::op::Op::Exec(exec)), ..pb::Op::default() };
-        assert_eq!(pb::Op::decode(super::op(&op)).unwrap(), op);
+        assert_eq!(pb::Op::decode(super::op(op.clone())).unwrap(), op);
     }
 }

@@ -19,9 +19,9 @@ fn input(raw: &Bytes, index: i64) -> pb::Input {
 
 /// A definition of `op` on a source, and its result.
 fn on_source(inner: pb::op::Op, outputs: i64) -> pb::Definition {
-    let base = marshal::op(&source("docker-image://x"));
-    let op = marshal::op(&pb::Op { inputs: vec![input(&base, 0)], op: Some(inner), ..Default::default() });
-    let root = marshal::op(&pb::Op { inputs: vec![input(&op, outputs)], ..Default::default() });
+    let base = marshal::op(source("docker-image://x"));
+    let op = marshal::op(pb::Op { inputs: vec![input(&base, 0)], op: Some(inner), ..Default::default() });
+    let root = marshal::op(pb::Op { inputs: vec![input(&op, outputs)], ..Default::default() });
     pb::Definition { def: vec![base, op, root], ..Default::default() }
 }
 
@@ -49,7 +49,7 @@ fn a_good_one() {
 #[test]
 fn shapes() {
     assert!(matches!(Graph::decode(&pb::Definition::default()), Err(Error::Empty)));
-    let one = |op: &pb::Op| pb::Definition { def: vec![marshal::op(op)], ..Default::default() };
+    let one = |op: &pb::Op| pb::Definition { def: vec![marshal::op(op.clone())], ..Default::default() };
     assert!(matches!(Graph::decode(&one(&source("x"))), Err(Error::NoRoot)));
     let garbage = pb::Definition { def: vec![Bytes::from_static(b"\xff\xff")], ..Default::default() };
     assert!(matches!(Graph::decode(&garbage), Err(Error::Decode { index: 0, .. })));
@@ -57,9 +57,9 @@ fn shapes() {
         let op = pb::Op { inputs: vec![pb::Input { digest: digest.into(), index: 0 }], ..Default::default() };
         assert!(matches!(Graph::decode(&one(&op)), Err(Error::MissingInput { .. })), "{digest}");
     }
-    let base = marshal::op(&source("x"));
+    let base = marshal::op(source("x"));
     for index in [-1, 1, i64::MAX] {
-        let root = marshal::op(&pb::Op { inputs: vec![input(&base, index)], ..Default::default() });
+        let root = marshal::op(pb::Op { inputs: vec![input(&base, index)], ..Default::default() });
         assert!(
             Graph::decode(&pb::Definition { def: vec![base.clone(), root], ..Default::default() }).is_err()
         );
@@ -69,7 +69,7 @@ fn shapes() {
 #[test]
 fn what_is_not_needed_does_not_matter() {
     let mut def = on_source(exec(vec![root_mount()]), 0);
-    def.def.insert(0, marshal::op(&pb::Op { op: Some(exec(vec![])), ..Default::default() }));
+    def.def.insert(0, marshal::op(pb::Op { op: Some(exec(vec![])), ..Default::default() }));
     assert_eq!(Graph::decode(&def).unwrap().vertices().len(), 2);
 }
 
@@ -155,8 +155,8 @@ fn others() {
     fails(Op::Passthrough(pb::PassthroughOp { id: "x".into(), outputs: vec![] }));
     fails(Op::Passthrough(pb::PassthroughOp { id: "x".into(), outputs: vec![5] }));
     let none = pb::Op { ..Default::default() };
-    let raw = marshal::op(&none);
-    let root = marshal::op(&pb::Op { inputs: vec![input(&raw, 0)], ..Default::default() });
+    let raw = marshal::op(none.clone());
+    let root = marshal::op(pb::Op { inputs: vec![input(&raw, 0)], ..Default::default() });
     assert!(Graph::decode(&pb::Definition { def: vec![raw, root], ..Default::default() }).is_err());
 }
 
@@ -197,9 +197,9 @@ proptest! {
     #[test]
     fn encoded_ops_decode(args in proptest::collection::vec(".*", 0..4), attrs in proptest::collection::btree_map(".*", ".*", 0..4)) {
         let source = pb::Op { op: Some(pb::op::Op::Source(pb::SourceOp { identifier: "x".into(), attrs })), ..Default::default() };
-        prop_assert_eq!(&pb::Op::decode(marshal::op(&source)).unwrap(), &source);
+        prop_assert_eq!(&pb::Op::decode(marshal::op(source.clone())).unwrap(), &source);
         let meta = Some(pb::Meta { args, ..Default::default() });
         let exec = pb::Op { op: Some(pb::op::Op::Exec(pb::ExecOp { meta, ..Default::default() })), ..Default::default() };
-        prop_assert_eq!(&pb::Op::decode(marshal::op(&exec)).unwrap(), &exec);
+        prop_assert_eq!(&pb::Op::decode(marshal::op(exec.clone())).unwrap(), &exec);
     }
 }

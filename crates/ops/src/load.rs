@@ -21,7 +21,7 @@ use crate::{
 pub enum LoadError {
     /// A step wants what the build may not do.
     #[error(
-        "{name}: {entitlement} is not allowed (the client must ask for it with --allow {entitlement}, and the daemon's insecure-entitlements must list it)"
+        "{name}: entitlement {entitlement} is not allowed (the client must ask for it with --allow {entitlement}, and the daemon's insecure-entitlements must list it)"
     )]
     NotAllowed {
         /// The step.
@@ -55,20 +55,20 @@ pub fn load(
     Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
 }
 
-/// The keys of the cache mounts of steps that are to run whatever the cache holds: such a step begins with an empty one.
-pub fn cache_mounts_to_drop(graph: &kiln_llb::Graph) -> Vec<String> {
+/// The names of the cache mounts of steps that are to run whatever the cache holds (such a step begins with a new one), and
+/// whether the mount begins with files of an input.
+pub fn cache_mounts_to_drop(graph: &kiln_llb::Graph) -> Vec<(String, bool)> {
     let ignoring = graph.vertices().iter().filter(|vertex| vertex.metadata.ignore_cache);
     let mounts = ignoring.filter_map(|vertex| match &vertex.op.op {
         Some(Op::Exec(op)) => Some(&op.mounts),
         _ => None,
     });
-    let caches =
-        mounts.flatten().filter(|m| m.mount_type() == pb::MountType::Cache && m.input == kiln_llb::EMPTY);
-    let key = |mount: &pb::Mount| match mount.cache_opt.as_ref().map(|c| c.id.as_str()) {
+    let caches = mounts.flatten().filter(|m| m.mount_type() == pb::MountType::Cache);
+    let name = |mount: &pb::Mount| match mount.cache_opt.as_ref().map(|c| c.id.as_str()) {
         None | Some("") => mount.dest.clone(),
         Some(id) => id.to_owned(),
     };
-    caches.map(key).collect()
+    caches.map(|mount| (name(mount), mount.input != kiln_llb::EMPTY)).collect()
 }
 
 fn load_vertex(

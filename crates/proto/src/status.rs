@@ -5,6 +5,9 @@
 //! (snake_case names, bytes in base64, zero values left out), not protobuf. A client reads from them which vertex failed, the lines
 //! of the Dockerfile that it came from, and the exit code of a step. Details of kinds that are not known here pass through.
 
+mod definition;
+mod diagnostic;
+
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use prost::Message as _;
 use serde_json::{Map, Value, json};
@@ -12,8 +15,12 @@ use tonic::{Code, Status};
 
 use crate::{errdefs, pb, rpc};
 
+pub use diagnostic::Diagnostic;
+
 /// What comes before a detail's name in its type URL.
 const PREFIX: &str = "github.com/moby/buildkit/";
+/// The type URL of [`Detail::Diagnostics`], which BuildKit's clients skip.
+const DIAGNOSTICS: &str = "kiln/diagnostics+json";
 
 /// One fact about an error, beside its message.
 #[derive(Clone, Debug, PartialEq)]
@@ -35,6 +42,8 @@ pub enum Detail {
     FrontendCap(String),
     /// A sub-request that the frontend does not know.
     Subrequest(String),
+    /// All that is wrong in the file that the first source names, in the order of its lines.
+    Diagnostics(Vec<Diagnostic>),
     /// Anything else, as it came.
     Other(prost_types::Any),
 }
@@ -78,6 +87,14 @@ impl WireError {
         self.details.iter().filter_map(|detail| match detail {
             Detail::Source(source) => Some(source),
             _ => None,
+        })
+    }
+
+    /// What is wrong in the file that the first source names.
+    pub fn diagnostics(&self) -> impl Iterator<Item = &Diagnostic> {
+        self.details.iter().flat_map(|detail| match detail {
+            Detail::Diagnostics(list) => list.as_slice(),
+            _ => &[],
         })
     }
 
@@ -154,6 +171,10 @@ impl Detail {
             }
             Self::FrontendCap(name) => ("errdefs.FrontendCap+json", json!({ "name": name })),
             Self::Subrequest(name) => ("errdefs.Subrequest+json", json!({ "name": name })),
+            Self::Diagnostics(list) => {
+                let value = diagnostic::to_json(list).to_string().into_bytes();
+                return prost_types::Any { type_url: DIAGNOSTICS.to_owned(), value };
+            }
             Self::Other(any) => return any.clone(),
         };
         prost_types::Any { type_url: format!("{PREFIX}{name}"), value: value.to_string().into_bytes() }
@@ -164,6 +185,10 @@ impl Detail {
     }
 
     fn decode(any: &prost_types::Any) -> Option<Self> {
+        if any.type_url == DIAGNOSTICS {
+            let value = serde_json::from_slice(&any.value).ok()?;
+            return diagnostic::from_json(&value).map(Self::Diagnostics);
+        }
         let name = any.type_url.strip_prefix(PREFIX)?;
         let value: Value = serde_json::from_slice(&any.value).ok()?;
         let text = |key: &str| value.get(key).and_then(Value::as_str).unwrap_or_default().to_owned();
@@ -194,6 +219,9 @@ fn source_to_json(source: &errdefs::Source) -> Value {
         let mut fields = Map::new();
         put_text(&mut fields, "filename", &info.filename);
         put_text(&mut fields, "data", &BASE64.encode(&info.data));
+        if let Some(definition) = info.definition.as_ref().and_then(definition::to_json) {
+            fields.insert("definition".to_owned(), definition);
+        }
         put_text(&mut fields, "language", &info.language);
         object.insert("info".to_owned(), Value::Object(fields));
     }
@@ -230,7 +258,7 @@ fn source_from_json(value: &Value) -> Option<errdefs::Source> {
             Some(pb::SourceInfo {
                 filename: text("filename").to_owned(),
                 data: BASE64.decode(text("data")).ok()?.into(),
-                definition: None,
+                definition: info.get("definition").and_then(definition::from_json),
                 language: text("language").to_owned(),
             })
         }
@@ -305,9 +333,11 @@ mod tests {
 
     #[test]
     fn unknown_and_damaged_details_pass_through() {
-        for (url, value) in
-            [("example.com/other", "{}"), ("github.com/moby/buildkit/errdefs.Vertex+json", "{")]
-        {
+        for (url, value) in [
+            ("example.com/other", "{}"),
+            ("github.com/moby/buildkit/errdefs.Vertex+json", "{"),
+            (DIAGNOSTICS, "[{}]"),
+        ] {
             let any = prost_types::Any { type_url: url.into(), value: value.into() };
             let status = rpc::Status { code: 2, message: "no".into(), details: vec![any.clone()] };
             assert_eq!(WireError::from_rpc(&status).details, [Detail::Other(any.clone())]);

@@ -110,7 +110,8 @@ impl LocalSource {
             })?),
         };
         let Tree { mut mutable, mut hashes, known } = tree;
-        let part = Arc::new(std::sync::Mutex::new(cx.progress.part(format!("transferring {name}:"))));
+        let part = cx.progress.part_of(format!("transferring {name}:"), "transferring");
+        let part = Arc::new(std::sync::Mutex::new(part));
         let told = part.clone();
         let store = worker.store().clone();
         let options = ReceiveOptions {

@@ -71,12 +71,14 @@ impl CacheMount {
 }
 
 impl Worker {
-    /// Removes the cache mounts known as `key` that nobody uses now: the next one begins empty. Blocks.
+    /// Removes the cache mounts `name` that nobody uses now, those that began empty or (`based`) those that began with the
+    /// files of some ref: the next one is a new one. Blocks.
     ///
     /// # Errors
     /// [`Error::Store`].
-    pub fn drop_cache_mounts(&self, key: &str) -> Result<(), Error> {
-        for id in self.find(&format!("cache-dir:{key}"))? {
+    pub fn drop_cache_mounts(&self, name: &str, based: bool) -> Result<(), Error> {
+        let index = if based { based_index(name) } else { index(name, None) };
+        for id in self.find(&index)? {
             if let Some(mutable) = self.reopen(&id)? {
                 mutable.discard()?;
             }
@@ -84,19 +86,19 @@ impl Worker {
         Ok(())
     }
 
-    /// The cache mount known as `key` (the caller puts everything into it that makes it another one: its name, the id of the
-    /// ref that it begins with). A new one begins with the files of `base`.
+    /// The cache mount `name` that began with the files of `base`. One that begins with other files is another one.
     ///
     /// # Errors
     /// [`Error::Store`]; [`Error::Layer`] when `base` cannot be copied.
     pub async fn cache_mount(
         &self,
-        key: &str,
+        name: &str,
         base: Option<&Unpacked>,
         sharing: Sharing,
         description: &str,
     ) -> Result<CacheMount, Error> {
-        let index = format!("cache-dir:{key}");
+        let index = index(name, base);
+        let based = base.map(|_| based_index(name));
         let mounts = &self.inner().cache_mounts;
         loop {
             // Registered before looking, so that one freed in between is not missed.
@@ -109,11 +111,17 @@ impl Worker {
                 return Ok(CacheMount { held });
             }
             let (worker, base, wanted) = (self.clone(), base.cloned(), index.clone());
-            let (may_make, description) = (sharing != Sharing::Locked, description.to_owned());
-            let found = tokio::task::spawn_blocking(move || {
-                worker.free_or_new(&wanted, base.as_ref(), may_make, description)
-            })
-            .await??;
+            let (may_make, description, based) =
+                (sharing != Sharing::Locked, description.to_owned(), based.clone());
+            let found = tokio::task::spawn_blocking(move || match worker.free_cache_mount(&wanted)? {
+                Search::Free(free) => Ok(Some(*free)),
+                Search::InUse if !may_make => Ok(None),
+                Search::InUse | Search::Nothing => {
+                    worker.new_cache_mount(&wanted, based.as_deref(), base.as_ref(), description).map(Some)
+                }
+            });
+            let found: Result<_, Error> = found.await?;
+            let found = found?;
             if let Some((mutable, spec)) = found {
                 let held = Arc::new(Held { mutable, spec, _told: Told(Arc::clone(&mounts.freed)) });
                 if sharing == Sharing::Shared {
@@ -124,29 +132,29 @@ impl Worker {
             drop(shared);
             // The time is for a holder that freed it without the notice, which a later version might bring.
             if tokio::time::timeout(Duration::from_secs(1), freed).await.is_err() {
-                tracing::debug!(key, "still waiting for a locked cache mount");
+                tracing::debug!(name, "still waiting for a locked cache mount");
             }
         }
     }
 
-    /// A free cache mount, or a new one: when there is none at all, or when `may_make`.
-    fn free_or_new(
-        &self,
-        index: &str,
-        base: Option<&Unpacked>,
-        may_make: bool,
-        description: String,
-    ) -> Result<Option<(MutableRef, MountSpec)>, Error> {
+    fn free_cache_mount(&self, index: &str) -> Result<Search, Error> {
         let known = self.find(index)?;
         for id in &known {
             if let Some(mut mutable) = self.reopen(id)? {
                 let spec = mutable.mount_spec()?;
-                return Ok(Some((mutable, spec)));
+                return Ok(Search::Free(Box::new((mutable, spec))));
             }
         }
-        if !known.is_empty() && !may_make {
-            return Ok(None);
-        }
+        Ok(if known.is_empty() { Search::Nothing } else { Search::InUse })
+    }
+
+    fn new_cache_mount(
+        &self,
+        index: &str,
+        based: Option<&str>,
+        base: Option<&Unpacked>,
+        description: String,
+    ) -> Result<(MutableRef, MountSpec), Error> {
         let options = RefOptions {
             description,
             record_type: RecordType::CacheMount,
@@ -162,9 +170,12 @@ impl Worker {
             return Err(error);
         }
         // Only a whole one is found by others.
+        if let Some(based) = based {
+            mutable.add_key(based)?;
+        }
         mutable.add_key(index)?;
         let spec = mutable.mount_spec()?;
-        Ok(Some((mutable, spec)))
+        Ok((mutable, spec))
     }
 
     fn fill(&self, mutable: &MutableRef, base: &Unpacked) -> Result<(), Error> {
@@ -172,4 +183,24 @@ impl Worker {
         let change = Change { lower: Stack::default(), upper: base.stack().clone(), own: None };
         transfer(mutable.id(), snapshots, &change, &Root::open(snapshots.path(mutable.snapshot()))?)
     }
+}
+
+/// What a look for a cache mount brought.
+enum Search {
+    Free(Box<(MutableRef, MountSpec)>),
+    InUse,
+    Nothing,
+}
+
+/// The key under which the cache mount is found.
+fn index(name: &str, base: Option<&Unpacked>) -> String {
+    match base {
+        None => format!("cache-dir:{name}"),
+        Some(base) => format!("cache-dir:{name}:{}", base.as_ref().id()),
+    }
+}
+
+/// The key under which all cache mounts of a name are found that began with files.
+fn based_index(name: &str) -> String {
+    format!("cache-dir-based:{name}")
 }

@@ -1,9 +1,9 @@
-//! Variables: an ordered list, those of FROM, and those of a state.
+//! Variables: those of FROM, and those of a state.
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
-use kiln_llb::build::State;
+use kiln_llb::build::{Env, State};
 
 use super::outline::ArgInfo;
 use super::platform::Platforms;
@@ -12,32 +12,13 @@ use crate::error::Error;
 use crate::lint::{Linter, checks};
 use crate::shell::{Lexer, Variables};
 
-/// Variables in the order in which they were last set.
-#[derive(Debug, Clone, Default)]
-pub(super) struct Env(Vec<(String, String)>);
-
-impl Env {
-    pub(super) fn set(&mut self, name: &str, value: impl Into<String>) {
-        self.unset(name);
-        self.0.push((name.to_owned(), value.into()));
-    }
-
-    pub(super) fn unset(&mut self, name: &str) {
-        self.0.retain(|(n, _)| n != name);
-    }
-
-    pub(super) fn value(&self, name: &str) -> Option<&str> {
-        self.0.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
-    }
-}
-
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        self.value(name).map(Cow::Borrowed)
+        Self::get(self, name).map(Cow::Borrowed)
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.iter().map(|(n, _)| n.clone()).collect()
+        self.iter().map(|(name, _)| name.to_owned()).collect()
     }
 }
 
@@ -51,24 +32,24 @@ impl Variables for StateEnv<'_> {
     }
 
     fn names(&self) -> Vec<String> {
-        self.0.envs().iter().map(|(n, _)| n.clone()).collect()
+        self.0.envs().names()
     }
 }
 
 /// A state's variables, with some hidden behind stars.
 pub(super) struct Masked<'a> {
     pub(super) base: StateEnv<'a>,
-    pub(super) masked: Vec<&'a str>,
+    pub(super) masked: BTreeSet<&'a str>,
 }
 
 impl Variables for Masked<'_> {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
-        if self.masked.contains(&name) { Some(Cow::Borrowed("****")) } else { self.base.get(name) }
+        if self.masked.contains(name) { Some(Cow::Borrowed("****")) } else { self.base.get(name) }
     }
 
     fn names(&self) -> Vec<String> {
         let mut names = self.base.names();
-        names.retain(|n| !self.masked.contains(&n.as_str()));
+        names.retain(|n| !self.masked.contains(n.as_str()));
         names.extend(self.masked.iter().map(|&n| n.to_owned()));
         names
     }
@@ -119,8 +100,8 @@ pub(super) fn globals(
                 (None, None) => None,
             };
             if let Some(value) = value {
-                info.value.clone_from(&value);
-                env.set(name, value);
+                env.set(name, value.as_str());
+                info.value = value;
             }
             all.insert(name.to_owned(), info);
         }

@@ -262,6 +262,13 @@ impl Context {
         let outside = |e| Failure::outside("failed to get frontend inputs", Span::default(), e);
         let inputs = resolver.inputs().await.map_err(outside)?;
         let state = |name: &str| inputs.get(name).map(State::from_definition).transpose();
+        // No Dockerfile can be in nothing. The second half is what clients look for.
+        if inputs.get(&self.dockerfile_name).is_some_and(|definition| definition.def.is_empty()) {
+            let name = &self.dockerfile_name;
+            let message =
+                format!("the input {name:?} is empty: invalid nil input definition to definition op");
+            return Err(refuse(message).into());
+        }
         self.dockerfile = state(&self.dockerfile_name)?;
         self.context = state(CONTEXT_NAME)?;
         Ok(())

@@ -120,9 +120,8 @@ impl<R: Resolver> Converter<'_, R> {
             .map_err(|e| refuse(e).at(dest_word.span))?;
         let base = request.base_options()?;
         let text = names::display(&self.lexer, &instruction.code, &StateEnv(&stage.state));
-        let envs = stage.state.envs().to_vec();
         let stage = &mut self.stages.list[index];
-        let name = stage.names.next(&text, Some(&platform), &envs, request.step.onbuild);
+        let name = stage.names.next(&text, Some(&platform), stage.state.envs(), request.step.onbuild);
         let plan = Plan { request, windows, dest, base, name };
         let mut file = File::new();
         for source in &request.sources.paths {
@@ -146,7 +145,7 @@ impl<R: Resolver> Converter<'_, R> {
             let group = progress_id(&self.options.unique_id, index, stage.image.history.len());
             let mut again = |text: &str| {
                 stage.names.again();
-                stage.names.next(text, Some(&platform), &envs, request.step.onbuild)
+                stage.names.next(text, Some(&platform), stage.state.envs(), request.step.onbuild)
             };
             let (name, link_name) = (again(&text), again(&format!("LINK {text}")));
             let group = |weak| pb::ProgressGroup { id: group.clone(), name: name.clone(), weak };
@@ -227,7 +226,7 @@ impl Request<'_> {
             }
         }
         for path in &self.sources.paths {
-            out.push_str(&format!(" {path}"));
+            out.extend([" ", path]);
         }
         for inline in &self.sources.contents {
             out.push_str(&format!(" <<{}", inline.name));

@@ -1,6 +1,6 @@
 //! Walking through the instructions of the stages that are needed.
 
-use kiln_llb::build::{Constraints, File, Owner};
+use kiln_llb::build::{Constraints, File, Owner, State};
 use kiln_oci::{HealthCheck, History, ImageConfig, default_path_env};
 
 use super::args::StateEnv;
@@ -12,12 +12,16 @@ use super::resolver::Resolver;
 use super::stage::{Stage, Step};
 use super::{Converter, Failure, expose, names, signal};
 use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue};
+use crate::document::MAX_ERRORS;
 use crate::error::Error;
 use crate::lint::checks;
-use crate::shell::{Lexer, Variables};
+use crate::shell::Lexer;
+use crate::suggest::nearest;
 use crate::text::parse_bool;
 use crate::word::Word;
 
+/// Every RUN has all variables, and tells of all arguments: a small file can make very much of that.
+const MAX_MADE: usize = 128 << 20;
 const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
 /// Build arguments that choose what is scanned; no step sees them.
 const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
@@ -27,29 +31,42 @@ impl<R: Resolver> Converter<'_, R> {
     /// Walks the stages that are needed, in the order of the file.
     pub(super) async fn dispatch_stages(&mut self, target: usize) -> Result<(), Failure> {
         self.ignore = Some(self.source.ignore(self.options, self.resolver).await?);
-        let reachable = self.stages.reachable(target);
+        let (reachable, all) = (self.stages.reachable(target), self.all_stages);
+        self.stages.find_last_users(|index| all || reachable.contains(&index));
         for index in 0..self.stages.list.len() {
             let wanted = reachable.contains(&index) && !self.stages.list[index].dispatched;
-            if wanted || self.all_stages {
-                self.dispatch_stage(index)?;
+            if (wanted || all) && self.errors.len() < MAX_ERRORS && self.made <= MAX_MADE {
+                self.dispatch_stage(index);
             }
         }
+        self.check()?;
         // All of the target is used, whoever looks.
         self.stages.use_path(target, "/".into());
         Ok(())
     }
 
-    fn dispatch_stage(&mut self, index: usize) -> Result<(), Error> {
+    fn dispatch_stage(&mut self, index: usize) {
         self.stages.inherit(index);
         let stage = &mut self.stages.list[index];
         stage.dispatched = true;
-        self.begin_stage(index)?;
-        for step in self.stages.list[index].steps.clone() {
+        let steps = std::mem::take(&mut stage.steps);
+        if let Err(error) = self.begin_stage(index) {
+            return self.blame(error);
+        }
+        for step in steps {
             let span = step.instruction.span;
-            self.dispatch(index, step).map_err(|e| e.within(span))?;
+            if let Err(error) = self.dispatch(index, step) {
+                self.blame(error.within(span));
+            }
+            if self.made > MAX_MADE {
+                let message = format!("steps and history up to here take more than {MAX_MADE} bytes");
+                return self.blame(refuse(message).within(span));
+            }
+            if self.errors.len() >= MAX_ERRORS {
+                return;
+            }
         }
         self.note_scans(index);
-        Ok(())
     }
 
     /// Takes variables, folder and user from the base's config.
@@ -59,11 +76,15 @@ impl<R: Resolver> Converter<'_, R> {
         let env = &mut stage.image.config.env;
         if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={}", default_path_env(&platform.os)));
+            stage.env_in_step = false;
         }
-        let mut state = stage.state.clone();
-        for entry in env.iter() {
-            let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-            state = state.env(name, value);
+        let mut state = std::mem::replace(&mut stage.state, State::scratch());
+        if !std::mem::replace(&mut stage.env_in_step, true) {
+            for (place, entry) in env.iter().enumerate() {
+                let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
+                stage.env_places.entry(name.to_owned()).or_insert(place);
+                state = state.env(name, value);
+            }
         }
         if !self.options.hostname.is_empty() {
             state = state.hostname(&self.options.hostname);
@@ -107,29 +128,28 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Expands the instruction's words in the scope of the stage.
     fn expand(&mut self, index: usize, instruction: &mut Instruction) -> Result<(), Error> {
-        let (comments, span) = (instruction.comments.clone(), instruction.span);
+        let Instruction { comments, command, span, .. } = instruction;
         let stage = &self.stages.list[index];
-        let heredoc = Lexer::for_heredoc();
-        let (linter, lexer) = (&mut self.linter, &self.lexer);
+        let (lexer, heredoc) = (&self.lexer, Lexer::for_heredoc());
+        let mut lint = self.linter.with_comments(comments);
         let mut expand = |lexer: &Lexer, word: &str| {
             let expansion = lexer.word(word, &StateEnv(&stage.state));
-            let mut lint = linter.with_comments(&comments);
-            stage.report(&mut lint, span, &expansion.unmatched);
+            stage.report(&mut lint, *span, &expansion.unmatched);
             expansion.text
         };
-        instruction.command.expand(&mut |word| expand(lexer, word))?;
-        instruction.command.expand_raw(&mut |word| expand(&heredoc, word))
+        command.expand(&mut |word| expand(lexer, word))?;
+        command.expand_raw(&mut |word| expand(&heredoc, word))
     }
 
     fn arg(&mut self, index: usize, instruction: &Instruction, args: &[ArgDecl]) -> Result<(), Error> {
         let mut texts = Vec::with_capacity(args.len());
+        let mut lint = self.linter.with_comments(&instruction.comments);
         for decl in args {
             let name = decl.key.as_str();
-            let mut lint = self.linter.with_comments(&instruction.comments);
             checks::secret_name(&mut lint, instruction.span, "ARG", name);
             let stage = &mut self.stages.list[index];
             let given = self.build_args.get(name).cloned();
-            let inherited = given.is_none() && decl.value.is_none() && self.globals.value(name).is_some();
+            let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
                 (None, Some(default)) => {
@@ -137,10 +157,11 @@ impl<R: Resolver> Converter<'_, R> {
                     stage.report(&mut lint, instruction.span, &expansion.unmatched);
                     Some(expansion.text.map_err(|e| e.in_word(default))?)
                 }
-                (None, None) => self.globals.value(name).map(str::to_owned),
+                (None, None) => self.globals.get(name).map(str::to_owned),
             };
-            if let Some(value) = value.as_ref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
-                stage.state = stage.state.clone().env(name, value);
+            if let Some(value) = value.as_deref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
+                stage.set_variable(name, value);
+                stage.env_in_step = false;
             }
             if !inherited {
                 let mut info = ArgInfo::new(decl, instruction.span);
@@ -149,8 +170,7 @@ impl<R: Resolver> Converter<'_, R> {
             }
             stage.outline.used.insert(name.to_owned());
             texts.push(value.as_ref().map_or_else(|| name.to_owned(), |v| format!("{name}={v}")));
-            let word = value.map(|text| Word::new(text, decl.key.span));
-            stage.build_args.push(ArgDecl { value: word, ..decl.clone() });
+            stage.build_args.declare(name, value);
         }
         self.commit(index, format!("ARG {}", texts.join(" ")), false);
         Ok(())
@@ -158,15 +178,13 @@ impl<R: Resolver> Converter<'_, R> {
 
     fn env(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
         let mut message = "ENV".to_owned();
+        let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
-            let mut lint = self.linter.with_comments(&instruction.comments);
             checks::legacy_pair(&mut lint, instruction, pair);
             checks::secret_name(&mut lint, instruction.span, "ENV", &pair.key);
             let (key, value) = (pair.key.as_str(), pair.value.as_str());
             message.push_str(&format!(" {key}={value}"));
-            let stage = &mut self.stages.list[index];
-            stage.state = stage.state.clone().env(key, value);
-            set_env(&mut stage.image.config.env, key, value);
+            self.stages.list[index].set_env(key, value);
         }
         self.commit(index, message, false);
         Ok(())
@@ -174,8 +192,9 @@ impl<R: Resolver> Converter<'_, R> {
 
     fn label(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
         let mut message = "LABEL".to_owned();
+        let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
-            checks::legacy_pair(&mut self.linter.with_comments(&instruction.comments), instruction, pair);
+            checks::legacy_pair(&mut lint, instruction, pair);
             message.push_str(&format!(" {}={}", pair.key, pair.value));
             let labels = &mut self.stages.list[index].image.config.labels;
             labels.insert(pair.key.text.clone(), pair.value.text.clone());
@@ -243,12 +262,17 @@ impl<R: Resolver> Converter<'_, R> {
 
     fn expose(&mut self, index: usize, instruction: &Instruction, ports: &[Word]) -> Result<(), Error> {
         let mut all = Vec::new();
+        let mut lint = self.linter.with_comments(&instruction.comments);
         for port in ports {
             let stage = &self.stages.list[index];
             let words = self.lexer.words(port, &StateEnv(&stage.state)).map_err(|e| e.in_word(port))?;
             for word in words {
-                let parsed = expose::parse(&word).map_err(|e| refuse(e).at(port.span))?;
-                let mut lint = self.linter.with_comments(&instruction.comments);
+                let parsed = expose::parse(&word).map_err(|e| {
+                    let protocol = word.rsplit_once('/').map_or("", |(_, protocol)| protocol);
+                    let unknown = !expose::PROTOCOLS.contains(&protocol);
+                    let near = nearest(protocol, expose::PROTOCOLS).filter(|_| unknown);
+                    refuse(e).at(port.span).suggest(near)
+                })?;
                 checks::exposed_port(&mut lint, instruction.span, &word);
                 all.extend(parsed);
             }
@@ -269,7 +293,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         stage.workdir_set = true;
         let dir = enter(&mut stage.image, path, platform.is_windows()).map_err(|e| e.at(path.span))?;
-        stage.state = stage.state.clone().dir(&dir);
+        stage.change_state(|state| state.dir(&dir));
         let layer = dir != "/";
         if layer {
             let env = StateEnv(&stage.state);
@@ -290,6 +314,7 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Adds an entry to the image's history.
     pub(super) fn commit(&mut self, index: usize, created_by: String, layer: bool) {
+        self.made += created_by.len();
         let created = self.epoch.clone();
         let comment = HISTORY_COMMENT.to_owned();
         let entry = History { created, created_by, comment, empty_layer: !layer, ..History::default() };
@@ -300,13 +325,9 @@ impl<R: Resolver> Converter<'_, R> {
     fn note_scans(&mut self, index: usize) {
         for name in [SCAN_CONTEXT, SCAN_STAGE] {
             let stage = &self.stages.list[index];
-            let own = stage
-                .build_args
-                .iter()
-                .filter(|a| a.key == name)
-                .filter_map(|a| a.value.as_deref())
-                .next_back();
-            let Some(value) = own.or_else(|| self.globals.value(name)) else { continue };
+            let Some(value) = stage.build_args.given(name).or_else(|| self.globals.get(name)) else {
+                continue;
+            };
             let named = || value.split(',').any(|v| v == stage.names.stage);
             let on = parse_bool(value).unwrap_or_else(named);
             let stage = &mut self.stages.list[index];
@@ -337,10 +358,36 @@ impl Stage {
         if unmatched.is_empty() {
             return;
         }
-        let declared = |name: &str| {
-            name == SCAN_CONTEXT || name == SCAN_STAGE || self.build_args.iter().any(|a| a.key == name)
-        };
-        checks::undefined_variables(lint, span, unmatched, declared, &StateEnv(&self.state).names());
+        let declared =
+            |name: &str| name == SCAN_CONTEXT || name == SCAN_STAGE || self.build_args.declares(name);
+        let defined = || self.state.envs().iter().map(|(name, _)| name);
+        checks::undefined_variables(lint, span, unmatched, declared, defined);
+    }
+
+    /// Changes the state without a copy of what it holds.
+    pub(super) fn change_state(&mut self, change: impl FnOnce(State) -> State) {
+        self.state = change(std::mem::replace(&mut self.state, State::scratch()));
+    }
+
+    /// Sets a variable of steps.
+    fn set_variable(&mut self, name: &str, value: &str) {
+        self.change_state(|state| state.env(name, value));
+    }
+
+    /// Sets a variable of steps and of the image, where one that is there keeps its place.
+    fn set_env(&mut self, name: &str, value: &str) {
+        self.set_variable(name, value);
+        let (env, entry) = (&mut self.image.config.env, format!("{name}={value}"));
+        match self.env_places.get(name).and_then(|&place| env.get_mut(place)) {
+            Some(old) => {
+                *old = entry;
+                self.env_in_step = false;
+            }
+            None => {
+                self.env_places.insert(name.to_owned(), env.len());
+                env.push(entry);
+            }
+        }
     }
 
     /// The arguments of a command, after the stage's shell if it is in shell form.
@@ -375,7 +422,7 @@ impl Stage {
             }
             Command::User(user) => {
                 config.user.clone_from(&user.text);
-                self.state = self.state.clone().user(&user.text);
+                self.change_state(|state| state.user(&user.text));
                 format!("USER {user}")
             }
             Command::Volume(volumes) => {
@@ -387,7 +434,8 @@ impl Stage {
             }
             Command::Stopsignal(name) => {
                 if !signal::is_signal(name) {
-                    return Err(refuse(format!("invalid signal: {name}")).at(name.span));
+                    let near = signal::near(name);
+                    return Err(refuse(format!("invalid signal: {name}")).at(name.span).suggest(near));
                 }
                 config.stop_signal.clone_from(&name.text);
                 format!("STOPSIGNAL {name}")
@@ -407,16 +455,6 @@ fn enter(image: &mut ImageConfig, path: &str, windows: bool) -> Result<String, E
         .map_err(|e| refuse(format!("normalizing workdir: {e}")))?;
     image.config.working_dir.clone_from(&dir);
     Ok(paths::to_slash(&dir, windows))
-}
-
-/// A variable that is there keeps its place.
-fn set_env(env: &mut Vec<String>, name: &str, value: &str) {
-    let entry = format!("{name}={value}");
-    let same = |e: &&mut String| e.split('=').next() == Some(name);
-    match env.iter_mut().find(same) {
-        Some(old) => *old = entry,
-        None => env.push(entry),
-    }
 }
 
 /// A time as ops have it.

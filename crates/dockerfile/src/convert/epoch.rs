@@ -4,12 +4,11 @@
 //! nothing but one ADD of something remote.
 
 use kiln_llb::Graph;
-use kiln_llb::build::{Constraints, HttpOptions, State, git, http};
+use kiln_llb::build::{Constraints, Env, HttpOptions, State, git, http};
 use kiln_llb::source::FileMeta;
 use kiln_oci::{Digest, Time};
 use kiln_proto::pb;
 
-use super::args::Env;
 use super::context::marshal_options;
 use super::failure::refuse;
 use super::git_ref::{GitRef, GitRefError, http_filename, is_http};
@@ -29,7 +28,7 @@ impl<R: Resolver> Converter<'_, R> {
     pub(super) async fn resolve_epoch(&mut self, file: &Dockerfile) -> Result<(), Failure> {
         let given = self.build_args.get(NAME).cloned();
         let Some(value) =
-            given.clone().or_else(|| self.globals.value(NAME).map(str::to_owned).filter(|v| !v.is_empty()))
+            given.clone().or_else(|| self.globals.get(NAME).map(str::to_owned).filter(|v| !v.is_empty()))
         else {
             return Ok(());
         };
@@ -41,7 +40,7 @@ impl<R: Resolver> Converter<'_, R> {
                 None => self.build_args.remove(NAME),
             };
         }
-        if self.globals.value(NAME).is_some() {
+        if self.globals.get(NAME).is_some() {
             match text {
                 Some(text) => self.globals.set(NAME, text),
                 None => self.globals.unset(NAME),
@@ -98,7 +97,7 @@ impl<R: Resolver> Converter<'_, R> {
                             (None, Some(default)) => word(default, &env)?,
                             (None, None) => continue,
                         };
-                        env.set(&decl.key, value);
+                        env.set(decl.key.as_str(), value);
                     }
                 }
                 Command::Add(add) => {

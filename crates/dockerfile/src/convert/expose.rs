@@ -2,6 +2,9 @@
 
 use std::net::IpAddr;
 
+/// The protocols that a port may have.
+pub(super) const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
 /// The ports of a specification, as `80/tcp`.
 pub(super) fn parse(spec: &str) -> Result<Vec<String>, String> {
     let (ip, host, container) = split(spec);
@@ -11,7 +14,7 @@ pub(super) fn parse(spec: &str) -> Result<Vec<String>, String> {
     }
     let protocol = match protocol.to_lowercase().as_str() {
         "" => "tcp".to_owned(),
-        known @ ("tcp" | "udp" | "sctp") => known.to_owned(),
+        known if PROTOCOLS.contains(&known) => known.to_owned(),
         _ => return Err(format!("invalid port: {spec:?}: invalid proto: {protocol}")),
     };
     let bare = ip.strip_prefix('[').and_then(|ip| ip.strip_suffix(']')).unwrap_or(ip);

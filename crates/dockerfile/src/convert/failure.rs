@@ -4,7 +4,29 @@ use std::fmt;
 
 use super::resolver::BoxError;
 use crate::error::{Error, ErrorKind, Errors};
+use crate::lint::Warning;
 use crate::span::Span;
+
+/// A conversion that ended early.
+#[derive(Debug)]
+pub struct Failed {
+    /// Why.
+    pub failure: Failure,
+    /// What the linter found until then.
+    pub warnings: Vec<Warning>,
+}
+
+impl fmt::Display for Failed {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.failure.fmt(f)
+    }
+}
+
+impl std::error::Error for Failed {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.failure.source()
+    }
+}
 
 /// What is wrong in a Dockerfile, or what could not be found out.
 #[derive(Debug)]

@@ -13,6 +13,7 @@
 //! Definitions are equal to those of BuildKit's frontend, byte by byte: digests, and with them caches, are shared.
 
 mod args;
+mod build_args;
 mod chmod;
 mod context;
 mod copy;
@@ -41,23 +42,23 @@ mod stage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kiln_llb::build::{Deferred, Marshal, State};
+use kiln_llb::build::{Deferred, Env, Marshal, State};
 use kiln_oci::{Platform, Time};
 use kiln_proto::pb;
 
+use crate::error::{Error, Errors};
 use crate::lint::Linter;
 use crate::shell::Lexer;
 use crate::subrequest::Outline;
 
 pub use context::{CONTEXT_NAME, DOCKERFILE_NAME, Source};
-pub use failure::Failure;
+pub use failure::{Failed, Failure};
 pub use git_ref::{GitRef, GitRefError};
 pub use options::{CacheImport, Environment, NoCache, Options};
 pub use platform::export_platform;
 pub use resolver::{BoxError, ImageRequest, OciStore, ResolvedImage, Resolver, SourceTime};
 pub use result::Converted;
 
-use args::Env;
 use ignore::Ignore;
 use platform::Platforms;
 use stage::Stages;
@@ -66,16 +67,26 @@ use stage::Stages;
 /// that says something else.
 ///
 /// # Errors
-/// What is wrong in the Dockerfile, with its place; what the resolver could not find.
+/// What is wrong in the Dockerfile, with its place; what the resolver could not find. What the linter found until then comes
+/// along.
 pub async fn convert<R: Resolver>(
     source: &Source,
     options: &Options,
     platform: Option<&Platform>,
     resolver: &R,
-) -> Result<Converted, Failure> {
-    let mut converter = Converter::new(source, options, platform, resolver, false).await?;
-    let target = converter.run().await?;
-    converter.finish(target).await
+) -> Result<Converted, Failed> {
+    let mut linter = Linter::default();
+    let result = async {
+        let mut converter = Converter::new(source, options, platform, resolver, &mut linter, false).await?;
+        let target = converter.run().await?;
+        converter.finish(target).await
+    };
+    let result = result.await;
+    let warnings = linter.into_warnings();
+    match result {
+        Ok(converted) => Ok(Converted { warnings, ..converted }),
+        Err(failure) => Err(Failed { failure, warnings }),
+    }
 }
 
 /// Warnings of all stages (or those that the target needs, if one is named), and the error that ended the check.
@@ -85,22 +96,14 @@ pub async fn lint<R: Resolver>(
     resolver: &R,
 ) -> (Vec<crate::lint::Warning>, Option<Failure>) {
     let all_stages = options.target.is_empty();
-    let mut converter = match Converter::new(source, options, None, resolver, all_stages).await {
-        Ok(converter) => converter,
-        Err(failure) => return (parse_warnings(source, options), Some(failure)),
-    };
-    let failure = match converter.run().await {
-        Ok(_) => converter.linter.error().err().map(Failure::from),
-        Err(failure) => Some(failure),
-    };
-    (converter.linter.into_warnings(), failure)
-}
-
-/// What the linter finds in a file that does not parse.
-fn parse_warnings(source: &Source, options: &Options) -> Vec<crate::lint::Warning> {
-    let Ok(mut linter) = Linter::for_file(&source.text, options.check.as_deref()) else { return Vec::new() };
-    drop(crate::parse_linted(&source.text, &mut linter));
-    linter.into_warnings()
+    let mut linter = Linter::default();
+    let result: Result<(), Failure> = async {
+        let mut converter = Converter::new(source, options, None, resolver, &mut linter, all_stages).await?;
+        converter.run().await?;
+        Ok(converter.linter.error()?)
+    }
+    .await;
+    (linter.into_warnings(), result.err())
 }
 
 /// What the target can be given from outside.
@@ -112,7 +115,8 @@ pub async fn outline<R: Resolver>(
     options: &Options,
     resolver: &R,
 ) -> Result<Outline, Failure> {
-    let mut converter = Converter::new(source, options, None, resolver, false).await?;
+    let mut linter = Linter::default();
+    let mut converter = Converter::new(source, options, None, resolver, &mut linter, false).await?;
     let target = converter.run().await?;
     Ok(converter.outline(target))
 }
@@ -127,11 +131,17 @@ struct Converter<'a, R> {
     build_args: BTreeMap<String, String>,
     /// Variables of FROM.
     globals: Env,
-    global_info: BTreeMap<String, outline::ArgInfo>,
+    global_info: Arc<BTreeMap<String, outline::ArgInfo>>,
     epoch: Option<Time>,
+    /// Proxies that every RUN gets.
+    proxy: Option<pb::ProxyEnv>,
     lexer: Lexer,
-    linter: Linter,
+    linter: &'a mut Linter,
+    /// What is wrong in the Dockerfile; the walk goes on, for more of it.
+    errors: Vec<Error>,
     stages: Stages,
+    /// Bytes of variables and history that the steps took so far.
+    made: usize,
     ignore: Option<Arc<Ignore>>,
     /// The build context, known at the end.
     context: State,
@@ -147,10 +157,11 @@ impl<'a, R: Resolver> Converter<'a, R> {
         options: &'a Options,
         platform: Option<&Platform>,
         resolver: &'a R,
+        linter: &'a mut Linter,
         all_stages: bool,
     ) -> Result<Self, Failure> {
-        let mut linter = Linter::for_file(&source.text, options.check.as_deref())?;
-        let file = crate::parse_linted(&source.text, &mut linter)?;
+        *linter = Linter::for_file(&source.text, options.check.as_deref())?;
+        let file = crate::parse_linted(&source.text, linter)?;
         let platforms = Platforms::new(options, platform);
         let lexer = Lexer::new(file.directives.escape);
         let target = if options.target.is_empty() {
@@ -159,7 +170,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
             &options.target
         };
         let defaults = args::defaults(&platforms, &options.build_args, target);
-        args::lint_default_bases(&file, &lexer, &defaults, &mut linter);
+        args::lint_default_bases(&file, &lexer, &defaults, linter);
         let (globals, global_info) = args::globals(&file.global_args, &lexer, defaults, &options.build_args)?;
         let (context, context_slot) = State::deferred();
         let mut converter = Self {
@@ -169,11 +180,14 @@ impl<'a, R: Resolver> Converter<'a, R> {
             platforms,
             build_args: options.build_args.clone(),
             globals,
-            global_info,
+            global_info: Arc::new(global_info),
             epoch: None,
+            proxy: run::proxy(&options.build_args),
             lexer,
             linter,
+            errors: Vec::new(),
             stages: Stages::default(),
+            made: 0,
             ignore: None,
             context,
             context_slot,
@@ -188,10 +202,25 @@ impl<'a, R: Resolver> Converter<'a, R> {
     /// Resolves and walks; the result is the target's index.
     async fn run(&mut self) -> Result<usize, Failure> {
         let target = self.stages.target(&self.options.target)?;
-        self.stages.connect()?;
+        self.stages.connect(&mut self.errors);
+        self.check()?;
         self.resolve_stages(target).await?;
         self.dispatch_stages(target).await?;
         Ok(target)
+    }
+
+    /// Notes an error in the Dockerfile. What the linter finds from here on does not count: it may come of the error.
+    fn blame(&mut self, error: Error) {
+        self.linter.silence();
+        self.errors.push(error);
+    }
+
+    /// Ends the conversion if something is wrong.
+    fn check(&mut self) -> Result<(), Failure> {
+        match Errors::from_vec(std::mem::take(&mut self.errors)) {
+            Some(errors) => Err(errors.into()),
+            None => Ok(()),
+        }
     }
 
     fn marshal_options(&self) -> Marshal {

@@ -1,5 +1,6 @@
 //! Names of steps: `[linux/amd64->arm64 builder 2/5] RUN make`.
 
+use kiln_llb::build::Env;
 use kiln_oci::Platform;
 
 use crate::shell::{Lexer, Variables};
@@ -22,7 +23,7 @@ impl Steps {
         &mut self,
         text: &str,
         platform: Option<&Platform>,
-        env: &[(String, String)],
+        env: &Env,
         onbuild: bool,
     ) -> String {
         if self.total == 0 {
@@ -44,7 +45,8 @@ impl Steps {
         if onbuild {
             out.push_str("ONBUILD ");
         }
-        out + text
+        out.push_str(text);
+        out
     }
 
     /// Makes the next name repeat the number of the last one.
@@ -76,31 +78,29 @@ fn cross(base: &Platform, target: Option<Platform>) -> String {
 }
 
 /// The platform that the step's TARGET… variables name.
-fn target(env: &[(String, String)]) -> Option<Platform> {
-    let mut platform = None;
-    for (name, value) in env {
-        let field: fn(&mut Platform) -> &mut String = match name.as_str() {
-            "TARGETPLATFORM" => match Platform::parse(value) {
-                Ok(platform) => return Some(platform),
-                Err(_) => continue,
-            },
-            "TARGETOS" => |p: &mut Platform| &mut p.os,
-            "TARGETARCH" => |p: &mut Platform| &mut p.architecture,
-            "TARGETVARIANT" => |p: &mut Platform| &mut p.variant,
-            _ => continue,
-        };
-        field(platform.get_or_insert_with(Platform::default)).clone_from(value);
+fn target(env: &Env) -> Option<Platform> {
+    if let Some(platform) = env.get("TARGETPLATFORM").and_then(|value| Platform::parse(value).ok()) {
+        return Some(platform);
     }
-    platform
+    let [os, architecture, variant] = ["TARGETOS", "TARGETARCH", "TARGETVARIANT"].map(|name| env.get(name));
+    os.or(architecture).or(variant)?;
+    let text = |value: Option<&str>| value.unwrap_or_default().to_owned();
+    Some(Platform {
+        os: text(os),
+        architecture: text(architecture),
+        variant: text(variant),
+        ..Platform::default()
+    })
 }
 
 /// An instruction's text with its variables expanded and its keyword in upper case.
 pub(super) fn display(lexer: &Lexer, code: &str, env: &dyn Variables) -> String {
-    let text = lexer.word(code, env).text.unwrap_or_else(|_| code.to_owned());
-    match text.split_once(' ') {
-        Some((keyword, rest)) => format!("{} {rest}", keyword.to_uppercase()),
-        None => text.to_uppercase(),
+    let mut text = lexer.word(code, env).text.unwrap_or_else(|_| code.to_owned());
+    let keyword = text.find(' ').unwrap_or(text.len());
+    if !text[..keyword].bytes().all(|b| b.is_ascii_uppercase()) {
+        text.replace_range(..keyword, &text[..keyword].to_uppercase());
     }
+    text
 }
 
 #[cfg(test)]
@@ -111,15 +111,17 @@ mod tests {
         Platform::parse(s).unwrap()
     }
 
-    fn env(pairs: &[(&str, &str)]) -> Vec<(String, String)> {
-        pairs.iter().map(|(k, v)| ((*k).into(), (*v).into())).collect()
+    fn env(pairs: &[(&str, &str)]) -> Env {
+        let mut env = Env::default();
+        pairs.iter().for_each(|&(name, value)| env.set(name, value));
+        env
     }
 
     #[test]
     fn numbers_and_platforms() {
         let mut steps = Steps { stage: "base".into(), total: 10, with_platform: true, done: 0 };
         assert_eq!(
-            steps.next("RUN a", Some(&p("linux/amd64")), &[], false),
+            steps.next("RUN a", Some(&p("linux/amd64")), &env(&[]), false),
             "[linux/amd64 base  1/10] RUN a"
         );
         let to = env(&[("TARGETARCH", "arm64")]);
@@ -135,7 +137,7 @@ mod tests {
         );
         assert_eq!(steps.next("b", None, &to, false), "[base  3/10] b");
         let mut none = Steps::default();
-        assert_eq!(none.next("FROM x", None, &[], false), "FROM x");
+        assert_eq!(none.next("FROM x", None, &env(&[]), false), "FROM x");
         let to = env(&[
             ("TARGETPLATFORM", "?"),
             ("TARGETOS", "linux"),
@@ -147,7 +149,7 @@ mod tests {
 
     #[test]
     fn texts() {
-        let vars = super::super::args::Env::default();
+        let vars = Env::default();
         assert_eq!(display(&Lexer::new('\\'), "copy $a b", &vars), "COPY  b");
         assert_eq!(display(&Lexer::new('\\'), "run ${", &vars), "RUN ${");
     }

@@ -1,6 +1,7 @@
 //! What the outline of a target is made of, collected on the way.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::sync::Arc;
 
 use super::Converter;
 use super::resolver::Resolver;
@@ -35,20 +36,27 @@ impl ArgInfo {
 /// What a stage can be given.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Capture {
-    pub(super) args: BTreeMap<String, ArgInfo>,
-    pub(super) used: BTreeSet<String>,
+    /// Those before the first FROM.
+    pub(super) globals: Arc<BTreeMap<String, ArgInfo>>,
+    /// Those of the stage itself.
+    pub(super) args: HashMap<String, ArgInfo>,
+    pub(super) used: HashSet<String>,
     pub(super) secrets: BTreeMap<String, (bool, Span)>,
     pub(super) ssh: BTreeMap<String, (bool, Span)>,
 }
 
 impl Capture {
+    fn arg(&self, name: &str) -> Option<&ArgInfo> {
+        self.args.get(name).or_else(|| self.globals.get(name))
+    }
+
     /// The ARGs that are used, and those in their defaults.
     fn all_used(&self) -> BTreeSet<&str> {
         let mut seen = BTreeSet::new();
         let mut todo: Vec<&str> = self.used.iter().map(String::as_str).collect();
         while let Some(name) = todo.pop() {
             if seen.insert(name) {
-                todo.extend(self.args.get(name).into_iter().flat_map(|a| a.deps.iter().map(String::as_str)));
+                todo.extend(self.arg(name).into_iter().flat_map(|a| a.deps.iter().map(String::as_str)));
             }
         }
         seen
@@ -71,7 +79,7 @@ impl<R: Resolver> Converter<'_, R> {
         for index in std::iter::once(target).chain(others) {
             let capture = &self.stages.list[index].outline;
             for name in capture.all_used() {
-                let Some(info) = capture.args.get(name) else { continue };
+                let Some(info) = capture.arg(name) else { continue };
                 if args.insert(name) {
                     outline.args.push(OutlineArg {
                         name: name.to_owned(),

@@ -1,9 +1,10 @@
 //! What stages start from: images, named contexts, nothing.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use futures::future::try_join_all;
-use kiln_llb::build::{Constraints, ImageOptions, State, image};
+use kiln_llb::build::{Constraints, Env, ImageOptions, State, image};
 use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
 
 use super::args::declared;
@@ -38,20 +39,20 @@ impl<R: Resolver> Converter<'_, R> {
         let names = declared(&self.globals, &self.global_info);
         for (index, stage) in stages.into_iter().enumerate() {
             let span = stage.span;
-            self.add_stage(index, stage, &names).map_err(|e| e.within(span))?;
+            if let Err(error) = self.add_stage(index, stage, &names) {
+                self.blame(error.within(span));
+            }
         }
-        Ok(())
+        self.check()
     }
 
-    fn add_stage(&mut self, index: usize, from: ast::Stage, names: &BTreeSet<String>) -> Result<(), Failure> {
+    fn add_stage(&mut self, index: usize, from: ast::Stage, names: &BTreeSet<String>) -> Result<(), Error> {
         let base = self.lexer.word(&from.base, &self.globals);
         let mut lint = self.linter.with_comments(&from.comments);
         checks::undefined_args_in_from(&mut lint, from.span, &base.unmatched, names);
         let base_name = base.text.map_err(|e| e.in_word(&from.base))?;
         if base_name.is_empty() {
-            return Err(refuse(format!("base name ({}) should not be blank", from.base))
-                .at(from.base.span)
-                .into());
+            return Err(refuse(format!("base name ({}) should not be blank", from.base)).at(from.base.span));
         }
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
@@ -59,7 +60,7 @@ impl<R: Resolver> Converter<'_, R> {
         stage.name = from.name().unwrap_or_default().to_owned();
         stage.description = from.description.clone().unwrap_or_default();
         stage.code.clone_from(&from.code);
-        stage.outline.args.clone_from(&self.global_info);
+        stage.outline.globals = Arc::clone(&self.global_info);
         if !stage.name.is_empty() {
             let platform = stage.platform.as_ref().unwrap_or(&self.platforms.target);
             stage.named = named::find(self.options, &stage.name, Some(platform))?;
@@ -98,7 +99,7 @@ impl<R: Resolver> Converter<'_, R> {
         let expansion = self.lexer.word(written, &self.globals);
         let mut lint = self.linter.with_comments(&from.comments);
         checks::undefined_args_in_from(&mut lint, from.span, &expansion.unmatched, names);
-        checks::from_platform(&mut lint, from, &expansion, self.globals.value("TARGETPLATFORM"));
+        checks::from_platform(&mut lint, from, &expansion, self.globals.get("TARGETPLATFORM"));
         let text = expansion.text.map_err(|e| e.in_word(written))?;
         let suggestion = || {
             let unknown = expansion.unmatched.iter();
@@ -122,7 +123,6 @@ impl<R: Resolver> Converter<'_, R> {
             self.resolve_bases(&reachable).await?;
             let mut more = false;
             for index in reachable {
-                self.stages.inherit(index);
                 more |= self.add_triggers(index)?;
             }
             if !more {
@@ -254,7 +254,7 @@ impl<R: Resolver> Converter<'_, R> {
         let written = std::mem::replace(&mut stage.base_name, reference.to_string());
         if !scratch {
             let name = format!("FROM {reference}");
-            let name = stage.names.next(&name, Some(&platform), &[], false);
+            let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
                 .location(&self.source.map, super::ranges(stage.span))
                 .description("com.docker.dockerfile.v1.command", &stage.code)
@@ -264,7 +264,7 @@ impl<R: Resolver> Converter<'_, R> {
             stage.state = image(&stage.base_name, options, constraints)?;
             if needed {
                 let actual = stage.image.platform();
-                checks::base_platform(&mut self.linter, stage.span, &written, &platform, &actual);
+                checks::base_platform(self.linter, stage.span, &written, &platform, &actual);
             }
         }
         stage.platform = Some(platform);

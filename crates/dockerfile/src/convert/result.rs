@@ -55,8 +55,8 @@ impl<R: Resolver> Converter<'_, R> {
         let base_image = stage.base_image.take();
         image.config.labels.extend(self.options.labels.clone());
         self.set_platform(&mut image);
-        let warnings = self.linter.into_warnings();
-        Ok(Converted { definition, image, base_image, epoch: self.epoch, warnings, ignore_cache, scan })
+        let (epoch, warnings) = (self.epoch, Vec::new());
+        Ok(Converted { definition, image, base_image, epoch, warnings, ignore_cache, scan })
     }
 
     /// Now it is known which paths of the contexts are needed.

@@ -1,5 +1,8 @@
 //! RUN.
 
+use std::borrow::Cow;
+use std::collections::BTreeMap;
+
 use kiln_llb::build::{Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
 use kiln_proto::pb;
@@ -35,7 +38,10 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &self.stages.list[index];
         let script = read_script(&run.command, stage.image.os == "windows")?;
         let args = stage.shell_command(&script.args, run.command.prepend_shell);
-        let mut spec = Run::new(args.clone());
+        let message = stage.history_of(&args);
+        self.made +=
+            stage.state.envs().iter().map(|(name, value)| name.len() + value.len() + 1).sum::<usize>();
+        let mut spec = Run::new(args);
         if let Some((name, data)) = &script.file {
             let file = State::scratch().file(
                 File::new().mkfile(name, 0o755, data.clone(), None, None),
@@ -50,7 +56,7 @@ impl<R: Resolver> Converter<'_, R> {
                 around = around.ulimit(&limit.name, limit.soft, limit.hard);
             }
         }
-        if let Some(proxy) = self.proxy() {
+        if let Some(proxy) = self.proxy.clone() {
             spec = spec.proxy(proxy);
         }
         if self.options.shm_size > 0 && self.options.caps.supports(caps::EXEC_MOUNT_TMPFS_SIZE) {
@@ -67,9 +73,8 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &mut self.stages.list[index];
         let exec = stage.state.run(spec.surroundings(around).constraints(constraints));
         let exec = exec.map_err(|e| refuse(e.to_string()).within(instruction.span))?;
-        let message = stage.history_of(&args);
-        stage.state = exec.root().clone();
-        self.commit(index, format!("RUN {message} # buildkit"), true);
+        stage.state = exec.into_root();
+        self.commit(index, message, true);
         Ok(())
     }
 
@@ -100,12 +105,15 @@ impl<R: Resolver> Converter<'_, R> {
         let lexer = Lexer { raw_quotes: true, keep_unset: true, ..self.lexer.clone() };
         let stage = &mut self.stages.list[index];
         let env = StateEnv(&stage.state);
-        let masked: Vec<&str> = run
+        let masked = run
             .mounts()
             .filter(|m| m.kind == ast::MountType::Secret)
             .filter_map(|m| m.env.as_deref())
             .collect();
-        let code = format!("{}{summary}", instruction.code);
+        let code: Cow<'_, str> = match summary {
+            "" => Cow::Borrowed(&instruction.code),
+            summary => Cow::Owned(format!("{}{summary}", instruction.code)),
+        };
         let text = names::display(&lexer, &code, &Masked { base: env, masked });
         let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
         let mut constraints = Constraints::new()
@@ -122,47 +130,42 @@ impl<R: Resolver> Converter<'_, R> {
             _ => constraints,
         }
     }
+}
 
-    /// Proxies that were given as build arguments, whatever their case; the last in byte order counts.
-    fn proxy(&self) -> Option<pb::ProxyEnv> {
-        let mut proxy = pb::ProxyEnv::default();
-        let mut any = false;
-        for (name, value) in &self.build_args {
-            let field = match name.to_lowercase().as_str() {
-                "http_proxy" => &mut proxy.http_proxy,
-                "https_proxy" => &mut proxy.https_proxy,
-                "ftp_proxy" => &mut proxy.ftp_proxy,
-                "no_proxy" => &mut proxy.no_proxy,
-                "all_proxy" => &mut proxy.all_proxy,
-                _ => continue,
-            };
-            field.clone_from(value);
-            any = true;
-        }
-        any.then_some(proxy)
+/// Proxies that were given as build arguments, whatever their case; the last in byte order counts.
+pub(super) fn proxy(build_args: &BTreeMap<String, String>) -> Option<pb::ProxyEnv> {
+    let mut proxy = pb::ProxyEnv::default();
+    let mut any = false;
+    for (name, value) in build_args {
+        let field = match name.to_lowercase().as_str() {
+            "http_proxy" => &mut proxy.http_proxy,
+            "https_proxy" => &mut proxy.https_proxy,
+            "ftp_proxy" => &mut proxy.ftp_proxy,
+            "no_proxy" => &mut proxy.no_proxy,
+            "all_proxy" => &mut proxy.all_proxy,
+            _ => continue,
+        };
+        field.clone_from(value);
+        any = true;
     }
+    any.then_some(proxy)
 }
 
 impl Stage {
-    /// A command as the history has it: after the values of the ARGs that it may depend on.
+    /// A RUN as the history has it: its command after the values of the ARGs that it may depend on.
     fn history_of(&self, args: &[String]) -> String {
-        let mut values: Vec<(&str, String)> = Vec::new();
-        for arg in &self.build_args {
-            let name = arg.key.as_str();
-            let value = self.state.get_env(name).or(arg.value.as_deref()).unwrap_or_default();
-            let text = format!("{name}={value}");
-            match values.iter_mut().find(|(n, _)| *n == name) {
-                Some((_, old)) => *old = text,
-                None => values.push((name, text)),
-            }
+        let mut out = "RUN".to_owned();
+        if self.build_args.len() > 0 {
+            out.push_str(&format!(" |{}", self.build_args.len()));
         }
-        let mut words = Vec::with_capacity(values.len() + args.len() + 1);
-        if !values.is_empty() {
-            words.push(format!("|{}", values.len()));
+        for (name, value) in self.build_args.iter() {
+            let value = self.state.get_env(name).or(value).unwrap_or_default();
+            out.extend([" ", name, "=", value]);
         }
-        words.extend(values.into_iter().map(|(_, text)| text));
-        words.extend(args.iter().cloned());
-        words.join(" ")
+        for arg in args {
+            out.extend([" ", arg]);
+        }
+        out + " # buildkit"
     }
 }
 

@@ -1,5 +1,7 @@
 //! STOPSIGNAL: numbers and names of Linux signals.
 
+use crate::suggest::nearest;
+
 const NAMES: &[&str] = &[
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
     "POLL", "PROF", "PWR", "QUIT", "SEGV", "STKFLT", "STOP", "SYS", "TERM", "TRAP", "TSTP", "TTIN", "TTOU",
@@ -21,9 +23,23 @@ pub(super) fn is_signal(s: &str) -> bool {
     NAMES.contains(&name) || realtime("RTMIN+", 15) || realtime("RTMAX-", 14)
 }
 
+/// The signal whose name is near to this one.
+pub(super) fn near(s: &str) -> Option<String> {
+    let upper = s.to_uppercase();
+    let name = upper.strip_prefix("SIG").unwrap_or(&upper);
+    nearest(name, NAMES.iter().copied()).map(|name| format!("SIG{name}"))
+}
+
 #[cfg(test)]
 mod tests {
-    use super::is_signal;
+    use super::{is_signal, near};
+
+    #[test]
+    fn slips() {
+        assert_eq!(near("SIGKIL").as_deref(), Some("SIGKILL"));
+        assert_eq!(near("sigtrem").as_deref(), Some("SIGTERM"));
+        assert_eq!(near("nothing"), None);
+    }
 
     #[test]
     fn signals() {

@@ -1,15 +1,17 @@
 //! The stages of a conversion, and how they depend on each other.
 
 use std::collections::{BTreeSet, HashMap};
+use std::mem::take;
 
 use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform};
 
+use super::build_args::BuildArgs;
 use super::failure::refuse;
 use super::named::NamedContext;
 use super::names::Steps;
 use super::outline::Capture;
-use crate::ast::{self, ArgDecl, Command, Instruction};
+use crate::ast::{Command, Instruction, Mount};
 use crate::error::Error;
 use crate::lint::checks::OnlyOnce;
 use crate::shell::{Lexer, NoVariables};
@@ -56,8 +58,11 @@ pub(super) struct Stage {
     pub(super) platform: Option<Platform>,
     pub(super) names: Steps,
     pub(super) ignore_cache: bool,
-    /// What ARGs declared, in order.
-    pub(super) build_args: Vec<ArgDecl>,
+    /// Where in the image's config which variable stands.
+    pub(super) env_places: HashMap<String, usize>,
+    /// The state's variables end with those of the image's config, in the same order.
+    pub(super) env_in_step: bool,
+    pub(super) build_args: BuildArgs,
     /// There was a WORKDIR.
     pub(super) workdir_set: bool,
     pub(super) cmd: OnlyOnce,
@@ -79,6 +84,8 @@ pub(super) struct Stages {
     by_name: HashMap<String, usize>,
     /// Sets of paths; stages that start from each other share one.
     pub(super) path_sets: Vec<BTreeSet<String>>,
+    /// By stage, the last one that starts from it.
+    last_users: HashMap<usize, usize>,
 }
 
 impl Stages {
@@ -105,7 +112,9 @@ impl Stages {
             platform: None,
             names: Steps::default(),
             ignore_cache: false,
-            build_args: Vec::new(),
+            env_places: HashMap::new(),
+            env_in_step: false,
+            build_args: BuildArgs::default(),
             workdir_set: false,
             cmd: OnlyOnce::default(),
             entrypoint: OnlyOnce::default(),
@@ -152,33 +161,44 @@ impl Stages {
     }
 
     /// Finds out which stages take files from which.
-    pub(super) fn connect(&mut self) -> Result<(), Error> {
+    pub(super) fn connect(&mut self, errors: &mut Vec<Error>) {
         for index in 0..self.list.len() {
-            for step in 0..self.list[index].steps.len() {
-                let instruction = self.list[index].steps[step].instruction.clone();
-                let sources = self.sources(&instruction).map_err(|e| e.within(instruction.span))?;
-                self.list[index].deps.extend(&sources);
-                self.list[index].steps[step].sources = sources;
+            let mut steps = take(&mut self.list[index].steps);
+            for step in &mut steps {
+                match self.sources(&step.instruction) {
+                    Ok(sources) => {
+                        self.list[index].deps.extend(&sources);
+                        step.sources = sources;
+                    }
+                    Err(error) => errors.push(error.within(step.instruction.span)),
+                }
             }
+            self.list[index].steps = steps;
         }
-        self.check_circles()?;
+        if errors.is_empty() {
+            errors.extend(self.check_circles().err());
+        }
         if let [only] = self.list.as_mut_slice() {
             only.names.stage.clear();
         }
-        Ok(())
     }
 
     /// The stages that an instruction takes files from; images are added as stages of their own.
     pub(super) fn sources(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Error> {
         let span = instruction.span;
         match &instruction.command {
-            Command::Copy(ast::Copy { from: Some(from), .. }) if !from.is_empty() => {
+            Command::Copy(copy) => {
+                let Some(from) = copy.from.as_ref().filter(|from| !from.is_empty()) else {
+                    return Ok(Vec::new());
+                };
                 let plain = Lexer::new('\\').word(from, &NoVariables).text.map_err(|e| e.in_word(from))?;
                 if plain != from.text {
                     // BuildKit's clients mark no line for this error and the next.
-                    return Err(refuse("variable expansion is not supported for --from")
-                        .expected("a stage defined by FROM with an ARG from global scope")
-                        .unblamed());
+                    return Err(refuse(
+                        "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
+                         scope as a workaround",
+                    )
+                    .unblamed());
                 }
                 Ok(vec![match from.parse::<i64>() {
                     Ok(number) => usize::try_from(number)
@@ -189,10 +209,9 @@ impl Stages {
                 }])
             }
             Command::Run(run) => {
-                let from = |name: &str| if name.is_empty() { "scratch" } else { name }.to_owned();
-                let names: Vec<String> = run.mounts().map(|m| from(&m.from)).collect();
+                let from = |m: &Mount| if m.from.is_empty() { "scratch" } else { &m.from }.to_owned();
                 // BuildKit's clients mark no line for an image that is not there.
-                Ok(names.iter().map(|name| self.find_or_add(name, Span::default())).collect())
+                Ok(run.mounts().map(|m| self.find_or_add(&from(m), Span::default())).collect())
             }
             _ => Ok(Vec::new()),
         }
@@ -260,13 +279,22 @@ impl Stages {
         seen
     }
 
-    /// Lets a stage begin as the stage it starts from ended.
+    /// Lets a stage begin as the stage it starts from ended. The last one to do so takes what the other has, so that long
+    /// chains of stages cost no more than their length: only the file system stays.
     pub(super) fn inherit(&mut self, index: usize) {
         let Some(base) = self.list[index].base else { return };
-        let base = &self.list[base];
-        let (state, platform, mut image) = (base.state.clone(), base.platform.clone(), base.image.clone());
-        let (base_image, paths, workdir_set) = (base.base_image.clone(), base.paths, base.workdir_set);
-        let build_args = base.build_args.clone();
+        let is_last = self.last_users.get(&base) == Some(&index);
+        let base = &mut self.list[base];
+        let (state, platform) = (base.state.clone(), base.platform.clone());
+        let (paths, workdir_set, env_in_step) = (base.paths, base.workdir_set, base.env_in_step);
+        let (mut image, base_image, build_args, env_places) = if is_last {
+            base.state = base.state.bare();
+            let (image, base_image) = (take(&mut base.image), base.base_image.take());
+            (image, base_image, take(&mut base.build_args), take(&mut base.env_places))
+        } else {
+            let (image, base_image) = (base.image.clone(), base.base_image.clone());
+            (image, base_image, base.build_args.clone(), base.env_places.clone())
+        };
         // Triggers are for images built on this one, not for stages.
         image.config.on_build.clear();
         let stage = &mut self.list[index];
@@ -277,6 +305,16 @@ impl Stages {
         stage.paths = paths;
         stage.workdir_set = workdir_set;
         stage.build_args = build_args;
+        stage.env_places = env_places;
+        stage.env_in_step = env_in_step;
+    }
+
+    /// Finds out which stages that are walked are the last to start from which others.
+    pub(super) fn find_last_users(&mut self, walked: impl Fn(usize) -> bool) {
+        self.last_users = (0..self.list.len())
+            .filter(|&index| walked(index))
+            .filter_map(|index| Some((self.list[index].base?, index)))
+            .collect();
     }
 
     /// Notes that a path is used of what a stage starts from.

@@ -11,7 +11,6 @@ use super::{Finding, Scoped};
 use crate::ast::{Command, Instruction, KeyValue, Stage};
 use crate::shell::Expansion;
 use crate::span::Span;
-use crate::suggest::nearest_variable;
 
 /// Variables of FROM that aren't declared. `declared` are the names of the global ARGs and of the predefined ones.
 pub fn undefined_args_in_from(
@@ -21,7 +20,7 @@ pub fn undefined_args_in_from(
     declared: &BTreeSet<String>,
 ) {
     for name in unmatched.difference(declared) {
-        let nearest = nearest_variable(name, declared.iter().map(String::as_str));
+        let nearest = lint.nearest(name, declared.iter().map(String::as_str));
         lint.run(span, Finding::UndefinedArgInFrom { name, nearest });
     }
 }
@@ -70,15 +69,15 @@ pub fn base_platform(
 
 /// Variables that nothing defines. `declared` says which names the stage's ARGs declare (also those without a
 /// value), `defined` are the names that have values.
-pub fn undefined_variables(
+pub fn undefined_variables<'a, I: Iterator<Item = &'a str>>(
     lint: &mut Scoped<'_>,
     span: Span,
     unmatched: &BTreeSet<String>,
     declared: impl Fn(&str) -> bool,
-    defined: &[String],
+    defined: impl Fn() -> I,
 ) {
     for name in unmatched.iter().filter(|name| !declared(name)) {
-        let nearest = nearest_variable(name, defined.iter().map(String::as_str));
+        let nearest = lint.nearest(name, defined());
         lint.run(span, Finding::UndefinedVar { name, nearest });
     }
 }

@@ -18,6 +18,7 @@ use std::collections::BTreeSet;
 
 use crate::error::{Error, ErrorKind};
 use crate::span::Span;
+use crate::suggest::nearest_variable;
 
 /// The build argument whose value takes the place of a file's `check` directive.
 pub const CHECK_ARGUMENT: &str = "BUILDKIT_DOCKERFILE_CHECK";
@@ -39,7 +40,12 @@ pub struct Linter {
     config: Config,
     warnings: Vec<Warning>,
     silent: bool,
+    /// How many names were compared for suggestions.
+    compared: usize,
 }
+
+/// Once so many names were compared, findings suggest nothing: people don't read as many.
+const MAX_COMPARED: usize = 100_000;
 
 impl Linter {
     /// A linter with a configuration.
@@ -75,9 +81,8 @@ impl Linter {
     }
 
     /// The linter for one instruction or stage, whose comments may switch more rules off or on.
-    pub fn with_comments(&mut self, comments: &[String]) -> Scoped<'_> {
-        let config = Config::from_comments(comments).map(|extra| self.config.merged(&extra));
-        Scoped { linter: self, config }
+    pub fn with_comments<'a>(&'a mut self, comments: &'a [String]) -> Scoped<'a> {
+        Scoped { linter: self, comments, config: None }
     }
 
     /// The warnings so far, in the order they were found.
@@ -113,6 +118,11 @@ impl Linter {
         Self { warnings: Vec::new(), ..self.clone() }
     }
 
+    /// Hears nothing from here on.
+    pub(crate) fn silence(&mut self) {
+        self.silent = true;
+    }
+
     /// Takes the findings of a child over.
     pub(crate) fn adopt(&mut self, child: Self) {
         self.warnings.extend(child.warnings);
@@ -130,15 +140,34 @@ impl Linter {
 #[derive(Debug)]
 pub struct Scoped<'a> {
     linter: &'a mut Linter,
-    config: Option<Config>,
+    comments: &'a [String],
+    /// What holds here, if the comments say something; read when there is a finding.
+    config: Option<Option<Config>>,
 }
 
 impl Scoped<'_> {
+    /// The known name nearest to a variable's.
+    pub(super) fn nearest<'n>(
+        &mut self,
+        name: &str,
+        known: impl Iterator<Item = &'n str>,
+    ) -> Option<&'n str> {
+        let compared = &mut self.linter.compared;
+        if *compared > MAX_COMPARED {
+            return None;
+        }
+        nearest_variable(name, known.inspect(|_| *compared += 1))
+    }
+
     /// Reports a finding, if its rule is on here.
     pub fn run(&mut self, span: Span, finding: Finding<'_>) {
-        match &self.config {
-            None => self.linter.run(span, finding),
-            Some(config) => self.linter.report(config, span, finding),
+        let (linter, comments) = (&mut *self.linter, self.comments);
+        let own = self
+            .config
+            .get_or_insert_with(|| Config::from_comments(comments).map(|extra| linter.config.merged(&extra)));
+        match own {
+            None => linter.run(span, finding),
+            Some(config) => linter.report(config, span, finding),
         }
     }
 }

@@ -106,7 +106,7 @@ fn undefined_names_have_neighbours() {
             Span::line(1),
             &names(&["FOOO", "DECLARED"]),
             |n| n == "DECLARED",
-            &["FOO".to_owned()],
+            || ["FOO"].into_iter(),
         );
     });
     assert_eq!(found, ["Usage of undefined variable '$FOOO' (did you mean $FOO?)"]);

@@ -1,10 +1,12 @@
 //! `frontend.lint`
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, Serialize};
 
 use super::{Location, base64_bytes, to_json};
 use crate::lint::Warning;
-use crate::render::excerpt;
+use crate::render::{excerpt_of, lines};
 use crate::span::Span;
 
 /// The warnings about a Dockerfile, and the error that ended the look at it.
@@ -103,9 +105,11 @@ impl LintResults {
     pub fn text(&self) -> String {
         let mut warnings: Vec<&LintWarning> = self.warnings.iter().collect();
         warnings.sort_by_key(|w| w.location.first_line());
+        let texts = self.texts();
+        let excerpts = self.excerpts(&texts);
         let mut out = String::new();
         for warning in warnings {
-            warning.write(&self.sources, &mut out);
+            warning.write(&excerpts, &mut out);
         }
         out
     }
@@ -114,7 +118,29 @@ impl LintResults {
     #[must_use]
     pub fn error_text(&self) -> String {
         let Some(error) = &self.error else { return String::new() };
-        format!("{}\n{}", error.message, excerpt_of(&self.sources, &error.location))
+        let texts = self.texts();
+        format!("{}\n{}", error.message, self.excerpts(&texts).of(&error.location))
+    }
+
+    fn texts(&self) -> Vec<Cow<'_, str>> {
+        self.sources.iter().map(|source| String::from_utf8_lossy(&source.data)).collect()
+    }
+
+    fn excerpts<'a>(&'a self, texts: &'a [Cow<'_, str>]) -> Excerpts<'a> {
+        let names = self.sources.iter().map(|source| source.filename.as_str());
+        Excerpts { files: names.zip(texts.iter().map(|text| lines(text))).collect() }
+    }
+}
+
+/// The lines of all files, by name.
+struct Excerpts<'a> {
+    files: Vec<(&'a str, Vec<&'a str>)>,
+}
+
+impl Excerpts<'_> {
+    fn of(&self, location: &Location) -> String {
+        let file = usize::try_from(location.source_index).ok().and_then(|index| self.files.get(index));
+        file.map_or_else(String::new, |(name, lines)| excerpt_of(name, lines, location.span()))
     }
 }
 
@@ -129,20 +155,13 @@ impl LintWarning {
         }
     }
 
-    fn write(&self, sources: &[SourceInfo], out: &mut String) {
+    fn write(&self, excerpts: &Excerpts<'_>, out: &mut String) {
         *out += &format!("\nWARNING: {}", self.rule_name);
         if !self.url.is_empty() {
             *out += &format!(" - {}", self.url);
         }
-        *out += &format!("\n{}\n{}", self.detail, excerpt_of(sources, &self.location));
+        *out += &format!("\n{}\n{}", self.detail, excerpts.of(&self.location));
     }
-}
-
-fn excerpt_of(sources: &[SourceInfo], location: &Location) -> String {
-    let source = usize::try_from(location.source_index).ok().and_then(|index| sources.get(index));
-    source.map_or_else(String::new, |source| {
-        excerpt(&source.filename, &String::from_utf8_lossy(&source.data), location.span())
-    })
 }
 
 /// A list that is `null` when it is empty.

@@ -17,7 +17,7 @@ use kiln_engine::WarningEvent;
 use kiln_oci::Platform;
 use kiln_proto::{
     errdefs, pb,
-    status::{Detail, WireError},
+    status::{Detail, Diagnostic, WireError},
 };
 use serde::Serialize;
 use tonic::Code;
@@ -27,11 +27,14 @@ pub use builtin::Builtin;
 use crate::{Bridge, FrontendResult, Refs, Request, errors::wire_error};
 use resolver::BridgeResolver;
 
+/// The name of this frontend.
+const NAME: &str = "dockerfile.v0";
 /// The attribute that names a frontend image in place of the file's `syntax` line.
 const SYNTAX_ARG: &str = "build-arg:BUILDKIT_SYNTAX";
 
 /// Builds a Dockerfile.
 pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<FrontendResult, WireError> {
+    check_caps(&request.attrs)?;
     let environment = Environment {
         session_id: bridge.session().to_owned(),
         unique_id: kiln_session::random_id(),
@@ -56,10 +59,9 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     );
     let converted = match converted.await {
         Ok(converted) => converted,
-        Err(error) => {
-            // A conversion that fails still tells what the linter found on its way.
-            warn(bridge, &source, &convert::lint(&source, &options, &resolver).await.0);
-            return Err(failure(error, Some(&source)));
+        Err(failed) => {
+            warn(bridge, &source, &failed.warnings);
+            return Err(failure(failed.failure, Some(&source)));
         }
     };
     if let Some(first) = converted.first() {
@@ -77,9 +79,35 @@ pub(crate) async fn gateway(bridge: &Arc<Bridge>, mut request: Request) -> Resul
             "no frontend source defined: gateway.v0 needs the option source",
         ));
     }
-    bridge.builtin().check(&image)?;
+    // By its own name it is no image.
+    if image != NAME {
+        bridge.builtin().check(&image)?;
+    }
     request.attrs.entry("cmdline".to_owned()).or_insert(image);
     build(bridge, request).await
+}
+
+/// What clients ask of this frontend in `frontend.caps`, and get.
+const FRONTEND_CAPS: &[&str] = &[
+    "moby.buildkit.frontend.inputs",
+    "moby.buildkit.frontend.subrequests",
+    "moby.buildkit.frontend.contexts",
+    "moby.buildkit.frontend.gitquerystring",
+];
+
+/// Refuses what a client needs and this frontend lacks. `NAME+forward` may be passed on to a newer frontend, which the file then
+/// names.
+fn check_caps(attrs: &BTreeMap<String, String>) -> Result<(), WireError> {
+    let wanted = attrs.get("frontend.caps").map_or("", String::as_str);
+    let known = |cap: &&str| FRONTEND_CAPS.contains(&cap.split('+').next().unwrap_or_default());
+    match wanted.split(',').filter(|cap| !cap.is_empty()).find(|cap| !known(cap)) {
+        None => Ok(()),
+        Some(cap) => {
+            let name = cap.split('+').next().unwrap_or_default().to_owned();
+            let message = format!("unsupported frontend capability {name}");
+            Err(WireError::new(Code::Unimplemented, message).with(Detail::FrontendCap(name)))
+        }
+    }
 }
 
 fn check_syntax(bridge: &Bridge, attrs: &BTreeMap<String, String>, source: &Source) -> Result<(), WireError> {
@@ -189,9 +217,24 @@ pub(crate) fn failure(failure: Failure, source: Option<&Source>) -> WireError {
         // A build that fails for what its author wrote is not a malformed call.
         error.code = Code::Unknown;
     }
+    if let Failure::Dockerfile(errors) = &failure {
+        error = error.with(Detail::Diagnostics(errors.as_slice().iter().map(diagnostic).collect()));
+    }
     match source {
         Some(source) if error.sources().next().is_none() => blame(error, source, span.as_slice()),
         _ => error,
+    }
+}
+
+/// An error with its exact place.
+fn diagnostic(error: &kiln_dockerfile::Error) -> Diagnostic {
+    let span = error.span();
+    Diagnostic {
+        message: error.message().to_owned(),
+        start: (span.start.line, span.start.column),
+        end: (span.end.line, span.end.column),
+        expected: error.expectation().unwrap_or_default().to_owned(),
+        suggestion: error.suggestion().unwrap_or_default().to_owned(),
     }
 }
 

@@ -133,7 +133,8 @@ impl<'a> Tree<'a> {
     /// The folder that holds `path`, made if it is missing, and the name in it.
     pub(crate) fn place<'p>(&mut self, path: &'p [u8]) -> Result<(Rc<Folder>, &'p OsStr)> {
         let (parent, name) = split(path);
-        Ok((self.folder(parent)?, OsStr::from_bytes(name)))
+        let folder = self.folder(parent).map_err(|error| error.of_entry(path))?;
+        Ok((folder, OsStr::from_bytes(name)))
     }
 
     /// Opens a folder of the tree, made if it is missing.

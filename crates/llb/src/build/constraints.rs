@@ -1,6 +1,6 @@
 //! What every op may carry besides itself: platform, worker filters, metadata, source locations.
 
-use std::collections::BTreeMap;
+use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -36,7 +36,11 @@ pub struct Location {
 pub struct Constraints {
     pub(super) platform: Option<Platform>,
     pub(super) filters: Vec<String>,
-    pub(super) metadata: pb::OpMetadata,
+    /// Keys and values that progress may show. Small lists: an op has few, and there are many ops.
+    description: Vec<(Cow<'static, str>, String)>,
+    caps: Vec<Cow<'static, str>>,
+    /// What there is beside these.
+    pub(super) metadata: Option<Box<pb::OpMetadata>>,
     pub(super) unique_id: Option<String>,
     pub(super) locations: Vec<Location>,
 }
@@ -63,8 +67,8 @@ impl Constraints {
 
     /// A key and value that progress may show.
     #[must_use]
-    pub fn description(mut self, key: impl Into<String>, value: impl Into<String>) -> Self {
-        self.metadata.description.insert(key.into(), value.into());
+    pub fn description(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+        self.description.push((key.into(), value.into()));
         self
     }
 
@@ -77,28 +81,28 @@ impl Constraints {
     /// Do it anew even if the result is known.
     #[must_use]
     pub fn ignore_cache(mut self) -> Self {
-        self.metadata.ignore_cache = true;
+        self.rare().ignore_cache = true;
         self
     }
 
     /// Whether cache exporters take the result along.
     #[must_use]
     pub fn export_cache(mut self, value: bool) -> Self {
-        self.metadata.export_cache = Some(pb::ExportCache { value });
+        self.rare().export_cache = Some(pb::ExportCache { value });
         self
     }
 
     /// Shows several ops as one.
     #[must_use]
     pub fn progress_group(mut self, group: pb::ProgressGroup) -> Self {
-        self.metadata.progress_group = Some(group);
+        self.rare().progress_group = Some(group);
         self
     }
 
     /// Limits memory and processors.
     #[must_use]
     pub fn linux_resources(mut self, resources: pb::LinuxResources) -> Self {
-        self.metadata.linux_resources = Some(resources);
+        self.rare().linux_resources = Some(resources);
         self
     }
 
@@ -118,32 +122,41 @@ impl Constraints {
 
     /// A capability that the daemon must have.
     #[must_use]
-    pub fn cap(mut self, cap: &str) -> Self {
-        self.metadata.caps.insert(cap.to_owned(), true);
+    pub fn cap(mut self, cap: impl Into<Cow<'static, str>>) -> Self {
+        self.caps.push(cap.into());
         self
     }
 
-    pub(super) fn add_cap(&mut self, cap: &str) {
-        self.metadata.caps.insert(cap.to_owned(), true);
+    pub(super) fn add_cap(&mut self, cap: &'static str) {
+        self.caps.push(Cow::Borrowed(cap));
+    }
+
+    /// Those of an op that came from a definition.
+    pub(super) fn of(metadata: pb::OpMetadata, locations: Vec<Location>) -> Self {
+        Self { metadata: Some(Box::new(metadata)), locations, ..Self::default() }
+    }
+
+    fn rare(&mut self) -> &mut pb::OpMetadata {
+        self.metadata.get_or_insert_default()
+    }
+
+    /// All that the metadata of the op says.
+    pub(super) fn to_metadata(&self) -> pb::OpMetadata {
+        let mut metadata = self.metadata.as_deref().cloned().unwrap_or_default();
+        let description =
+            self.description.iter().map(|(key, value)| (key.clone().into_owned(), value.clone()));
+        metadata.description.extend(description);
+        metadata.caps.extend(self.caps.iter().map(|cap| (cap.clone().into_owned(), true)));
+        metadata
     }
 }
 
 /// Two ops with equal bytes are one: what either says counts, the later on conflicts.
-pub(super) fn merge_metadata(into: &mut pb::OpMetadata, from: &pb::OpMetadata) {
+pub(super) fn merge_metadata(into: &mut pb::OpMetadata, from: pb::OpMetadata) {
     into.ignore_cache |= from.ignore_cache;
-    extend(&mut into.description, &from.description);
-    extend(&mut into.caps, &from.caps);
-    if from.export_cache.is_some() {
-        into.export_cache = from.export_cache;
-    }
-    if from.progress_group.is_some() {
-        into.progress_group.clone_from(&from.progress_group);
-    }
-    if from.linux_resources.is_some() {
-        into.linux_resources.clone_from(&from.linux_resources);
-    }
-}
-
-fn extend<V: Clone>(into: &mut BTreeMap<String, V>, from: &BTreeMap<String, V>) {
-    into.extend(from.iter().map(|(k, v)| (k.clone(), v.clone())));
+    into.description.extend(from.description);
+    into.caps.extend(from.caps);
+    into.export_cache = from.export_cache.or(into.export_cache);
+    into.progress_group = from.progress_group.or(into.progress_group.take());
+    into.linux_resources = from.linux_resources.or(into.linux_resources.take());
 }

@@ -49,11 +49,8 @@ impl State {
                 let map = usize::try_from(l.source_index).ok().and_then(|i| maps.get(i))?;
                 Some(Location { map: Arc::clone(map), ranges: l.ranges.clone() })
             };
-            let constraints = Constraints {
-                metadata: vertex.metadata.clone(),
-                locations: vertex.locations.iter().filter_map(place).collect(),
-                ..Constraints::default()
-            };
+            let locations = vertex.locations.iter().filter_map(place).collect();
+            let constraints = Constraints::of(vertex.metadata.clone(), locations);
             let kind = Kind::Raw { raw: vertex.raw.clone() };
             nodes.insert(vertex.digest.as_str(), Arc::new(Node { kind, inputs, constraints }));
         }

@@ -1,6 +1,7 @@
 //! From states to definitions.
 
 use std::collections::HashMap;
+use std::collections::btree_map::Entry;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -12,7 +13,7 @@ use super::exec::mount_to_pb;
 use super::file::actions_to_pb;
 use super::node::{Kind, Node, Output};
 use super::{Constraints, Location, SourceMap, State};
-use crate::caps::CapSet;
+use crate::caps::{CapSet, EXEC_META_SETS_DEFAULT_PATH, SOURCE_LOCAL_UNIQUE};
 use crate::graph::platform_to_pb;
 use crate::{EMPTY, Error, attr, caps, marshal};
 
@@ -52,7 +53,7 @@ impl State {
             inputs: vec![pb::Input { digest: digest.to_string(), index: output.index }],
             ..pb::Op::default()
         };
-        writer.finish(&root)
+        writer.finish(root)
     }
 }
 
@@ -94,23 +95,33 @@ impl Writer<'_> {
     }
 
     fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
-        let mut constraints = node.constraints.clone();
+        let constraints = &node.constraints;
+        let mut caps = Vec::new();
         let raw = match &node.kind {
             Kind::Raw { raw } => raw.clone(),
-            _ => marshal::op(&self.op(node, &mut constraints)?),
+            _ => marshal::op(self.op(node, &mut caps)?),
         };
         let digest = Digest::sha256(&raw);
-        let known = self.def.metadata.contains_key(digest.as_str());
-        merge_metadata(self.def.metadata.entry(digest.to_string()).or_default(), &constraints.metadata);
+        let metadata = match self.def.metadata.entry(digest.to_string()) {
+            Entry::Vacant(new) => {
+                self.def.def.push(raw);
+                new.insert(constraints.to_metadata())
+            }
+            Entry::Occupied(known) => {
+                let known = known.into_mut();
+                merge_metadata(known, constraints.to_metadata());
+                known
+            }
+        };
+        metadata.caps.extend(caps.into_iter().map(|cap| (cap.to_owned(), true)));
         self.locate(&digest, &constraints.locations);
-        if !known {
-            self.def.def.push(raw);
-        }
         self.done.insert(Arc::as_ptr(node), digest);
         Ok(())
     }
 
-    fn op(&self, node: &Node, constraints: &mut Constraints) -> Result<pb::Op, Error> {
+    /// The op, and the capabilities that it needs beside those that are noted already.
+    fn op(&self, node: &Node, caps: &mut Vec<&'static str>) -> Result<pb::Op, Error> {
+        let constraints = &node.constraints;
         let input = |o| {
             let Some(o) = resolve(o)? else { return Ok(None) };
             Ok(Some(pb::Input { digest: self.digest(&o.node)?.to_string(), index: o.index }))
@@ -126,7 +137,7 @@ impl Writer<'_> {
                 if identifier.starts_with("docker-image://") || identifier.starts_with("oci-layout://") {
                     op.platform = own(constraints.platform.as_ref());
                 }
-                pb::op::Op::Source(self.source(identifier, attrs, constraints)?)
+                pb::op::Op::Source(self.source(identifier, attrs, constraints, caps)?)
             }
             Kind::Exec { op: exec, mounts, platform } => {
                 op.platform = own(constraints.platform.as_ref().or(platform.as_ref()));
@@ -137,7 +148,7 @@ impl Writer<'_> {
                 let input = |i: Option<usize>| i.and_then(|i| positions.get(i).copied()).unwrap_or(EMPTY);
                 let binds = mounts.iter().map(|m| mount_to_pb(m, input(m.input), &mut next));
                 exec.mounts = binds.collect::<Vec<_>>().into_iter().chain(exec.mounts).collect();
-                self.default_path(&mut exec, op.platform.as_ref(), constraints);
+                self.default_path(&mut exec, op.platform.as_ref(), caps);
                 pb::op::Op::Exec(exec)
             }
             Kind::File { actions, base } => {
@@ -174,7 +185,8 @@ impl Writer<'_> {
         &self,
         identifier: &str,
         attrs: &std::collections::BTreeMap<String, String>,
-        constraints: &mut Constraints,
+        constraints: &Constraints,
+        caps: &mut Vec<&'static str>,
     ) -> Result<pb::SourceOp, Error> {
         let mut attrs = attrs.clone();
         if identifier.starts_with("local://") && !attrs.contains_key(attr::LOCAL_SESSION) {
@@ -183,7 +195,7 @@ impl Writer<'_> {
                 return Err(Error::Build(format!("{identifier} needs a session or a unique id")));
             }
             attrs.insert(attr::LOCAL_UNIQUE.to_owned(), id.clone());
-            constraints.add_cap(caps::SOURCE_LOCAL_UNIQUE);
+            caps.push(SOURCE_LOCAL_UNIQUE);
         }
         Ok(pb::SourceOp { identifier: identifier.to_owned(), attrs })
     }
@@ -193,11 +205,11 @@ impl Writer<'_> {
         &self,
         exec: &mut pb::ExecOp,
         platform: Option<&pb::Platform>,
-        constraints: &mut Constraints,
+        caps: &mut Vec<&'static str>,
     ) {
         let Some(known) = &self.options.caps else { return };
-        if known.supports(caps::EXEC_META_SETS_DEFAULT_PATH) {
-            constraints.add_cap(caps::EXEC_META_SETS_DEFAULT_PATH);
+        if known.supports(EXEC_META_SETS_DEFAULT_PATH) {
+            caps.push(EXEC_META_SETS_DEFAULT_PATH);
             return;
         }
         let os = platform.map_or("linux", |p| p.os.as_str());
@@ -226,7 +238,7 @@ impl Writer<'_> {
         }
     }
 
-    fn finish(mut self, root: &pb::Op) -> Result<pb::Definition, Error> {
+    fn finish(mut self, root: pb::Op) -> Result<pb::Definition, Error> {
         let raw: Bytes = marshal::op(root);
         let mut needed = vec![caps::CONSTRAINTS, caps::PLATFORM];
         for metadata in self.def.metadata.values() {

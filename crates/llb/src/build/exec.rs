@@ -6,6 +6,9 @@ use super::node::{Kind, Node, Output};
 use super::{Constraints, State};
 use crate::{EMPTY, Error, ROOT_MOUNT, SKIP_OUTPUT, caps};
 
+/// The variable that tells programs where the ssh agent is.
+const SSH_SOCKET: &str = "SSH_AUTH_SOCK";
+
 /// A program to run.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
@@ -273,6 +276,11 @@ impl Exec {
         &self.root
     }
 
+    /// The root after the run, alone.
+    pub fn into_root(self) -> State {
+        self.root
+    }
+
     /// A writable mount after the run, or a read-only one as it was.
     pub fn mount(&self, target: &str) -> Option<&State> {
         self.mounts.iter().find(|(t, _)| t == target).map(|(_, s)| s)
@@ -344,11 +352,16 @@ impl State {
 /// The op without its bind, cache and tmpfs mounts, which need the inputs' digests.
 fn exec_op(surroundings: &State, run: Run, constraints: &mut Constraints) -> pb::ExecOp {
     let m = &surroundings.meta;
-    let mut env = m.env.clone();
-    let ssh = ssh_mounts(run.ssh, &mut env, constraints);
+    let mut env: Vec<String> = m.env.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    let ssh = ssh_mounts(run.ssh, constraints);
+    if let Some(first) = ssh.first()
+        && m.env.get(SSH_SOCKET).is_none()
+    {
+        env.push(format!("{SSH_SOCKET}={}", first.dest));
+    }
     let mut meta = pb::Meta {
         args: run.args,
-        env: env.into_iter().map(|(k, v)| format!("{k}={v}")).collect(),
+        env,
         cwd: m.dir.clone(),
         user: m.user.clone(),
         proxy_env: run.proxy,
@@ -370,7 +383,10 @@ fn exec_op(surroundings: &State, run: Run, constraints: &mut Constraints) -> pb:
         (!run.secrets.is_empty(), caps::EXEC_MOUNT_SECRET),
         (run.secrets.iter().any(|s| s.env.is_some()), caps::EXEC_SECRET_ENV),
         (!run.devices.is_empty(), caps::EXEC_META_CDI),
-        (constraints.metadata.linux_resources.is_some(), caps::EXEC_META_LINUX_RESOURCES),
+        (
+            constraints.metadata.as_ref().is_some_and(|m| m.linux_resources.is_some()),
+            caps::EXEC_META_LINUX_RESOURCES,
+        ),
     ] {
         if needed {
             constraints.add_cap(cap);
@@ -390,11 +406,7 @@ fn exec_op(surroundings: &State, run: Run, constraints: &mut Constraints) -> pb:
     op
 }
 
-fn ssh_mounts(
-    list: Vec<Ssh>,
-    env: &mut Vec<(String, String)>,
-    constraints: &mut Constraints,
-) -> Vec<pb::Mount> {
+fn ssh_mounts(list: Vec<Ssh>, constraints: &mut Constraints) -> Vec<pb::Mount> {
     let mut mounts: Vec<pb::Mount> = Vec::with_capacity(list.len());
     for (i, ssh) in list.into_iter().enumerate() {
         let dest = if ssh.target.is_empty() { format!("/run/buildkit/ssh_agent.{i}") } else { ssh.target };
@@ -412,11 +424,8 @@ fn ssh_mounts(
             ..pb::Mount::default()
         });
     }
-    if let Some(first) = mounts.first() {
+    if !mounts.is_empty() {
         constraints.add_cap(caps::EXEC_MOUNT_SSH);
-        if !env.iter().any(|(name, _)| name == "SSH_AUTH_SOCK") {
-            env.push(("SSH_AUTH_SOCK".to_owned(), first.dest.clone()));
-        }
     }
     mounts
 }

@@ -28,6 +28,7 @@
 mod constraints;
 mod deferred;
 mod definition;
+mod env;
 mod exec;
 mod file;
 mod node;
@@ -41,6 +42,7 @@ use kiln_proto::pb;
 pub use constraints::{Constraints, Location, SourceMap};
 pub use deferred::Deferred;
 pub use definition::Marshal;
+pub use env::Env;
 pub use exec::{Exec, Mount, Run, Secret, Ssh};
 pub use file::{CopyOptions, File, Owner, User, normalize_path};
 pub use sources::{
@@ -60,7 +62,7 @@ pub struct State {
 /// The surroundings of steps.
 #[derive(Clone, Debug)]
 struct Meta {
-    env: Vec<(String, String)>,
+    env: Arc<Env>,
     dir: String,
     user: String,
     hostname: String,
@@ -80,7 +82,7 @@ impl State {
 
     fn start(output: Option<Output>) -> Self {
         let meta = Meta {
-            env: Vec::new(),
+            env: Arc::default(),
             dir: "/".to_owned(),
             user: String::new(),
             hostname: String::new(),
@@ -119,6 +121,12 @@ impl State {
         self.output.is_none()
     }
 
+    /// Only this file system: the surroundings are those of scratch.
+    #[must_use]
+    pub fn bare(&self) -> Self {
+        Self::start(self.output.clone())
+    }
+
     fn edit(mut self, change: impl FnOnce(&mut Meta)) -> Self {
         change(Arc::make_mut(&mut self.meta));
         self
@@ -126,12 +134,8 @@ impl State {
 
     /// Sets a variable; one that is set already moves to the end.
     #[must_use]
-    pub fn env(self, name: impl Into<String>, value: impl Into<String>) -> Self {
-        let (name, value) = (name.into(), value.into());
-        self.edit(|m| {
-            m.env.retain(|(n, _)| *n != name);
-            m.env.push((name, value));
-        })
+    pub fn env(self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+        self.edit(|m| Arc::make_mut(&mut m.env).set(name, value))
     }
 
     /// Sets the working directory; a relative one continues the present one.
@@ -160,19 +164,20 @@ impl State {
     /// Sets the platform, normalised.
     #[must_use]
     pub fn platform(self, platform: Platform) -> Self {
-        self.edit(|m| m.platform = Some(platform.normalize()))
+        let platform = Some(platform.normalize());
+        if self.meta.platform == platform { self } else { self.edit(|m| m.platform = platform) }
     }
 
     /// Sets the network mode.
     #[must_use]
     pub fn network(self, mode: pb::NetMode) -> Self {
-        self.edit(|m| m.network = mode)
+        if self.meta.network == mode { self } else { self.edit(|m| m.network = mode) }
     }
 
     /// Sets the security mode.
     #[must_use]
     pub fn security(self, mode: pb::SecurityMode) -> Self {
-        self.edit(|m| m.security = mode)
+        if self.meta.security == mode { self } else { self.edit(|m| m.security = mode) }
     }
 
     /// Adds a line to `/etc/hosts`.
@@ -215,11 +220,11 @@ impl State {
 
     /// The value of a variable.
     pub fn get_env(&self, name: &str) -> Option<&str> {
-        self.meta.env.iter().find(|(n, _)| n == name).map(|(_, v)| v.as_str())
+        self.meta.env.get(name)
     }
 
-    /// All variables, in the order of their definition.
-    pub fn envs(&self) -> &[(String, String)] {
+    /// All variables.
+    pub fn envs(&self) -> &Env {
         &self.meta.env
     }
 

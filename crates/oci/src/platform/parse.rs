@@ -8,6 +8,17 @@ pub enum PlatformError {
     /// A part has characters it may not have, or there are too many parts.
     #[error("invalid platform {0:?}: want os[(version)]/arch[/variant], such as linux/arm64")]
     Format(String),
+    /// A part that is empty, or has characters it may not have. The words are those that clients know.
+    #[error(
+        "{part:?} is an invalid component of {whole:?}: platform specifier component must match \"^[A-Za-z0-9_.-]+$\": \
+         invalid argument"
+    )]
+    Part {
+        /// The part.
+        part: String,
+        /// The specifier.
+        whole: String,
+    },
     /// A single word that is neither an operating system nor an architecture.
     #[error("{0:?}: unknown operating system or architecture")]
     Unknown(String),
@@ -64,8 +75,9 @@ pub(super) fn parse(s: &str) -> Result<Platform, PlatformError> {
     let fail = || PlatformError::Format(s.chars().take(100).collect());
     let parts: Vec<&str> = s.splitn(4, '/').collect();
     let mut p = parse_os(parts[0]).ok_or_else(fail)?;
-    if !parts[1..].iter().all(|part| valid_part(part)) {
-        return Err(fail());
+    if let Some(part) = parts[1..].iter().find(|part| !valid_part(part)) {
+        let short = |s: &str| s.chars().take(100).collect();
+        return Err(PlatformError::Part { part: short(part), whole: short(s) });
     }
     match parts[..] {
         [only] if KNOWN_OS.contains(&p.os.as_str()) => {

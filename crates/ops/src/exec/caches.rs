@@ -18,6 +18,7 @@ pub(super) struct Caches(BTreeMap<String, CacheMount>);
 
 /// A cache mount that an op wants.
 struct Wanted {
+    name: String,
     below: Option<Unpacked>,
     sharing: Sharing,
     description: String,
@@ -37,15 +38,17 @@ impl Caches {
             let below = super::mounts::input_of(mount, inputs)?.unpack(cx).await?;
             let key = key(mount, below.as_ref())?;
             // The first decides how the op shares it with others.
+            let name = id(mount)?.to_owned();
             wanted.entry(key).or_insert_with(|| Wanted {
+                name,
                 below,
                 sharing: sharing(mount),
                 description: description(mount, &command),
             });
         }
         let mut held = BTreeMap::new();
-        for (key, Wanted { below, sharing, description }) in wanted {
-            let cache = host.worker.cache_mount(&key, below.as_ref(), sharing, &description).await?;
+        for (key, Wanted { name, below, sharing, description }) in wanted {
+            let cache = host.worker.cache_mount(&name, below.as_ref(), sharing, &description).await?;
             held.insert(key, cache);
         }
         Ok(Self(held))
@@ -66,7 +69,7 @@ fn id(mount: &pb::Mount) -> Result<&str, OpError> {
     Ok(if options.id.is_empty() { &mount.dest } else { &options.id })
 }
 
-/// What the worker knows it by. One that begins with other files is another one.
+/// What it is known by here. One that begins with other files is another one.
 fn key(mount: &pb::Mount, below: Option<&Unpacked>) -> Result<String, OpError> {
     let id = id(mount)?;
     Ok(match below {

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use super::{Host, convert_on};
+use super::{Failure, Host, convert_on};
 
 /// A Dockerfile, the line to blame (0 for none), a part of the message.
 const ERRORS: &[(&str, u32, &str)] = &[
@@ -51,6 +51,44 @@ fn errors_have_their_place() {
         }
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+#[test]
+fn independent_errors_are_told_in_one_run() {
+    let text =
+        "FROM busybox AS a\nSTOPSIGNAL nope\nEXPOSE x\nENV OK=1\nFROM a\nCOPY --chmod=9 a b\nEXPOSE y\n";
+    let failure = convert_on(&Host::new(text), &[]).unwrap_err();
+    let Failure::Dockerfile(errors) = &failure else { panic!("{failure}") };
+    let lines: Vec<u32> = errors.as_slice().iter().map(|e| e.span().start.line).collect();
+    assert_eq!(lines, [2, 3, 6, 7]);
+    assert!(failure.to_string().ends_with("(and 3 more errors)"), "{failure}");
+    assert_eq!(failure.span().unwrap().start.line, 2);
+    // Also of FROM, where nothing is walked yet.
+    let failure = convert_on(&Host::new("FROM Upper\nFROM $X\nFROM $Y\n"), &[]).unwrap_err();
+    assert!(failure.to_string().contains("and 1 more error"), "{failure}");
+    // Not more than people read.
+    let many = "FROM busybox\n".to_owned() + &"STOPSIGNAL nope\n".repeat(100);
+    let failure = convert_on(&Host::new(&many), &[]).unwrap_err();
+    let Failure::Dockerfile(errors) = &failure else { panic!("{failure}") };
+    assert_eq!(errors.as_slice().len(), crate::MAX_ERRORS);
+}
+
+#[test]
+fn a_small_file_does_not_make_everything() {
+    let text = format!("FROM busybox\nARG A={}\n{}", "x".repeat(60_000), "RUN x\n".repeat(2000));
+    let failure = convert_on(&Host::new(&text), &[]).unwrap_err();
+    assert!(failure.to_string().contains("take more than"), "{failure}");
+    assert!(failure.span().unwrap().start.line > 100);
+}
+
+#[test]
+fn warnings_up_to_the_first_error_are_told() {
+    let host = Host::new("FROM busybox AS A\nCMD x\nSTOPSIGNAL nope\nENTRYPOINT y\n");
+    let options = super::options(&[]);
+    let source = super::now(super::Source::load(&options, &host)).unwrap();
+    let failed = super::now(super::convert(&source, &options, None, &host)).unwrap_err();
+    let rules: Vec<&str> = failed.warnings.iter().map(|w| w.rule.name()).collect();
+    assert_eq!(rules, ["StageNameCasing", "JSONArgsRecommended"]);
 }
 
 #[test]

@@ -90,9 +90,18 @@ fn convert_on(host: &Host, attrs: &[(&str, &str)]) -> Result<Vec<Converted>, Fai
     let options = options(attrs);
     let source = now(Source::load(&options, host))?;
     match options.platforms.as_slice() {
-        [] => Ok(vec![now(convert(&source, &options, None, host))?]),
-        platforms => platforms.iter().map(|p| now(convert(&source, &options, Some(p), host))).collect(),
+        [] => Ok(vec![one(&source, &options, None, host)?]),
+        platforms => platforms.iter().map(|p| one(&source, &options, Some(p), host)).collect(),
     }
+}
+
+fn one(
+    source: &Source,
+    options: &Options,
+    platform: Option<&Platform>,
+    host: &Host,
+) -> Result<Converted, Failure> {
+    now(convert(source, options, platform, host)).map_err(|failed| failed.failure)
 }
 
 fn convert_text(dockerfile: &str, attrs: &[(&str, &str)]) -> Converted {

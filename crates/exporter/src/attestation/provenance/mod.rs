@@ -121,15 +121,12 @@ pub fn filter_args(options: &BTreeMap<String, String>) -> BTreeMap<String, Strin
     .collect()
 }
 
-/// A URL without the password in it. What is no URL stays.
+/// A URL without the user and password in it. What is no URL stays.
 pub fn redact(url: &str) -> String {
     let Some((scheme, rest)) = url.split_once("://") else { return url.to_owned() };
     let end = rest.find(['/', '?', '#']).unwrap_or(rest.len());
     let Some((user, host)) = rest[..end].rsplit_once('@') else { return url.to_owned() };
-    let user = match user.split_once(':') {
-        Some((name, _)) => format!("{name}:xxxxx"),
-        None => "xxxxx".to_owned(),
-    };
+    let user = if user.contains(':') { "xxxxx:xxxxx" } else { "xxxxx" };
     format!("{scheme}://{user}@{host}{}", &rest[end..])
 }
 
@@ -153,7 +150,7 @@ mod tests {
         ];
         let kept = filter_args(&options.map(|(k, v)| (k.to_owned(), v.to_owned())).into());
         assert_eq!(kept.keys().collect::<Vec<_>>(), ["build-arg:A", "context", "context:other"]);
-        assert_eq!(kept["context"], "https://me:xxxxx@host/r.git#main");
+        assert_eq!(kept["context"], "https://xxxxx:xxxxx@host/r.git#main");
         assert_eq!(kept["context:other"], "https://xxxxx@host/x");
     }
 

@@ -1,0 +1,69 @@
+//! What the ARGs of a stage declared.
+
+use std::collections::HashMap;
+
+/// Names and values, each name at the place where it was declared first.
+#[derive(Debug, Clone, Default)]
+pub(super) struct BuildArgs {
+    order: Vec<String>,
+    values: HashMap<String, Value>,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Value {
+    /// Of the last declaration.
+    last: Option<String>,
+    /// Of the last declaration with a value.
+    given: Option<String>,
+}
+
+impl BuildArgs {
+    /// Notes a declaration.
+    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
+        let known = match self.values.get_mut(name) {
+            Some(known) => known,
+            None => {
+                self.order.push(name.to_owned());
+                self.values.entry(name.to_owned()).or_default()
+            }
+        };
+        known.last.clone_from(&value);
+        known.given = value.or(known.given.take());
+    }
+
+    /// Whether there was an ARG of this name, with or without a value.
+    pub(super) fn declares(&self, name: &str) -> bool {
+        self.values.contains_key(name)
+    }
+
+    /// The value of the last declaration that had one.
+    pub(super) fn given(&self, name: &str) -> Option<&str> {
+        self.values.get(name)?.given.as_deref()
+    }
+
+    /// How many names there are.
+    pub(super) fn len(&self) -> usize {
+        self.order.len()
+    }
+
+    /// Names and the values of their last declarations.
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+        self.order.iter().map(|name| (name.as_str(), self.values.get(name).and_then(|v| v.last.as_deref())))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn declared_twice() {
+        let mut args = BuildArgs::default();
+        args.declare("a", Some("1".into()));
+        args.declare("b", None);
+        args.declare("a", None);
+        assert_eq!(args.iter().collect::<Vec<_>>(), [("a", None), ("b", None)]);
+        assert_eq!((args.given("a"), args.given("b"), args.given("c")), (Some("1"), None, None));
+        assert!(args.declares("b") && !args.declares("c"));
+    }
+}

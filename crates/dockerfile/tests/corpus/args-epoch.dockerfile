@@ -1,0 +1,5 @@
+FROM busybox
+ARG SOURCE_DATE_EPOCH
+WORKDIR /a/b
+RUN date
+COPY x /

@@ -1,0 +1,4 @@
+FROM busybox
+RUN a
+ARG HTTP_PROXY
+RUN b

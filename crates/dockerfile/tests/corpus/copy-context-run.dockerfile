@@ -1,0 +1,3 @@
+FROM busybox
+RUN --mount=target=/x,source=six a
+COPY seven /

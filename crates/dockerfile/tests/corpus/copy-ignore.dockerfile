@@ -1,0 +1,4 @@
+FROM scratch
+COPY a b /
+COPY d/*.txt /d/
+ADD e /

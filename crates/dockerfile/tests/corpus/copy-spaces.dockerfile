@@ -1,0 +1,3 @@
+FROM scratch
+COPY ["a b.txt", "/c d/"]
+COPY a\ b /c

@@ -1,0 +1,7 @@
+FROM app
+COPY a b
+USER 5
+COPY a /c
+WORKDIR d
+USER root
+WORKDIR /e

@@ -1,0 +1,3 @@
+FROM scratch
+COPY --from=g /x /
+COPY --from=h /y /

@@ -1,0 +1,4 @@
+FROM busybox AS a
+RUN x
+FROM scratch
+COPY --from=a /x /

@@ -1,0 +1,3 @@
+ARG P=linux/arm64
+FROM --platform=${P} busybox
+RUN x

@@ -1,0 +1,11 @@
+FROM busybox AS a
+ENV A=1
+LABEL a=1
+FROM a AS b
+ENV B=2
+WORKDIR /b
+FROM b AS c
+ENV A=3 C=4
+USER u
+FROM c
+RUN x

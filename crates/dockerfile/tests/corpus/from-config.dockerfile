@@ -1,0 +1,6 @@
+FROM app
+RUN x
+COPY a b
+WORKDIR c
+ENV EMPTY=1
+CMD go

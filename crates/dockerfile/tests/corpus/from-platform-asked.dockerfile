@@ -1,0 +1,3 @@
+FROM busybox
+RUN x
+COPY x /

@@ -1,0 +1,4 @@
+FROM armed
+RUN x
+WORKDIR /a
+COPY x /

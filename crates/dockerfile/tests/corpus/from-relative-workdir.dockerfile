@@ -1,0 +1,4 @@
+FROM relative
+RUN x
+WORKDIR c
+COPY a b

@@ -1,0 +1,4 @@
+FROM busybox AS Builder
+RUN a
+FROM scratch
+COPY --from=BUILDER /a /

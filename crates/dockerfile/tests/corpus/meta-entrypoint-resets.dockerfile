@@ -1,0 +1,4 @@
+FROM app
+ENTRYPOINT ["x"]
+FROM app
+CMD y

@@ -1,0 +1,3 @@
+FROM busybox
+ARG P=70
+EXPOSE $P 80/TCP 90-92 53/udp 127.0.0.1:1:2 3:4/sctp

@@ -1,0 +1,7 @@
+FROM busybox
+CMD a b
+ENTRYPOINT c d
+HEALTHCHECK CMD ["x", "y"]
+SHELL ["/s"]
+CMD e
+ENTRYPOINT f

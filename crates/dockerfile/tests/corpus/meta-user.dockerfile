@@ -1,0 +1,8 @@
+FROM busybox
+USER a
+RUN x
+USER 1000:1000
+RUN y
+WORKDIR /w
+USER	:b
+RUN z

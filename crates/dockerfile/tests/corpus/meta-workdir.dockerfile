@@ -1,0 +1,9 @@
+FROM busybox
+WORKDIR a
+WORKDIR b/../c
+WORKDIR /
+WORKDIR /d//e/
+WORKDIR ./f
+WORKDIR .
+ENV D=/g
+WORKDIR $D/h

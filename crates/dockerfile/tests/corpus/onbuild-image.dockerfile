@@ -1,0 +1,4 @@
+FROM busybox AS other
+RUN make
+FROM triggers
+RUN own

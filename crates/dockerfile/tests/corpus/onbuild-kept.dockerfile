@@ -1,0 +1,4 @@
+FROM busybox
+ONBUILD RUN a
+ONBUILD ADD x /y
+ONBUILD LABEL z=1

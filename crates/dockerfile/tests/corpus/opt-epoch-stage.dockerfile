@@ -1,0 +1,5 @@
+FROM scratch AS src
+ADD https://example.com/x.tar /
+FROM busybox
+WORKDIR /a
+COPY --from=src / /b

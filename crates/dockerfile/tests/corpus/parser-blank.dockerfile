@@ -1,0 +1,8 @@
+
+
+  # comment
+
+  FROM   busybox   
+
+   RUN    a   b  
+

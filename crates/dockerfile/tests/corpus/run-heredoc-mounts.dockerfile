@@ -1,0 +1,5 @@
+FROM busybox
+RUN --mount=type=cache,target=/c <<EOF
+#!/bin/sh
+ls
+EOF

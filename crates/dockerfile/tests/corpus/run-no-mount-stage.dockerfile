@@ -1,0 +1,4 @@
+FROM busybox
+WORKDIR /w
+RUN --mount=type=bind,target=. a
+RUN --mount=type=cache,target=x b

@@ -175,7 +175,7 @@ async fn a_server_that_speaks_no_tls_is_not_asked_again() {
         while let Ok((mut stream, _)) = listener.accept().await {
             count.fetch_add(1, Ordering::SeqCst);
             stream.write_all(b"HTTP/1.1 400 Bad Request\r\nContent-Length: 0\r\n\r\n").await.ok();
-            stream.read(&mut [0; 4096]).await.ok();
+            stream.read_u8().await.ok();
         }
     });
     let config = HostConfig { insecure: true, http: Some(false), ..HostConfig::default() };

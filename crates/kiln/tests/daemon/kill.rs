@@ -245,7 +245,7 @@ impl Bench<'_> {
 fn kill_inside(phase: Phase) {
     let Some(_alone) = alone() else { return };
     let subject = subject();
-    let kills = setting("KILN_TEST_KILLS", 2);
+    let kills = setting("KILN_TEST_KILLS", 1);
     let folder = folder(&subject.registry);
     let mut bench = Bench { subject, folder, phase, random: Random::new(), round: 0, version: 0 };
     bench.set_version(0);

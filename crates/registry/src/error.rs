@@ -152,14 +152,10 @@ fn causes(error: &reqwest::Error) -> String {
 
 /// Whether the two ends do not agree on TLS, which another try does not change: a certificate that is not trusted, a server
 /// that speaks plain HTTP.
-fn is_tls(error: &reqwest::Error) -> bool {
-    let mut next: Option<&dyn std::error::Error> = Some(error);
-    while let Some(error) = next {
-        let tls = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
-        if error.is::<rustls::Error>() || tls.is_some_and(|inner| inner.is::<rustls::Error>()) {
-            return true;
-        }
-        next = error.source();
-    }
-    false
+fn is_tls(error: &(dyn std::error::Error + 'static)) -> bool {
+    // The source of an I/O error is that of the error in it, which is passed over.
+    let within = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+    error.is::<rustls::Error>()
+        || within.is_some_and(|inner| is_tls(inner))
+        || error.source().is_some_and(is_tls)
 }

@@ -188,7 +188,7 @@ async fn terminal(bench: Arc<Bench>) {
     let (mut io, mut output) = ProcessIo::output(4);
     io.stdin = Stdin::Channel(receiver);
     let script = "tty; test -t 2 && echo tty; test -c /dev/console && echo console; \
-        until [ \"$(stty size)\" = '33 77' ]; do sleep 0.01; done; echo resized; read line; echo got $line";
+        until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.01; done; echo resized; read line; echo got $line";
     let mut spec = bench.script(script);
     spec.process.tty = true;
     let mut container = bench.executor.start(spec, io).await.unwrap();

@@ -181,8 +181,9 @@ impl Bench<'_> {
         let pid = daemon.kill();
         let seen = build.end();
         if seen.success {
-            // It had its answer before the kill.
-            assert_eq!(self.phase, Phase::Export, "a client takes the end of its daemon for success");
+            // The kill came after the build, or between the answer and the client's last word.
+            let late = !inside || self.phase == Phase::Export;
+            assert!(late, "a client takes the end of its daemon for success");
             self.check_layers();
         }
         let inside = inside && !seen.success;
@@ -244,7 +245,7 @@ impl Bench<'_> {
 fn kill_inside(phase: Phase) {
     let Some(_alone) = alone() else { return };
     let subject = subject();
-    let kills = setting("KILN_TEST_KILLS", 2);
+    let kills = setting("KILN_TEST_KILLS", 1);
     let folder = folder(&subject.registry);
     let mut bench = Bench { subject, folder, phase, random: Random::new(), round: 0, version: 0 };
     bench.set_version(0);

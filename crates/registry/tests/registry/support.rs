@@ -14,6 +14,8 @@ pub(crate) struct Request {
     pub(crate) headers: BTreeMap<String, String>,
     /// What was read of it: see [`serve_in_part`].
     pub(crate) body: Vec<u8>,
+    /// Whether that is all of it.
+    pub(crate) whole: bool,
 }
 
 impl Request {
@@ -84,7 +86,8 @@ pub(crate) async fn serve_in_part(
                 let read = limit(first).map_or(length, |limit| limit.min(length));
                 let mut body = vec![0; read];
                 stream.read_exact(&mut body).await.unwrap();
-                let Answer(status, headers, body) = answer(Request { line: first.clone(), headers, body });
+                let Answer(status, headers, body) =
+                    answer(Request { line: first.clone(), headers, body, whole: read == length });
                 if read < length {
                     return;
                 }

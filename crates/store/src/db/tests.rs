@@ -102,7 +102,7 @@ fn a_change_costs_microseconds() {
     let db = Db::open(&dir.path().join("m.redb")).unwrap();
     let mut best = Duration::MAX;
     for round in 0..20 {
-        let start = std::time::Instant::now();
+        let start = Instant::now();
         for i in 0..100 {
             put(&db, &key(&round.to_string(), &i.to_string()), i);
         }

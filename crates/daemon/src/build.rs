@@ -1,13 +1,21 @@
 //! One build: from a client's request to its outputs.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use kiln_engine::{Job, ProgressSink, WarningEvent};
 use kiln_exporter::{
-    Client, Context, Exporter, SessionClient, Source, attestation::provenance::ProvenanceOptions,
+    Client, Context, Exported, Exporter, InlineCache, Push, SessionClient, Source,
+    attestation::provenance::ProvenanceOptions,
 };
-use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request, Step, Steps, wire_error};
 use kiln_oci::{Digest, Time};
 use kiln_ops::{Entitlement, Entitlements, JobData, Kiln};
 use kiln_proto::{
@@ -15,11 +23,15 @@ use kiln_proto::{
     status::WireError,
 };
 use kiln_registry::Auth;
+use kiln_remotecache::{ExportOptions, Imports, Place};
+use kiln_session::Group;
+use kiln_store::Lease;
 use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::{
     builds::{Build, Running},
+    caches::{self, Inline},
     compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
@@ -46,7 +58,14 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let steps = Steps::new(sink);
     let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
     let (host, allowed) = (daemon.host().clone(), checked.allowed.clone());
-    let bridge = Bridge::new(host, job.clone(), request.session.clone(), allowed, steps, builtin);
+    let imports = Arc::new(Imports::new(
+        host.worker.clone(),
+        daemon.registries().clone(),
+        Group::of(host.sessions.clone(), vec![request.session.clone()]),
+        steps.clone(),
+    ));
+    let session = request.session.clone();
+    let bridge = Bridge::new(host, job.clone(), session, allowed, steps, builtin, imports);
     bridge.set_inputs(request.frontend_inputs.clone());
     let (build, returned) = Build::new(log, bridge.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
@@ -89,18 +108,55 @@ async fn run(
     returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
     checked: Checked,
 ) -> Result<SolveResponse, WireError> {
-    let Checked { exporters, provenance, .. } = checked;
+    let Checked { exporters, caches, provenance, .. } = checked;
     let started = Time::now();
-    let result = result(bridge, build, request, returned).await?;
-    let mut source = export::source(bridge, &result).await?;
-    if let Some(options) = provenance {
-        let environment = daemon.config().provenance_environment.clone();
-        let run = Run::of(started, environment);
-        provenance::attach(&mut source, bridge, &build.asked, &result, options, &run)?;
+    let mut result = result(bridge, build, request, returned).await?;
+    loop {
+        let mut source = export::source(bridge, &result).await?;
+        if let Some(options) = provenance.clone() {
+            let run = Run::of(started.clone(), daemon.config().provenance_environment.clone());
+            provenance::attach(&mut source, bridge, &build.asked, &result, options, &run)?;
+        }
+        let answer = frontend_response(&result);
+        let exports = Exports {
+            daemon,
+            bridge,
+            request,
+            result: &result,
+            source: &source,
+            lost: AtomicBool::new(false),
+        };
+        let outcome = exports.run(&exporters, &caches).await;
+        let anew = match &outcome {
+            Err(error) if exports.lost.load(Ordering::Acquire) => anew(&result, error).await?,
+            _ => None,
+        };
+        match anew {
+            Some(anew) => result = anew,
+            None => {
+                let mut exporter_response = outcome?;
+                exporter_response.extend(answer);
+                return Ok(SolveResponse { exporter_response });
+            }
+        }
     }
-    let answer = frontend_response(&result);
-    let exporter_response = run_exporters(daemon, bridge, request, &exporters, &source, answer).await?;
-    Ok(SolveResponse { exporter_response })
+}
+
+/// The result once more, without imported caches whose layers turned out to be lost; `None` when there are none.
+async fn anew(result: &FrontendResult, error: &WireError) -> Result<Option<FrontendResult>, WireError> {
+    let mut anew = result.clone();
+    let mut any = false;
+    let trees: Vec<&mut Option<Arc<BuildRef>>> = match &mut anew.refs {
+        Refs::Single(one) => vec![one],
+        Refs::Map(many) => many.values_mut().collect(),
+    };
+    for tree in trees {
+        let Some(old) = tree else { continue };
+        if let Some(new) = old.anew(&error.message).await? {
+            (*tree, any) = (Some(new), true);
+        }
+    }
+    Ok(any.then_some(anew))
 }
 
 /// What can be found wrong with a request before anything of it runs.
@@ -108,6 +164,7 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<Checked, WireError> 
     refuse_unsupported(request)?;
     Ok(Checked {
         exporters: exporters(request)?,
+        caches: caches::exports_of(request)?,
         allowed: entitlements(daemon, &request.entitlements)?,
         provenance: provenance::wanted(&request.frontend_attrs)?,
     })
@@ -116,6 +173,7 @@ fn check(daemon: &Daemon, request: &SolveRequest) -> Result<Checked, WireError> 
 /// What a request comes to.
 struct Checked {
     exporters: Vec<Exporter>,
+    caches: Vec<ExportOptions>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
 }
@@ -127,8 +185,8 @@ async fn result(
     request: &SolveRequest,
     returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
 ) -> Result<FrontendResult, WireError> {
-    let by_client =
-        request.frontend.is_empty() && request.definition.as_ref().is_none_or(|d| d.def.is_empty());
+    // An empty definition is one too: that of the empty tree.
+    let by_client = request.frontend.is_empty() && request.definition.is_none();
     if by_client {
         let gone = |_| WireError::new(Code::Cancelled, "the client ended the build without a result");
         return returned.await.map_err(gone)?;
@@ -138,6 +196,7 @@ async fn result(
         frontend: request.frontend.clone(),
         attrs: request.frontend_attrs.clone(),
         inputs: request.frontend_inputs.clone(),
+        imports: caches::imports_of(request),
         evaluate: false,
     };
     let result = bridge.solve(wanted).await?;
@@ -153,13 +212,8 @@ fn file_name(name: &str) -> String {
 
 /// What a request may hold that nothing here can do yet.
 fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
-    let cache = request.cache.clone().unwrap_or_default();
-    let exports = !cache.exports.is_empty() || !cache.export_ref_deprecated.is_empty();
-    let imports = !cache.imports.is_empty() || !cache.import_refs_deprecated.is_empty();
     let policy = request.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty());
     let missing = [
-        (exports, "exporting caches (--export-cache, --cache-to)"),
-        (imports, "importing caches (--import-cache, --cache-from)"),
         (policy, "source policies"),
         (!request.source_policy_session.is_empty(), "source policies of the client"),
         (request.enable_session_exporter, "exporters chosen over the session"),
@@ -208,45 +262,115 @@ fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, Wire
     wanted.iter().map(one).collect()
 }
 
-async fn run_exporters(
-    daemon: &Daemon,
-    bridge: &Arc<Bridge>,
-    request: &SolveRequest,
-    exporters: &[Exporter],
-    source: &Source,
-    answer: BTreeMap<String, String>,
-) -> Result<BTreeMap<String, String>, WireError> {
-    let mut responses = vec![answer];
-    if exporters.is_empty() {
-        return Ok(export::merge(responses));
-    }
-    let session = match request.session.as_str() {
-        "" => None,
-        id => Some(daemon.sessions().get(id, SESSION_PATIENCE).await.map_err(wire_error)?),
-    };
-    let store = daemon.host().worker.store().clone();
-    let lease = Arc::new(store.lease().map_err(wire_error)?);
-    let runs: Vec<_> = exporters
-        .iter()
-        .enumerate()
-        .map(|(index, exporter)| {
-            let step = bridge.steps().start(exporter.name());
+/// What goes out of a build.
+struct Exports<'a> {
+    daemon: &'a Daemon,
+    bridge: &'a Arc<Bridge>,
+    request: &'a SolveRequest,
+    result: &'a FrontendResult,
+    source: &'a Source,
+    /// Set when a layer of the result could not be had.
+    lost: AtomicBool,
+}
+
+impl Exports<'_> {
+    /// Runs the exporters. What they push, and the caches, are sent when all of them have come so far: both can be had
+    /// again from the layers that are there then.
+    async fn run(
+        &self,
+        exporters: &[Exporter],
+        caches: &[ExportOptions],
+    ) -> Result<BTreeMap<String, String>, WireError> {
+        if exporters.is_empty() && caches.is_empty() {
+            return Ok(BTreeMap::new());
+        }
+        let session = match self.request.session.as_str() {
+            "" => None,
+            id => Some(self.daemon.sessions().get(id, SESSION_PATIENCE).await.map_err(wire_error)?),
+        };
+        let lease = Arc::new(self.daemon.host().worker.store().lease().map_err(wire_error)?);
+        let inline = caches.iter().any(|cache| cache.place == Place::Inline);
+        let inline = inline.then(|| Arc::new(Inline::new(self.result)) as Arc<dyn InlineCache>);
+        let started = exporters.iter().enumerate().map(|(index, exporter)| {
+            let step = self.bridge.steps().start(exporter.name());
             if index == 0 {
-                warn(bridge, step.digest(), platforms::warning(&request.frontend_attrs, source));
+                warn(
+                    self.bridge,
+                    step.digest(),
+                    platforms::warning(&self.request.frontend_attrs, self.source),
+                );
             }
-            let cx = Context {
-                store: store.clone(),
-                lease: lease.clone(),
-                client: session.clone().map(|s| Arc::new(SessionClient::new(s, index)) as Arc<dyn Client>),
-                reporter: Arc::new(ExportProgress::new(bridge.steps().clone(), step.digest().clone())),
-                registries: daemon.registries().clone(),
-                auth: Auth::Group(bridge.group()),
-            };
-            run_exporter(exporter, cx, source, step)
+            let client = session.clone().map(|s| Arc::new(SessionClient::new(s, index)) as Arc<dyn Client>);
+            let cx = Context { client, inline_cache: inline.clone(), ..self.context(&step, &lease) };
+            Export { exporter, cx, step, lost: &self.lost }
+        });
+        let exported: Vec<_> = started.map(|export| export.run(self.source)).collect();
+        let exported = futures::future::try_join_all(exported).await?;
+        let responses: Vec<_> = exported.iter().map(|(_, exported)| exported.response.clone()).collect();
+        let pushes =
+            exported.into_iter().map(|(export, exported)| export.push(exported.push)).collect::<Vec<_>>();
+        let written = caches.iter().filter(|cache| cache.place != Place::Inline).map(|cache| {
+            let step = self.bridge.steps().start(cache.name());
+            let (cx, session) = (self.context(&step, &lease), session.as_ref());
+            async move { caches::export(cache, &cx, session, self.result, step).await }
+        });
+        let written: Vec<BoxFuture<'_, _>> = written.map(|one| Box::pin(one) as BoxFuture<'_, _>).collect();
+        let (_, written) = futures::future::try_join(
+            futures::future::try_join_all(pushes),
+            futures::future::try_join_all(written),
+        )
+        .await?;
+        Ok(export::merge(responses.into_iter().chain(written).collect()))
+    }
+
+    fn context(&self, step: &Step, lease: &Arc<Lease>) -> Context {
+        Context {
+            store: self.daemon.host().worker.store().clone(),
+            lease: lease.clone(),
+            client: None,
+            reporter: Arc::new(ExportProgress::new(self.bridge.steps().clone(), step.digest().clone())),
+            registries: self.daemon.registries().clone(),
+            auth: Auth::Group(self.bridge.group()),
+            inline_cache: None,
+        }
+    }
+}
+
+/// One exporter at work.
+struct Export<'a> {
+    exporter: &'a Exporter,
+    cx: Context,
+    step: Step,
+    lost: &'a AtomicBool,
+}
+
+impl<'a> Export<'a> {
+    /// Everything but what is pushed.
+    fn run(self, source: &'a Source) -> BoxFuture<'a, Result<(Self, Exported), WireError>> {
+        Box::pin(async move {
+            match self.exporter.export(&self.cx, source).await {
+                Ok(exported) => Ok((self, exported)),
+                Err(error) => {
+                    self.lost.fetch_or(error.is_lost_layer(), Ordering::AcqRel);
+                    self.step.end(Some(error.to_string()));
+                    Err(wire_error(error))
+                }
+            }
         })
-        .collect();
-    responses.extend(futures::future::try_join_all(runs).await?);
-    Ok(export::merge(responses))
+    }
+
+    fn push(self, push: Option<Push>) -> BoxFuture<'a, Result<(), WireError>> {
+        Box::pin(async move {
+            let pushed = match push {
+                Some(push) => push.run(&self.cx).await,
+                None => Ok(()),
+            };
+            let lost = pushed.as_ref().is_err_and(kiln_exporter::Error::is_lost_layer);
+            self.lost.fetch_or(lost, Ordering::AcqRel);
+            self.step.end(pushed.as_ref().err().map(ToString::to_string));
+            pushed.map_err(wire_error)
+        })
+    }
 }
 
 /// Shows a warning at a step.
@@ -261,26 +385,6 @@ fn warn(bridge: &Bridge, step: &Digest, warning: Option<String>) {
         info: None,
         ranges: Vec::new(),
     });
-}
-
-fn run_exporter<'a>(
-    exporter: &'a Exporter,
-    cx: Context,
-    source: &'a Source,
-    step: Step,
-) -> BoxFuture<'a, Result<BTreeMap<String, String>, WireError>> {
-    Box::pin(async move {
-        let outcome = async {
-            let exported = exporter.export(&cx, source).await?;
-            if let Some(push) = &exported.push {
-                push.run(&cx).await?;
-            }
-            Ok::<_, kiln_exporter::Error>(exported.response)
-        };
-        let outcome = outcome.await;
-        step.end(outcome.as_ref().err().map(ToString::to_string));
-        outcome.map_err(wire_error)
-    })
 }
 
 /// What a frontend says to the client itself.

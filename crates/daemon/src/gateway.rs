@@ -98,9 +98,6 @@ impl LlbBridge for GatewayService {
         let build = self.build(&request).await?;
         let bridge = build.bridge()?;
         let request = request.into_inner();
-        if !request.cache_imports.is_empty() {
-            return Err(Status::unimplemented("importing caches is not supported by this daemon yet"));
-        }
         if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
             return Err(Status::unimplemented("source policies are not supported yet"));
         }
@@ -110,6 +107,7 @@ impl LlbBridge for GatewayService {
             frontend: request.frontend,
             attrs: request.frontend_opt,
             inputs: request.frontend_inputs,
+            imports: request.cache_imports.into_iter().map(Into::into).collect(),
             evaluate: request.evaluate,
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());

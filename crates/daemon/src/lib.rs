@@ -12,6 +12,7 @@
 
 mod build;
 mod builds;
+mod caches;
 mod compatibility;
 pub mod config;
 mod content;

@@ -9,7 +9,7 @@ use kiln_oci::Digest;
 
 use crate::driver::Remote;
 use crate::progress::Hub;
-use crate::sync::{lock, read};
+use crate::sync::{lock, read, write};
 use crate::{
     CacheMap, CachedResult, Domain, Edge, Graph, JobSerial, Op, Permit, SolveError, VertexOptions,
     VertexProgress,
@@ -27,6 +27,8 @@ pub(crate) struct VertexState<D: Domain> {
     pub(crate) hub: Arc<Hub>,
     pub(crate) jobs: RwLock<Vec<(JobSerial, D::Job)>>,
     pub(crate) maps: RwLock<Vec<Arc<CacheMap<D>>>>,
+    /// What loads of its result left for later ones.
+    pub(crate) loaded: RwLock<Vec<D::CacheOpts>>,
     /// Roots of the builds that the op started.
     pub(crate) subs: RwLock<Vec<Arc<VertexState<D>>>>,
     pub(crate) ran: AtomicBool,
@@ -84,6 +86,13 @@ impl<D: Domain> VertexView<'_, D> {
     /// Its options.
     pub fn options(&self) -> &VertexOptions {
         &self.state.options
+    }
+
+    /// What cache maps and loads of its result left for later loads.
+    pub fn opts(&self) -> Vec<D::CacheOpts> {
+        let maps = read(&self.state.maps);
+        let loaded = read(&self.state.loaded);
+        maps.iter().filter_map(|map| map.opts.clone()).chain(loaded.iter().cloned()).collect()
     }
 
     /// Whether the op ran, for whichever job. If not, its result came from a cache, from an equal vertex, or was not
@@ -205,12 +214,20 @@ impl<D: Domain> OpContext<D> {
         self.cancelled.clone()
     }
 
-    /// Looks for something in the cache options that this vertex's and its ancestors' cache maps left, nearest first.
+    /// Leaves something for later loads of this vertex and its descendants, as a cache map does: for stores whose results
+    /// are not all here yet.
+    pub fn leave_opts(&self, opts: D::CacheOpts) {
+        write(&self.vertex.loaded).push(opts);
+    }
+
+    /// Looks for something in the cache options that this vertex's and its ancestors' cache maps and loads left, nearest
+    /// first.
     pub fn find_opts<R>(&self, mut f: impl FnMut(&D::CacheOpts) -> Option<R>) -> Option<R> {
         let mut found = None;
         walk(&self.vertex, false, |state| {
-            let maps = read(&state.maps);
-            found = maps.iter().rev().filter_map(|m| m.opts.as_ref()).find_map(&mut f);
+            let (maps, loaded) = (read(&state.maps), read(&state.loaded));
+            let opts = loaded.iter().rev().chain(maps.iter().rev().filter_map(|m| m.opts.as_ref()));
+            found = { opts }.find_map(&mut f);
             found.is_none()
         });
         found

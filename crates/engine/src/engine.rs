@@ -83,8 +83,22 @@ impl<D: Domain> Job<D> {
     /// # Errors
     /// The first failure of a vertex that the edge needs.
     pub async fn build(&self, graph: Graph<D>, edge: Edge) -> Result<CachedResult<D>, SolveError<D>> {
-        let stores = self.ready.get_or_init(|| ready(&self.stores)).await.clone();
-        self.remote.build(self.serial, stores, graph, edge).await
+        self.build_with(graph, edge, &[]).await
+    }
+
+    /// As [`Job::build`], with further imported caches for what this edge needs.
+    ///
+    /// # Errors
+    /// As [`Job::build`]. A cache that cannot be read is left out.
+    pub async fn build_with(
+        &self,
+        graph: Graph<D>,
+        edge: Edge,
+        stores: &[Arc<dyn CacheStore<D>>],
+    ) -> Result<CachedResult<D>, SolveError<D>> {
+        let own = self.ready.get_or_init(|| ready(&self.stores)).await.clone();
+        let all = own.into_iter().chain(ready(stores).await).collect();
+        self.remote.build(self.serial, all, graph, edge).await
     }
 
     /// Ends the job and waits until the work that only it wanted has stopped. What is built for it after that fails with

@@ -1,6 +1,6 @@
 //! The graph of keys, links and results behind a built edge, for cache exporters.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
 use std::time::SystemTime;
@@ -9,7 +9,8 @@ use kiln_oci::Digest;
 
 use crate::context::VertexState;
 use crate::{
-    CacheStore, CachedResult, Domain, Edge, Key, KeyId, KeyKind, OpContext, Record, RecordId, StoreError,
+    Backlink, CacheStore, CachedResult, Domain, Edge, Key, KeyId, KeyKind, OpContext, Record, RecordId,
+    StoreError,
 };
 
 /// A result in a store, with what is needed to load it.
@@ -79,7 +80,8 @@ pub struct ExportRecord<D: Domain> {
     pub digest: KeyId,
     /// For each input what leads here. Never empty for an input; no inputs for roots.
     pub inputs: Vec<Vec<ExportLink>>,
-    /// The results under this key, best first. None for content keys and for chains that this build did not use.
+    /// The results under this key: the one that this build has first, then what stores have, the newest first. None for
+    /// content keys and for chains that this build did not use.
     pub results: Vec<RecordRef<D>>,
     /// The edge that the record was made or found for.
     pub edge: Option<Edge>,
@@ -107,10 +109,11 @@ impl<D: Domain> CacheExportGraph<D> {
             by_id: HashMap::new(),
             by_inputs: HashMap::new(),
         };
+        let mut roots = HashSet::new();
         for result in results {
             for key in result.keys.iter().chain(&result.sub_keys) {
                 if let Some(at) = walk.key(key, backlinks)
-                    && !walk.graph.roots.contains(&at)
+                    && roots.insert(at)
                 {
                     walk.graph.roots.push(at);
                 }
@@ -122,11 +125,33 @@ impl<D: Domain> CacheExportGraph<D> {
 
 type KeyPtr = usize;
 
+/// The results under a key: what this build made or loaded, and what stores have under it. A build that found a later
+/// result has not loaded those on the way to it.
+fn results<D: Domain>(key: &Key<D>) -> Vec<RecordRef<D>> {
+    let mut all: Vec<_> = crate::sync::lock(&key.0.record).iter().cloned().collect();
+    let mut others = Vec::new();
+    for (store, id) in key.ids() {
+        others.extend(store.store.records(&id).into_iter().map(|record| RecordRef {
+            store: store.store.clone(),
+            key: id,
+            record,
+            output: None,
+            vertex: key.0.vertex.clone(),
+        }));
+    }
+    others.sort_by_key(|other| std::cmp::Reverse(other.record.created_at));
+    all.extend(others);
+    all
+}
+
+/// Every record has links from records before it only, so the graph has no loops whatever the stores hold.
 struct Walk<D: Domain> {
     graph: CacheExportGraph<D>,
     by_key: HashMap<KeyPtr, Option<usize>>,
     by_root: HashMap<KeyId, usize>,
-    by_id: HashMap<(u32, KeyId), Option<usize>>,
+    /// The records that a key of a store is: one for each op that leads there. Empty while the key is walked, which cuts
+    /// the loops of a stored graph.
+    by_id: HashMap<(u32, KeyId), Vec<usize>>,
     by_inputs: HashMap<(KeyId, Vec<Vec<ExportLink>>), usize>,
 }
 
@@ -145,45 +170,65 @@ impl<D: Domain> Walk<D> {
                 stack.extend(deps.filter(|(k, _)| !self.by_key.contains_key(&ptr(k))));
                 continue;
             }
-            if backlinks {
-                for (store, id) in key.ids() {
-                    self.backlinks(store.serial, &*store.store, id);
-                }
-            }
-            let at = self.add_key(&key);
+            let at = self.add_key(&key, backlinks);
             self.by_key.insert(ptr(&key), at);
         }
         self.by_key.get(&ptr(key)).copied().flatten()
     }
 
-    fn add_key(&mut self, key: &Key<D>) -> Option<usize> {
+    fn add_key(&mut self, key: &Key<D>, backlinks: bool) -> Option<usize> {
         let digest = key.export_digest();
         if digest.kind() == KeyKind::Random {
             return None;
         }
-        let results = crate::sync::lock(&key.0.record).iter().cloned().collect::<Vec<_>>();
+        let results = results(key);
         let edge = key.0.vertex.as_ref().map(|v| Edge::new(v.digest.clone(), key.0.shape.output()));
         if key.deps().is_empty() {
             let at = self.root(digest);
             self.complete(at, results, edge, key.0.export);
             return Some(at);
         }
-        let mut inputs = Vec::with_capacity(key.deps().len());
-        for deps in key.deps() {
-            let mut links = Vec::with_capacity(deps.len());
-            for dep in deps {
-                let at = self.by_key.get(&(Arc::as_ptr(&dep.key.0) as KeyPtr)).copied().flatten();
-                let link = at.map(|record| ExportLink { record, selector: dep.selector.clone() });
-                links.extend(link.filter(|l| !links.contains(l)));
-            }
-            if links.is_empty() {
-                return None;
-            }
-            inputs.push(links);
+        let ids = if backlinks { key.ids() } else { Vec::new() };
+        let mut others = Vec::new();
+        for (store, id) in &ids {
+            others.extend(self.stored_inputs(store.serial, &*store.store, *id));
         }
-        let at = self.linked(digest, inputs);
-        self.complete(at, results, edge, key.0.export);
-        Some(at)
+        let inputs: Vec<_> = key.deps().iter().map(|deps| self.links(deps)).collect();
+        // An input that nothing leads from makes the key useless, unless a store knows another way to it.
+        let own = inputs.iter().all(|links| !links.is_empty()).then_some(inputs);
+        let mut at = None;
+        for (by, inputs) in own.into_iter().map(|inputs| (digest, inputs)).chain(others) {
+            let known = ids.iter().flat_map(|(s, id)| self.by_id.get(&(s.serial, *id)).into_iter().flatten());
+            let known = known.copied().find(|known| self.graph.records[*known].digest == by);
+            let record = match known {
+                Some(known) => {
+                    self.merge(known, inputs);
+                    known
+                }
+                None => self.linked(by, inputs),
+            };
+            for (store, id) in &ids {
+                let records = self.by_id.entry((store.serial, *id)).or_default();
+                if !records.contains(&record) {
+                    records.push(record);
+                }
+            }
+            if by == digest {
+                at = Some(record);
+            }
+        }
+        self.complete(at?, results, edge, key.0.export);
+        at
+    }
+
+    fn links(&self, deps: &[crate::KeyDep<D>]) -> Vec<ExportLink> {
+        let mut links = Vec::with_capacity(deps.len());
+        for dep in deps {
+            let at = self.by_key.get(&(Arc::as_ptr(&dep.key.0) as KeyPtr)).copied().flatten();
+            let link = at.map(|record| ExportLink { record, selector: dep.selector.clone() });
+            links.extend(link.filter(|l| !links.contains(l)));
+        }
+        links
     }
 
     fn complete(&mut self, at: usize, results: Vec<RecordRef<D>>, edge: Option<Edge>, export: Option<bool>) {
@@ -208,6 +253,14 @@ impl<D: Domain> Walk<D> {
         self.graph.records.len() - 1
     }
 
+    /// Further ways to a record. Those that come from records after it would make a loop possible, and are left out.
+    fn merge(&mut self, at: usize, inputs: Vec<Vec<ExportLink>>) {
+        for (known, links) in self.graph.records[at].inputs.iter_mut().zip(inputs) {
+            let mut seen: HashSet<ExportLink> = known.iter().cloned().collect();
+            known.extend(links.into_iter().filter(|link| link.record < at && seen.insert(link.clone())));
+        }
+    }
+
     fn linked(&mut self, digest: KeyId, inputs: Vec<Vec<ExportLink>>) -> usize {
         if let Some(at) = self.by_inputs.get(&(digest, inputs.clone())) {
             return *at;
@@ -226,51 +279,56 @@ impl<D: Domain> Walk<D> {
         at
     }
 
-    /// Adds the other chains that lead to `id`, without results. Loops in the stored graph are cut.
-    fn backlinks(&mut self, serial: u32, store: &dyn CacheStore<D>, id: KeyId) -> Option<usize> {
-        let mut stack = vec![(id, false)];
+    /// Adds everything that leads to the key `id` of a store, without results, but not the key itself: gives its ways in.
+    fn stored_inputs(
+        &mut self,
+        serial: u32,
+        store: &dyn CacheStore<D>,
+        id: KeyId,
+    ) -> Vec<(KeyId, Vec<Vec<ExportLink>>)> {
+        // Whoever stands on this key meanwhile stands on nothing.
+        self.by_id.entry((serial, id)).or_default();
+        let mut stack: Vec<_> = store.backlinks(&id).into_iter().map(|way| (way.from, false)).collect();
         while let Some((id, ready)) = stack.pop() {
             if !ready {
                 if self.by_id.contains_key(&(serial, id)) {
                     continue;
                 }
-                self.by_id.insert((serial, id), None);
+                self.by_id.insert((serial, id), Vec::new());
                 stack.push((id, true));
-                stack.extend(store.backlinks(&id).into_iter().map(|(from, _)| (from, false)));
+                stack.extend(store.backlinks(&id).into_iter().map(|way| (way.from, false)));
                 continue;
             }
-            let at = self.add_stored(serial, store, id);
-            self.by_id.insert((serial, id), at);
+            let records = match id.kind() {
+                KeyKind::Random => Vec::new(),
+                KeyKind::Root => vec![self.root(id)],
+                KeyKind::Linked => {
+                    let ways = self.ways(serial, store, id);
+                    ways.into_iter().map(|(digest, inputs)| self.linked(digest, inputs)).collect()
+                }
+            };
+            self.by_id.insert((serial, id), records);
         }
-        self.by_id.get(&(serial, id)).copied().flatten()
+        self.ways(serial, store, id)
     }
 
-    fn add_stored(&mut self, serial: u32, store: &dyn CacheStore<D>, id: KeyId) -> Option<usize> {
-        match id.kind() {
-            KeyKind::Random => return None,
-            KeyKind::Root => return Some(self.root(id)),
-            KeyKind::Linked => {}
-        }
-        let mut by_digest: HashMap<KeyId, Vec<Vec<ExportLink>>> = HashMap::new();
-        for (from, link) in store.backlinks(&id) {
-            let inputs = by_digest.entry(link.export_digest()).or_default();
-            if inputs.len() <= link.input {
-                inputs.resize(link.input + 1, Vec::new());
+    /// For each op that leads to the key `id` of a store, from which records.
+    fn ways(&self, serial: u32, store: &dyn CacheStore<D>, id: KeyId) -> Vec<(KeyId, Vec<Vec<ExportLink>>)> {
+        let mut by_digest: BTreeMap<KeyId, Vec<Vec<ExportLink>>> = BTreeMap::new();
+        let mut seen = HashSet::new();
+        for Backlink { from, input, digest, selector } in store.backlinks(&id) {
+            let inputs = by_digest.entry(digest).or_default();
+            if inputs.len() <= input {
+                inputs.resize(input + 1, Vec::new());
             }
-            if let Some(record) = self.by_id.get(&(serial, from)).copied().flatten() {
-                inputs[link.input].push(ExportLink { record, selector: link.selector });
+            for record in self.by_id.get(&(serial, from)).into_iter().flatten() {
+                let way = ExportLink { record: *record, selector: selector.clone() };
+                if seen.insert((digest, input, way.clone())) {
+                    inputs[input].push(way);
+                }
             }
         }
-        let mut complete: Vec<_> = by_digest
-            .into_iter()
-            .filter(|(_, inputs)| inputs.iter().all(|links| !links.is_empty()))
-            .collect();
-        complete.sort_by_key(|(digest, _)| *digest);
-        let mut last = None;
-        for (digest, inputs) in complete {
-            last = Some(self.linked(digest, inputs));
-        }
-        last
+        by_digest.into_iter().filter(|(_, inputs)| inputs.iter().all(|links| !links.is_empty())).collect()
     }
 }
 

@@ -104,6 +104,16 @@ impl KeyId {
         Self::hash(KeyKind::Root, &format!("{digest}@-1"))
     }
 
+    /// The root key that an exported cache names by this digest.
+    pub fn from_exported(digest: &Digest) -> Self {
+        Self::new(KeyKind::Root, hex_value(digest))
+    }
+
+    /// How an exported cache names this root key.
+    pub fn exported(&self) -> Digest {
+        Digest::from_sha256(self.hash)
+    }
+
     fn hash(kind: KeyKind, text: &str) -> Self {
         Self::new(kind, Sha256::digest(text.as_bytes()).into())
     }

@@ -52,4 +52,4 @@ pub use memory::MemoryStore;
 pub use progress::{
     Event, LogEvent, Part, ProgressSink, Resumed, StatusEvent, VertexEvent, VertexProgress, WarningEvent,
 };
-pub use store::{CacheStore, Change, Loaded, Record, RecordId, StoreError};
+pub use store::{Backlink, CacheStore, Change, Loaded, Record, RecordId, StoreError};

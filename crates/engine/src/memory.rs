@@ -9,7 +9,8 @@ use futures::future::BoxFuture;
 
 use crate::sync::lock;
 use crate::{
-    CacheStore, Change, Domain, KeyId, KeyKind, Link, Loaded, OpContext, Record, RecordId, StoreError,
+    Backlink, CacheStore, Change, Domain, KeyId, KeyKind, Link, Loaded, OpContext, Record, RecordId,
+    StoreError,
 };
 
 struct Entry<D: Domain> {
@@ -164,12 +165,12 @@ impl<D: Domain> CacheStore<D> for MemoryStore<D> {
         Box::pin(std::future::ready(Ok(id)))
     }
 
-    fn backlinks(&self, key: &KeyId) -> Vec<(KeyId, Link)> {
+    fn backlinks(&self, key: &KeyId) -> Vec<Backlink> {
         let keys = lock(&self.keys);
         let mut out: Vec<_> =
             keys.get(key).map(|e| e.backlinks.iter().cloned().collect()).unwrap_or_default();
         out.sort();
-        out
+        out.iter().map(|(from, link)| Backlink::of(*from, link)).collect()
     }
 
     fn keys_of(&self, record: &RecordId) -> Vec<KeyId> {

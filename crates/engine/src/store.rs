@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::SystemTime;
 
 use futures::future::BoxFuture;
+use kiln_oci::Digest;
 
 use crate::{Domain, KeyId, Link, OpContext};
 
@@ -29,6 +30,26 @@ pub enum StoreError {
     /// Anything else. A load that fails so is a miss too, and is told as a warning.
     #[error("{0}")]
     Failed(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// How a key follows from another.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Backlink {
+    /// The key that leads.
+    pub from: KeyId,
+    /// Which input of the op it is a key of.
+    pub input: usize,
+    /// The root key of the op's cache-map digest and output: [`Link::export_digest`].
+    pub digest: KeyId,
+    /// What of the input is used.
+    pub selector: Option<Digest>,
+}
+
+impl Backlink {
+    /// The way that `link` goes from the key `from`.
+    pub fn of(from: KeyId, link: &Link) -> Self {
+        Self { from, input: link.input, digest: link.export_digest(), selector: link.selector.clone() }
+    }
 }
 
 /// What a load gives.
@@ -88,7 +109,7 @@ pub trait CacheStore<D: Domain>: Send + Sync + 'static {
     fn save<'a>(&'a self, change: Change<'a, D>) -> BoxFuture<'a, Result<Option<RecordId>, StoreError>>;
 
     /// The keys that lead to `key`, and how: for exporters.
-    fn backlinks(&self, key: &KeyId) -> Vec<(KeyId, Link)>;
+    fn backlinks(&self, key: &KeyId) -> Vec<Backlink>;
 
     /// The keys that hold the result `record`: for exporters.
     fn keys_of(&self, record: &RecordId) -> Vec<KeyId>;

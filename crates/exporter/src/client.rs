@@ -6,21 +6,11 @@ use bytes::Bytes;
 use futures::future::BoxFuture;
 use kiln_fstree::diffcopy::{self, Progress};
 use kiln_oci::Descriptor;
-use kiln_proto::{
-    content::{WriteAction, WriteContentRequest, content_client::ContentClient},
-    limits::Limited as _,
-};
-use kiln_session::{Session, caller, headers};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Request, metadata::AsciiMetadataValue};
+use kiln_session::{Session, caller};
+use tonic::Code;
 
-use crate::error::{Error, Result, blocking};
+use crate::error::{Error, Result};
 
-/// Bytes of a blob in one message.
-const CHUNK: usize = 1 << 20;
-/// Messages on their way.
-const QUEUE: usize = 8;
 /// The id by which clients know the store that outputs go to.
 const STORE: &str = "export";
 
@@ -76,10 +66,8 @@ impl Client for SessionClient {
 
     fn put_blob<'a>(&'a self, descriptor: &'a Descriptor, blob: File) -> BoxFuture<'a, Result<()>> {
         Box::pin(async move {
-            match self.write_blob(descriptor, blob).await {
-                Err(error) if is_there(&error) => Ok(()),
-                result => result,
-            }
+            let store = caller::ContentStore::new(self.session.clone(), STORE)?;
+            Ok(store.put(descriptor.digest.as_str(), descriptor.size, blob).await?)
         })
     }
 }
@@ -98,79 +86,5 @@ impl FileSink for SessionFile {
 
     fn close(self: Box<Self>) -> BoxFuture<'static, Result<()>> {
         Box::pin(async move { Ok(self.0.close().await?) })
-    }
-}
-
-impl SessionClient {
-    async fn write_blob(&self, descriptor: &Descriptor, blob: File) -> Result<()> {
-        let (requests, outgoing) = mpsc::channel(QUEUE);
-        let mut call = Request::new(ReceiverStream::new(outgoing));
-        call.metadata_mut().insert(headers::STORE_ID, AsciiMetadataValue::from_static(STORE));
-        let first = write_request(descriptor, WriteAction::Stat, 0, Bytes::new());
-        let status = |status: tonic::Status| Error::Client(status.into());
-        // The peer answers the first message, so that one has to be on its way when the call is made.
-        requests.send(first).await.map_err(|_| status(tonic::Status::aborted("the call ended early")))?;
-        let mut client = ContentClient::new(self.session.channel()).limited();
-        let mut answers = client.write(call).await.map_err(status)?.into_inner();
-        let offset = match answers.message().await.map_err(status)? {
-            Some(answer) => u64::try_from(answer.offset).unwrap_or(0),
-            None => return Err(status(tonic::Status::aborted("the client ended the transfer of a blob"))),
-        };
-        let sender = tokio::spawn(send_blob(descriptor.clone(), blob, offset, requests));
-        while answers.message().await.map_err(status)?.is_some() {}
-        sender.await.map_err(|e| Error::io("send a blob")(std::io::Error::other(e)))?
-    }
-}
-
-async fn send_blob(
-    descriptor: Descriptor,
-    blob: File,
-    mut offset: u64,
-    requests: mpsc::Sender<WriteContentRequest>,
-) -> Result<()> {
-    let mut blob = Some(blob);
-    while offset < descriptor.size {
-        let Some(file) = blob.take() else { break };
-        let at = offset;
-        let (file, data) = blocking(move || read_piece(file, at)).await?;
-        if data.is_empty() {
-            let problem = "the file in the store is shorter than the blob".to_owned();
-            return Err(Error::Blob { digest: descriptor.digest, problem });
-        }
-        blob = Some(file);
-        let next = offset + data.len() as u64;
-        // The answers tell why the client stopped listening.
-        if requests.send(write_request(&descriptor, WriteAction::Write, offset, data)).await.is_err() {
-            return Ok(());
-        }
-        offset = next;
-    }
-    let last = write_request(&descriptor, WriteAction::Commit, offset, Bytes::new());
-    drop(requests.send(last).await);
-    Ok(())
-}
-
-fn read_piece(mut file: File, offset: u64) -> Result<(File, Bytes)> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut data = vec![0; CHUNK];
-    let read = file.seek(SeekFrom::Start(offset)).and_then(|_| file.read(&mut data));
-    data.truncate(read.map_err(Error::io("read a blob"))?);
-    Ok((file, data.into()))
-}
-
-fn write_request(
-    descriptor: &Descriptor,
-    action: WriteAction,
-    offset: u64,
-    data: Bytes,
-) -> WriteContentRequest {
-    WriteContentRequest {
-        action: action.into(),
-        r#ref: format!("kiln-{}", descriptor.digest),
-        total: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
-        expected: descriptor.digest.to_string(),
-        offset: i64::try_from(offset).unwrap_or(i64::MAX),
-        data,
-        labels: BTreeMap::new(),
     }
 }

@@ -2,11 +2,16 @@
 
 use std::{io::Write, sync::Arc};
 
+use futures::future::BoxFuture;
 use kiln_oci::Digest;
 use kiln_registry::{Auth, Registries};
 use kiln_store::{Lease, LeaseId, Store};
 
-use crate::{client::Client, error::Result};
+use crate::{
+    client::Client,
+    error::{RefError, Result},
+    source::{Layer, LayerWish},
+};
 
 /// Is told of the steps of an export, under the vertex that the export is.
 pub trait Reporter: Send + Sync {
@@ -28,6 +33,17 @@ impl Reporter for Silent {
     fn ended(&self, _: &str, _: Option<&str>) {}
 }
 
+/// Writes the build's cache into the images that it exports.
+pub trait InlineCache: Send + Sync {
+    /// What goes into the config of the image for `platform`, whose layers these are; `None` when there is nothing to say.
+    fn of<'a>(
+        &'a self,
+        platform: &'a str,
+        layers: &'a [Layer],
+        wish: &'a LayerWish,
+    ) -> BoxFuture<'a, Result<Option<Vec<u8>>, RefError>>;
+}
+
 /// Everything around an export. Cloning is cheap.
 #[derive(Clone)]
 pub struct Context {
@@ -43,6 +59,8 @@ pub struct Context {
     pub registries: Arc<Registries>,
     /// As whom.
     pub auth: Auth,
+    /// What images carry along of the build's cache.
+    pub inline_cache: Option<Arc<dyn InlineCache>>,
 }
 
 impl Context {
@@ -63,7 +81,9 @@ impl Context {
         Ok(self.store.content().read(digest, crate::image::MAX_JSON)?)
     }
 
-    pub(crate) fn step(&self, name: &str) -> Step {
+    /// Begins a step of the export.
+    #[must_use]
+    pub fn step(&self, name: &str) -> Step {
         self.reporter.started(name);
         Step { reporter: Arc::clone(&self.reporter), name: name.to_owned(), ended: false }
     }
@@ -75,19 +95,20 @@ impl Context {
 }
 
 /// A step under way. Dropped, it ends as cancelled.
-pub(crate) struct Step {
+pub struct Step {
     reporter: Arc<dyn Reporter>,
     name: String,
     ended: bool,
 }
 
 impl Step {
-    pub(crate) fn moved(&self, current: u64, total: u64) {
+    /// The step has come to `current` of `total` bytes.
+    pub fn moved(&self, current: u64, total: u64) {
         self.reporter.moved(&self.name, current, total);
     }
 
     /// Ends the step with the outcome of its work, which it gives back.
-    pub(crate) fn end<T>(mut self, outcome: Result<T>) -> Result<T> {
+    pub fn end<T, E: std::fmt::Display>(mut self, outcome: Result<T, E>) -> Result<T, E> {
         self.ended = true;
         let error = outcome.as_ref().err().map(ToString::to_string);
         self.reporter.ended(&self.name, error.as_deref());

@@ -100,6 +100,22 @@ pub enum Error {
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
+    /// Whether a layer of the result cannot be had, or is not what it should be.
+    pub fn is_lost_layer(&self) -> bool {
+        use kiln_worker::Error as Worker;
+        let Self::Ref { source, .. } = self else { return false };
+        matches!(
+            source.downcast_ref(),
+            Some(
+                Worker::NoProvider(_)
+                    | Worker::Fetch { .. }
+                    | Worker::Layer { .. }
+                    | Worker::DiffId { .. }
+                    | Worker::Store(_)
+            )
+        )
+    }
+
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {
         let action = action.into();
         move |source| Error::Io { action, source }

@@ -5,7 +5,7 @@ use std::{fs::File, sync::Arc};
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
 use kiln_oci::{Descriptor, Digest, Manifest, Reference, media_type};
-use kiln_registry::{HostConfig, Registries, Remote};
+use kiln_registry::{Auth, Registries, Remote};
 use kiln_store::Store;
 use reqwest::Body;
 use tokio_util::io::ReaderStream;
@@ -47,7 +47,7 @@ impl Push {
     async fn push(&self, cx: &Context, name: &str) -> Result<()> {
         let reference = parse_name(name)?.without_digest().with_default_tag();
         let remote = if self.insecure {
-            insecure(cx, &reference, &self.image.descriptor.digest)
+            insecure(&cx.auth, &reference, &self.image.descriptor.digest)
                 .await
                 .map_err(|source| failed(name, source))?
         } else {
@@ -88,20 +88,16 @@ fn failed(name: &str, source: kiln_registry::Error) -> Error {
 
 /// The repository on a registry whose certificate does not matter, or that speaks no TLS: whichever answers a question
 /// for `digest`.
-async fn insecure(
-    cx: &Context,
+///
+/// # Errors
+/// The first one's, when neither answers.
+pub async fn insecure(
+    auth: &Auth,
     reference: &Reference,
     digest: &Digest,
 ) -> Result<Remote, kiln_registry::Error> {
-    let any_certificate = HostConfig { insecure: true, ..HostConfig::default() };
-    let plain = HostConfig { http: Some(true), ..HostConfig::default() };
-    let remote = |config| {
-        let hosts = [(reference.domain().to_owned(), config)].into();
-        Registries::new(hosts, concat!("kiln/", env!("CARGO_PKG_VERSION"))).remote(reference, cx.auth.clone())
-    };
-    let first = remote(any_certificate);
+    let [first, second] = Registries::insecure(reference, auth);
     let Err(error) = first.has_blob(digest).await else { return Ok(first) };
-    let second = remote(plain);
     match second.has_blob(digest).await {
         Ok(_) => Ok(second),
         Err(_) => Err(error),
@@ -182,8 +178,8 @@ impl Target<'_> {
     }
 }
 
-/// The bytes of a blob as the body of a request.
-fn body(store: &Store, digest: &Digest) -> Body {
+/// The bytes of a blob in the content store as the body of a request.
+pub fn body(store: &Store, digest: &Digest) -> Body {
     let open: std::io::Result<File> =
         store.content().blob(digest).map(kiln_store::Blob::into_file).map_err(std::io::Error::other);
     match open {

@@ -141,6 +141,7 @@ impl Bench {
             reporter: steps.clone(),
             registries: Registries::new(BTreeMap::new(), "test"),
             auth: Auth::Anonymous,
+            inline_cache: None,
         };
         Bench { cx, client, steps, _root: root }
     }

@@ -23,7 +23,7 @@ use kiln_source::{
 use tonic::Code;
 
 use crate::{
-    BuildRef, FrontendResult, Steps, dockerfile,
+    BuildRef, CacheImport, CacheImports, FrontendResult, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
     metadata,
@@ -40,6 +40,8 @@ pub struct Request {
     pub attrs: BTreeMap<String, String>,
     /// Definitions that stand for folders of the frontend, by name.
     pub inputs: BTreeMap<String, pb::Definition>,
+    /// Caches that may serve the definition. A frontend names its own in its attributes.
+    pub imports: Vec<CacheImport>,
     /// Build at once, rather than when somebody reads the result.
     pub evaluate: bool,
 }
@@ -66,6 +68,7 @@ pub struct Bridge {
     allowed: Entitlements,
     steps: Steps,
     builtin: dockerfile::Builtin,
+    caches: Arc<dyn CacheImports>,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
@@ -83,6 +86,7 @@ impl Bridge {
         allowed: Entitlements,
         steps: Steps,
         builtin: dockerfile::Builtin,
+        caches: Arc<dyn CacheImports>,
     ) -> Arc<Self> {
         Arc::new(Self {
             host,
@@ -91,6 +95,7 @@ impl Bridge {
             allowed,
             steps,
             builtin,
+            caches,
             refs: Mutex::default(),
             inputs: Mutex::default(),
             dropped: Mutex::default(),
@@ -148,7 +153,7 @@ impl Bridge {
         let result = match request.frontend.as_str() {
             "" => {
                 let definition = request.definition.unwrap_or_default();
-                FrontendResult::single(self.solve_definition(definition)?)
+                FrontendResult::single(self.solve_with(definition, &request.imports)?)
             }
             "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
             "gateway.v0" => Box::pin(dockerfile::gateway(self, request)).await?,
@@ -171,10 +176,24 @@ impl Bridge {
     /// # Errors
     /// What is wrong with it.
     pub fn solve_definition(&self, definition: pb::Definition) -> Result<Option<Arc<BuildRef>>, WireError> {
+        self.solve_with(definition, &[])
+    }
+
+    /// As [`Bridge::solve_definition`], with caches that may serve it.
+    ///
+    /// # Errors
+    /// What is wrong with the definition; a kind of cache that there is not.
+    pub fn solve_with(
+        &self,
+        definition: pb::Definition,
+        imports: &[CacheImport],
+    ) -> Result<Option<Arc<BuildRef>>, WireError> {
+        let caches = imports.iter().map(|import| self.caches.open(import)).collect::<Result<_, _>>()?;
         if definition.def.is_empty() {
             return Ok(None);
         }
-        let new = BuildRef::new(definition, self.job.clone(), self.host.clone(), self.allowed.clone())?;
+        let (job, host) = (self.job.clone(), self.host.clone());
+        let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, self.steps.clone())?;
         self.drop_cache_mounts(new.graph());
         let new = Arc::new(new);
         self.refs.lock().unwrap_or_else(PoisonError::into_inner).insert(new.id().to_owned(), new.clone());

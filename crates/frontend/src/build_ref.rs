@@ -2,15 +2,19 @@
 
 use std::sync::Arc;
 
-use kiln_engine::{CachedResult, Job};
+use kiln_engine::{CacheStore, CachedResult, Job, SolveError, WarningEvent};
 use kiln_llb::Graph;
-use kiln_ops::{Entitlements, Host, Kiln, Output};
+use kiln_oci::Digest;
+use kiln_ops::{Entitlements, Host, Kiln, OpError, Output};
 use kiln_proto::{pb, status::WireError};
 use kiln_worker::Unpacked;
 use tokio::sync::OnceCell;
 use tonic::Code;
 
-use crate::errors::{solve_error, wire_error};
+use crate::{
+    Steps,
+    errors::{solve_error, wire_error},
+};
 
 /// A result that may not be there yet.
 pub struct BuildRef {
@@ -20,6 +24,9 @@ pub struct BuildRef {
     job: Arc<Job<Kiln>>,
     host: Arc<Host>,
     allowed: Entitlements,
+    /// Imported caches that may serve it.
+    caches: Vec<Arc<dyn CacheStore<Kiln>>>,
+    steps: Steps,
     result: OnceCell<CachedResult<Kiln>>,
 }
 
@@ -36,12 +43,14 @@ impl BuildRef {
         job: Arc<Job<Kiln>>,
         host: Arc<Host>,
         allowed: Entitlements,
+        caches: Vec<Arc<dyn CacheStore<Kiln>>>,
+        steps: Steps,
     ) -> Result<Self, WireError> {
         let invalid = |error: String| WireError::new(Code::InvalidArgument, error);
         let graph = Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?;
         kiln_ops::load(&graph, &host, &allowed).map_err(wire_error)?;
         let id = kiln_session::random_id();
-        Ok(Self { id, definition, graph, job, host, allowed, result: OnceCell::new() })
+        Ok(Self { id, definition, graph, job, host, allowed, caches, steps, result: OnceCell::new() })
     }
 
     /// Names it among the refs of its build.
@@ -77,9 +86,63 @@ impl BuildRef {
             .get_or_try_init(|| async {
                 let (graph, edge) =
                     kiln_ops::load(&self.graph, &self.host, &self.allowed).map_err(wire_error)?;
-                self.job.build(graph, edge).await.map_err(|error| solve_error(&error, Some(&self.graph)))
+                let built = match self.job.build_with(graph, edge, &self.caches).await {
+                    Err(error) if self.is_damaged(&error) => {
+                        self.build_anew(error.vertex.as_ref(), &error.to_string()).await?
+                    }
+                    built => built,
+                };
+                built.map_err(|error| solve_error(&error, Some(&self.graph)))
             })
             .await
+    }
+
+    /// Whether a build may have failed for a layer of an imported cache that cannot be had, or is not what it should be.
+    fn is_damaged(&self, error: &SolveError<Kiln>) -> bool {
+        !self.caches.is_empty() && error.op_error().is_some_and(OpError::is_lost_input)
+    }
+
+    /// A ref of the same definition, built without any cache, when this one may stand on an imported cache: for a result
+    /// whose layers turned out to be gone or damaged, as `error` says. `None` when no cache was imported.
+    ///
+    /// # Errors
+    /// As [`BuildRef::result`].
+    pub async fn anew(&self, error: &str) -> Result<Option<Arc<Self>>, WireError> {
+        if self.caches.is_empty() {
+            return Ok(None);
+        }
+        let vertex = self.graph.root().vertex.clone();
+        let built = self.build_anew(Some(&vertex), error).await?;
+        let built = built.map_err(|error| solve_error(&error, Some(&self.graph)))?;
+        let (job, host, steps) = (self.job.clone(), self.host.clone(), self.steps.clone());
+        let anew = Self::new(self.definition.clone(), job, host, self.allowed.clone(), Vec::new(), steps)?;
+        // It was made a moment ago.
+        drop(anew.result.set(built));
+        Ok(Some(Arc::new(anew)))
+    }
+
+    /// Builds without any cache, as nothing tells which hits stand on what could not be had.
+    async fn build_anew(
+        &self,
+        vertex: Option<&Digest>,
+        error: &str,
+    ) -> Result<Result<CachedResult<Kiln>, SolveError<Kiln>>, WireError> {
+        let text = format!("an imported cache is damaged, building without it: {error}");
+        tracing::warn!("{text}");
+        if let Some(vertex) = vertex {
+            self.steps.warn(WarningEvent {
+                vertex: vertex.clone(),
+                level: 1,
+                short: text.into(),
+                detail: Vec::new(),
+                url: String::new(),
+                info: None,
+                ranges: Vec::new(),
+            });
+        }
+        let anew = kiln_ops::load_uncached(&self.graph, &self.host, &self.allowed);
+        let (graph, edge) = anew.map_err(wire_error)?;
+        Ok(self.job.build(graph, edge).await)
     }
 
     /// The built tree.

@@ -15,6 +15,7 @@ const FLOORS: &[&[&str]] = &[
     &["source"],
     &["ops"],
     &["frontend", "exporter"],
+    &["remotecache"],
     &["daemon", "client"],
     &["kiln"],
 ];

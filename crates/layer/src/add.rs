@@ -80,7 +80,11 @@ mod imp {
                 (header.uid, header.gid) = (uid.into(), gid.into());
             }
             let mut attributes = Attributes::of(&header)?;
-            attributes.xattrs.retain(|(name, _)| *name == b"security.capability");
+            // Layers keep capabilities only, but content hashes see what lies in the tree.
+            attributes.xattrs.retain(|(name, _)| {
+                *name == b"security.capability"
+                    || !name.starts_with(b"security.") && !name.starts_with(b"system.")
+            });
             tree.create(&header, &attributes, &mut tar)?;
         }
         tree.finish()?;
@@ -158,13 +162,14 @@ mod tests {
     }
 
     #[test]
-    fn owners_and_attributes_are_dropped() {
+    fn owners_and_attributes_of_the_system_are_dropped() {
         if !rustix::process::geteuid().is_root() {
             return;
         }
         let mut header = Header::new(Kind::File, "sub/f");
         (header.uid, header.gid, header.mode) = (u64::MAX >> 2, 55, 0o600);
         header.set_xattr(b"user.a", b"b".to_vec());
+        header.set_xattr(b"security.selinux", b"label".to_vec());
         // cap_net_raw, effective: version 2, 20 bytes.
         let mut capability = vec![0; 20];
         (capability[0], capability[3], capability[5]) = (1, 2, 0x20);
@@ -181,7 +186,9 @@ mod tests {
         let stat = fs::metadata(&file).expect("stat");
         assert_eq!((stat.uid(), stat.gid(), stat.mode() & 0o7777), (12, 13, 0o600));
         let mut value = [0; 32];
-        assert!(rustix::fs::getxattr(&file, "user.a", &mut value).is_err());
+        let length = rustix::fs::getxattr(&file, "user.a", &mut value).expect("attribute");
+        assert_eq!(value[..length], *b"b");
+        assert!(rustix::fs::getxattr(&file, "security.selinux", &mut value).is_err());
         let length = rustix::fs::getxattr(&file, "security.capability", &mut value).expect("capability");
         assert_eq!(value[..length], capability);
         assert_eq!(fs::metadata(folder.path().join("sub")).expect("stat").uid(), 0);

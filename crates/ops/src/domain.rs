@@ -1,6 +1,9 @@
 //! The types that the engine is generic over.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex},
+};
 
 use kiln_engine::{CacheMap, CachedResult, Domain, ExecError, MapsLeft, Op, OpContext, Permit};
 use kiln_oci::Digest;
@@ -65,7 +68,7 @@ impl From<ImmutableRef> for Output {
 pub(crate) struct JobProviders {
     blobs: HashMap<Digest, Arc<dyn BlobProvider>>,
     progress: Option<kiln_engine::VertexProgress>,
-    parts: std::sync::Mutex<HashMap<(Digest, bool), kiln_engine::Part>>,
+    parts: Mutex<HashMap<(Digest, bool), kiln_engine::Part>>,
 }
 
 impl JobProviders {
@@ -77,7 +80,7 @@ impl JobProviders {
             }
             None::<()>
         });
-        Self { blobs, progress: Some(cx.progress().clone()), parts: std::sync::Mutex::default() }
+        Self { blobs, progress: Some(cx.progress().clone()), parts: Mutex::default() }
     }
 }
 
@@ -90,13 +93,13 @@ pub fn providers_for(cx: &OpContext<Kiln>) -> Arc<dyn Providers> {
 pub fn providers_of(result: &CachedResult<Kiln>) -> Arc<dyn Providers> {
     let mut blobs = HashMap::new();
     result.visit(|vertex| {
-        for known in vertex.cache_maps().iter().filter_map(|map| map.opts.as_ref()) {
+        for known in vertex.opts() {
             for (digest, provider) in known.iter() {
                 blobs.entry(digest.clone()).or_insert_with(|| provider.clone());
             }
         }
     });
-    Arc::new(JobProviders { blobs, progress: None, parts: std::sync::Mutex::default() })
+    Arc::new(JobProviders { blobs, progress: None, parts: Mutex::default() })
 }
 
 impl Providers for JobProviders {
@@ -191,11 +194,12 @@ impl Op<Kiln> for KilnOp {
     }
 
     async fn prepare(&self, cx: &OpContext<Kiln>, _input: usize, result: &Output) -> Result<(), OpError> {
-        // A merge has only named its trees so far; putting them together is its own work, done for whoever needs the files.
-        let merged = result
+        // A merge has only named its trees so far, and an imported result its layers; bringing the files here is their own
+        // work, done for whoever needs them.
+        let left = result
             .tree()
-            .filter(|tree| matches!(tree.parents(), Parents::Merge(_)) && tree.unpacked().is_none());
-        let _shown = merged.map(|_| cx.progress().resume());
+            .filter(|tree| !matches!(tree.parents(), Parents::Diff { .. }) && tree.unpacked().is_none());
+        let _shown = left.map(|_| cx.progress().resume());
         result.unpack(cx).await.map(drop)
     }
 

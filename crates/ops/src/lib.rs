@@ -23,4 +23,4 @@ pub use entitlements::{Entitlement, Entitlements};
 pub use error::OpError;
 pub use hashes::Hashes;
 pub use host::Host;
-pub use load::{LoadError, cache_mounts_to_drop, load};
+pub use load::{LoadError, cache_mounts_to_drop, load, load_uncached};

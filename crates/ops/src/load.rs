@@ -55,6 +55,25 @@ pub fn load(
     Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
 }
 
+/// As [`load`], with every vertex told to ignore the cache.
+///
+/// # Errors
+/// As [`load`].
+pub fn load_uncached(
+    graph: &kiln_llb::Graph,
+    host: &Arc<Host>,
+    allowed: &Entitlements,
+) -> Result<(Graph<Kiln>, Edge), LoadError> {
+    let vertices = graph.vertices().iter().map(|vertex| {
+        let mut vertex = load_vertex(vertex, host, allowed)?;
+        vertex.options.ignore_cache = true;
+        Ok(vertex)
+    });
+    let graph_of = Graph::new(vertices.collect::<Result<_, LoadError>>()?)?;
+    let root = graph.root();
+    Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
+}
+
 /// The names of the cache mounts of steps that are to run whatever the cache holds (such a step begins with a new one), and
 /// whether the mount begins with files of an input.
 pub fn cache_mounts_to_drop(graph: &kiln_llb::Graph) -> Vec<(String, bool)> {

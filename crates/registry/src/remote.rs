@@ -55,6 +55,12 @@ impl Remote {
         Self { registries, name: reference.name(), path: reference.path().to_owned(), endpoints, auth }
     }
 
+    /// The same repository, with other credentials.
+    #[must_use]
+    pub fn with_auth(&self, auth: Auth) -> Self {
+        Self { auth, ..self.clone() }
+    }
+
     /// The repository's path on a server: a mirror may have it below a folder of its own.
     pub(crate) fn repository(&self, endpoint: &Endpoint) -> String {
         format!("{}{}", endpoint.prefix.strip_prefix("/v2/").unwrap_or_default(), self.path)

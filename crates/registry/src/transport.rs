@@ -55,6 +55,18 @@ impl Registries {
         Remote::new(self.clone(), reference, endpoints, auth)
     }
 
+    /// The repository of `reference` on a registry whose certificate does not matter, and on one that speaks no TLS: who
+    /// says that a registry is insecure does not say how.
+    #[must_use]
+    pub fn insecure(reference: &Reference, auth: &Auth) -> [Remote; 2] {
+        let any_certificate = HostConfig { insecure: true, http: Some(false), ..HostConfig::default() };
+        let plain = HostConfig { http: Some(true), ..HostConfig::default() };
+        [any_certificate, plain].map(|config| {
+            let hosts = [(reference.domain().to_owned(), config)].into();
+            Self::new(hosts, concat!("kiln/", env!("CARGO_PKG_VERSION"))).remote(reference, auth.clone())
+        })
+    }
+
     /// The HTTP client for servers that are no registries: same roots of trust, same time limits.
     ///
     /// # Errors

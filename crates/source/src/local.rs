@@ -169,7 +169,9 @@ impl LocalSource {
             for id in worker.find(&key)? {
                 if let Some(mutable) = worker.reopen(&id)? {
                     let stored = mutable.value(HASHES)?.unwrap_or_default();
-                    let hashes = HashCache::decode(&stored).unwrap_or_default();
+                    // A transfer that was given up leaves none.
+                    let decoded = HashCache::decode(&stored);
+                    let hashes = decoded.unwrap_or_else(|_| HashCache::of_transferred_tree());
                     mutable.set_value(HASHES, Vec::new())?;
                     return Ok::<_, Error>(Tree { mutable, hashes, known: true });
                 }

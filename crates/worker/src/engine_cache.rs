@@ -17,8 +17,8 @@ use std::time::{Duration, UNIX_EPOCH};
 
 use futures::future::BoxFuture;
 use kiln_engine::{
-    CacheDigest, CacheStore, Change, Domain, KeyId, KeyKind, Link, Loaded, OpContext, Record, RecordId,
-    StoreError,
+    Backlink, CacheDigest, CacheStore, Change, Domain, KeyId, KeyKind, Link, Loaded, OpContext, Record,
+    RecordId, StoreError,
 };
 use kiln_oci::Digest;
 use kiln_store::{Decode, Encode, Table, Tx};
@@ -218,9 +218,9 @@ impl<D: Domain, R: CacheResults<D>> CacheStore<D> for EngineCache<R> {
         Box::pin(std::future::ready(written))
     }
 
-    fn backlinks(&self, key: &KeyId) -> Vec<(KeyId, Link)> {
+    fn backlinks(&self, key: &KeyId) -> Vec<Backlink> {
         let rows = or_miss(self.worker.store().db().prefix(&BACKLINKS, &KeyCode(*key)));
-        rows.into_iter().map(|((_, link, from), ())| (from.0, link.0)).collect()
+        rows.into_iter().map(|((_, link, from), ())| Backlink::of(from.0, &link.0)).collect()
     }
 
     fn keys_of(&self, record: &RecordId) -> Vec<KeyId> {

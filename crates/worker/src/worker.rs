@@ -50,6 +50,8 @@ pub struct RefOptions {
     pub layer_type: String,
     /// Images that it is a layer of.
     pub image_refs: Vec<String>,
+    /// When it was made, in seconds since 1970, for a layer that came from elsewhere; else it is made now.
+    pub created: Option<u64>,
     /// The maker writes whiteouts into the layer although it stands on nothing.
     pub whiteouts: bool,
     /// The maker hard links files of other snapshots into it.
@@ -293,7 +295,7 @@ impl Worker {
             layer_type: options.layer_type,
             record_type: options.record_type,
             description: options.description,
-            created: now(),
+            created: options.created.unwrap_or_else(now),
             keys,
             ..Record::default()
         };

@@ -10,8 +10,8 @@ use common::fixtures;
 use futures::FutureExt;
 use futures::future::BoxFuture;
 use kiln_engine::{
-    CacheDigest, CacheMap, CacheStore, Change, Domain, ExecError, KeyId, KeyKind, Link, MapsLeft, Op,
-    OpContext, RecordId, StoreError,
+    Backlink, CacheDigest, CacheMap, CacheStore, Change, Domain, ExecError, KeyId, KeyKind, Link, MapsLeft,
+    Op, OpContext, RecordId, StoreError,
 };
 use kiln_oci::Digest;
 use kiln_worker::{CacheResults, EngineCache, ImmutableRef, PruneOptions, RefId, RefOptions, Worker};
@@ -127,7 +127,7 @@ async fn keys_live_while_they_lead_to_something() {
         assert_eq!(store.links(&root, &link("a", 0, Some("s"))), []);
         assert_eq!(store.links(&other, &link("a", 1, Some("s"))), [middle]);
         assert!(!store.exists(&random), "what is random does not outlive the process");
-        assert_eq!(store.backlinks(&end), [(middle, link("b", 0, None))]);
+        assert_eq!(store.backlinks(&end), [Backlink::of(middle, &link("b", 0, None))]);
         assert_eq!(store.backlinks(&middle).len(), 2);
         let records = store.records(&end);
         assert_eq!((records.len(), &*records[0].id), (1, first.id().as_str()));

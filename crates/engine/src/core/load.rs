@@ -189,6 +189,7 @@ impl<D: Domain> Core<D> {
             hub: Arc::new(Hub::new(vertex.digest.clone(), name, digests, group)),
             jobs: RwLock::default(),
             maps: RwLock::default(),
+            loaded: RwLock::default(),
             subs: RwLock::default(),
             ran: false.into(),
         });

@@ -479,7 +479,7 @@ impl CacheStore<Fake> for Counting {
         })
     }
 
-    fn backlinks(&self, key: &KeyId) -> Vec<(KeyId, Link)> {
+    fn backlinks(&self, key: &KeyId) -> Vec<Backlink> {
         self.inner.backlinks(key)
     }
 

@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 
+use base64::{Engine as _, prelude::BASE64_STANDARD};
 use kiln_oci::{Digest, History, ImageConfig, Platform, RootFs, Time, default_path_env, gojson};
 use serde_json::Value;
 
@@ -11,6 +12,9 @@ use crate::{
     error::{Error, Result},
     source::Layer,
 };
+
+/// The field of an image config that holds the records of a cache, whose layers are the image's.
+const INLINE_CACHE: &str = "moby.buildkit.cache.v0";
 
 const COMMENT: &str = "buildkit.exporter.image.v0";
 
@@ -25,7 +29,7 @@ pub(super) fn empty(platform: &Platform) -> ImageConfig {
 }
 
 /// Writes the config anew: root file system and history follow `layers`, dates follow `epoch` (seconds since 1970), except
-/// those of history entries that `base` has too.
+/// those of history entries that `base` has too. `cache` is what the image carries along of the build's cache.
 ///
 /// # Errors
 ///
@@ -35,6 +39,7 @@ pub(super) fn patch(
     layers: &[Layer],
     epoch: Option<i64>,
     base: Option<&ImageConfig>,
+    cache: Option<&[u8]>,
 ) -> Result<Vec<u8>> {
     let config = ImageConfig::decode(json).map_err(Error::json("the image config"))?;
     for (field, value) in [("os", &config.os), ("architecture", &config.architecture)] {
@@ -60,6 +65,9 @@ pub(super) fn patch(
         fields.insert("created".into(), encode(&last)?);
     }
     fields.insert("history".into(), encode(&history)?);
+    if let Some(cache) = cache {
+        fields.insert(INLINE_CACHE.into(), BASE64_STANDARD.encode(cache).into());
+    }
     gojson::to_vec(&fields).map_err(Error::json("the image config"))
 }
 
@@ -200,12 +208,12 @@ mod tests {
     #[test]
     fn fields_are_kept_and_sorted() {
         let json = br#"{"os":"linux","x":{"b":1,"a":"<"},"architecture":"amd64","config":{"Cmd":["sh"]},"history":[]}"#;
-        let patched = patch(json, &[layer("a", Some(0))], None, None).expect("patch");
+        let patched = patch(json, &[layer("a", Some(0))], None, None, Some(b"[]")).expect("patch");
         let expected = format!(
             concat!(
                 r#"{{"architecture":"amd64","config":{{"Cmd":["sh"]}},"created":"1970-01-01T00:00:00Z","#,
                 r#""history":[{{"created":"1970-01-01T00:00:00Z","created_by":"a","comment":"buildkit.exporter.image.v0"}}],"#,
-                r#""os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}},"x":{{"b":1,"a":"\u003c"}}}}"#
+                r#""moby.buildkit.cache.v0":"W10=","os":"linux","rootfs":{{"type":"layers","diff_ids":["{}"]}},"x":{{"b":1,"a":"\u003c"}}}}"#
             ),
             Digest::sha256("a")
         );
@@ -220,7 +228,7 @@ mod tests {
             {"created":"1970-01-01T00:00:50Z","created_by":"old","empty_layer":true},
             {"created_by":"new"}]}"#;
         let layers = [layer("base", None), layer("new", Some(2000))];
-        let patched = patch(json.as_bytes(), &layers, Some(100), Some(&base)).expect("patch");
+        let patched = patch(json.as_bytes(), &layers, Some(100), Some(&base), None).expect("patch");
         let config = ImageConfig::decode(&patched).expect("config");
         assert_eq!(dates(&config.history), [1000, 50, 100]);
         assert_eq!(config.created.expect("date").unix(), 100);
@@ -229,10 +237,10 @@ mod tests {
     #[test]
     fn configs_that_are_none_are_refused() {
         for json in ["null", "[]", "{}", r#"{"os":"linux"}"#, r#"{"os":"linux","architecture":1}"#] {
-            assert!(patch(json.as_bytes(), &[], None, None).is_err(), "{json}");
+            assert!(patch(json.as_bytes(), &[], None, None, None).is_err(), "{json}");
         }
         let config = empty(&Platform::new("linux", "arm64"));
         assert_eq!((config.config.working_dir.as_str(), config.config.env.len()), ("/", 1));
-        assert!(patch(&config.encode(), &[], None, None).is_ok());
+        assert!(patch(&config.encode(), &[], None, None, None).is_ok());
     }
 }

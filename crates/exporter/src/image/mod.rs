@@ -211,10 +211,11 @@ impl Writer<'_> {
             _ => None,
         };
         let epoch = self.epoch(Some(&platform.id))?;
+        let cache = self.inline_cache(platform, &layers).await?;
         if let (true, Some(epoch), Some(tree)) = (self.options.rewrite_timestamp, epoch, &tree) {
             layers = self.rewrite(tree, layers, base.as_ref(), epoch).await?;
         }
-        let config = config::patch(&config, &layers, epoch, base.as_ref())?;
+        let config = config::patch(&config, &layers, epoch, base.as_ref(), cache.as_deref())?;
         let (config_type, manifest_type) = if self.options.oci_types() {
             (media_type::OCI_CONFIG, media_type::OCI_MANIFEST)
         } else {
@@ -233,6 +234,15 @@ impl Writer<'_> {
         descriptor.annotations = annotations.manifest_descriptor;
         descriptor.platform = Some(platform.platform.clone());
         Ok((Image { manifest: descriptor, layers, tree }, config_descriptor.digest))
+    }
+
+    /// What the image carries along of the build's cache. The layers count as they were built: those that are rewritten
+    /// keep their places.
+    async fn inline_cache(&self, platform: &ResultPlatform, layers: &[Layer]) -> Result<Option<Vec<u8>>> {
+        let Some(cache) = &self.cx.inline_cache else { return Ok(None) };
+        let step = self.cx.step("preparing layers for inline cache");
+        let cache = cache.of(&platform.id, layers, &self.options.layers).await;
+        step.end(cache.map_err(Error::of_ref("make the inline cache")))
     }
 
     /// A layer as the manifest names it: of the asked family of media types, without what is only for us.

@@ -24,7 +24,7 @@ use tonic::Code;
 
 pub use builtin::Builtin;
 
-use crate::{Bridge, FrontendResult, Refs, Request, errors::wire_error};
+use crate::{Bridge, CacheImport, FrontendResult, Refs, Request, errors::wire_error};
 use resolver::BridgeResolver;
 
 /// The name of this frontend.
@@ -42,6 +42,8 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
         caps: crate::caps::llb().collect(),
     };
     let options = Options::parse(&request.attrs, environment).map_err(|e| refuse(&e))?;
+    let import = |i: &convert::CacheImport| CacheImport { kind: i.kind.clone(), attrs: i.attrs.clone() };
+    let imports: Vec<CacheImport> = options.cache_imports.iter().map(import).collect();
     let resolver = BridgeResolver::new(bridge, request.inputs.clone());
     let source = Source::load(&options, &resolver).await.map_err(|e| failure(e, None))?;
     if !request.attrs.contains_key("cmdline") {
@@ -67,7 +69,7 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     if let Some(first) = converted.first() {
         warn(bridge, &source, &first.warnings);
     }
-    result(bridge, &options, &targets, converted)
+    result(bridge, &options, &imports, &targets, converted)
 }
 
 /// The frontend `gateway.v0`: an image that this process stands for, or an error.
@@ -136,6 +138,7 @@ struct NamedPlatform {
 fn result(
     bridge: &Bridge,
     options: &Options,
+    imports: &[CacheImport],
     targets: &[Option<&Platform>],
     converted: Vec<Converted>,
 ) -> Result<FrontendResult, WireError> {
@@ -144,7 +147,7 @@ fn result(
     let mut refs = BTreeMap::new();
     let mut single = None;
     for (target, one) in targets.iter().zip(converted) {
-        let tree = bridge.solve_definition(one.definition)?;
+        let tree = bridge.solve_with(one.definition, imports)?;
         let (id, platform) = export_platform(*target, &one.image);
         let suffix = if options.multi_platform { format!("/{id}") } else { String::new() };
         metadata.insert(format!("containerimage.config{suffix}"), one.image.encode().into());

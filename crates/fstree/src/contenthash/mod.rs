@@ -84,6 +84,14 @@ impl HashCache {
         Self { root: Folder::empty(Some(Sha256::digest([]).into())), dirty: true }
     }
 
+    /// Nothing is known of a tree that a transfer has filled, perhaps not to its end, but what is the same for all such
+    /// trees: transfers say nothing of the tree's own folder.
+    #[must_use]
+    pub fn of_transferred_tree() -> Self {
+        let root = Folder { header: Some(Sha256::digest([]).into()), ..Folder::default() };
+        Self { root, dirty: true }
+    }
+
     /// Reads what [`encode`](Self::encode) wrote.
     ///
     /// # Errors

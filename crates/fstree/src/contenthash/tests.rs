@@ -265,6 +265,9 @@ async fn transfers_carry_their_hashes() {
             names.iter().map(|n| format!("\0{}{}", n.to_str().expect("utf-8"), by_hand(&to.path().join(n))));
         let whole = Digest::sha256(format!("\0{nothing}{}", entries.collect::<String>()));
         assert_eq!(cache.checksum(&root, "/", &plain()).expect("sum"), whole);
+        // The same when the hashes of a transfer were lost.
+        let mut lost = HashCache::of_transferred_tree();
+        assert_eq!(lost.checksum(&root, "/", &plain()).expect("sum"), whole);
         cache = HashCache::decode(&cache.encode()).expect("ours");
     }
 }

@@ -1,16 +1,29 @@
 //! The client's OCI layouts, as stores of blobs.
 
-use std::sync::Arc;
+use std::{
+    collections::BTreeMap,
+    io::{Read, Seek, SeekFrom},
+    sync::Arc,
+};
 
 use bytes::Bytes;
 use futures::{Stream, StreamExt as _};
 use kiln_proto::{
-    content::{InfoRequest, ReadContentRequest, content_client::ContentClient},
+    content::{
+        InfoRequest, ReadContentRequest, WriteAction, WriteContentRequest, content_client::ContentClient,
+    },
     limits::Limited as _,
 };
-use tonic::{Request, metadata::AsciiMetadataValue};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Request, Status, metadata::AsciiMetadataValue};
 
 use crate::{Error, Session, headers};
+
+/// Bytes of a blob in one message.
+const CHUNK: usize = 1 << 20;
+/// Messages on their way.
+const QUEUE: usize = 8;
 
 /// One of the client's stores.
 #[derive(Clone, Debug)]
@@ -63,5 +76,83 @@ impl ContentStore {
         let mut client = ContentClient::new(self.session.channel()).limited();
         let incoming = client.read(self.request(request)).await?.into_inner();
         Ok(incoming.map(|message| Ok(message?.data)))
+    }
+    /// Puts a blob into the store. One that the store has already is fine.
+    ///
+    /// # Errors
+    /// The client's; [`Error::Io`] when `blob` cannot be read or is shorter than `size`.
+    pub async fn put(
+        &self,
+        digest: &str,
+        size: u64,
+        blob: impl Read + Seek + Send + 'static,
+    ) -> Result<(), Error> {
+        match self.write(digest, size, blob).await {
+            Err(error) if error.code() == Some(Code::AlreadyExists) => Ok(()),
+            result => result,
+        }
+    }
+
+    async fn write(
+        &self,
+        digest: &str,
+        size: u64,
+        blob: impl Read + Seek + Send + 'static,
+    ) -> Result<(), Error> {
+        let (requests, outgoing) = mpsc::channel(QUEUE);
+        let call = self.request(ReceiverStream::new(outgoing));
+        let first = message(digest, size, WriteAction::Stat, 0, Bytes::new());
+        // The peer answers the first message, so that one has to be on its way when the call is made.
+        requests.send(first).await.map_err(|_| Status::aborted("the call ended early"))?;
+        let mut client = ContentClient::new(self.session.channel()).limited();
+        let mut answers = client.write(call).await?.into_inner();
+        let offset = match answers.message().await? {
+            Some(answer) => u64::try_from(answer.offset).unwrap_or(0),
+            None => return Err(Status::aborted("the client ended the transfer of a blob").into()),
+        };
+        let name = digest.to_owned();
+        let sender = tokio::task::spawn_blocking(move || send(&name, size, blob, offset, &requests));
+        while answers.message().await?.is_some() {}
+        let failed = |source| Error::Io { what: format!("sending blob {digest}"), source };
+        sender.await.map_err(|e| failed(std::io::Error::other(e)))?.map_err(failed)
+    }
+}
+
+/// Sends a blob from `offset` on. Blocks.
+fn send(
+    digest: &str,
+    size: u64,
+    mut blob: impl Read + Seek,
+    mut offset: u64,
+    requests: &mpsc::Sender<WriteContentRequest>,
+) -> std::io::Result<()> {
+    blob.seek(SeekFrom::Start(offset))?;
+    while offset < size {
+        let mut data = Vec::with_capacity(CHUNK);
+        (&mut blob).take((size - offset).min(CHUNK as u64)).read_to_end(&mut data)?;
+        if data.is_empty() {
+            let problem = format!("the blob ends after {offset} of {size} bytes");
+            return Err(std::io::Error::new(std::io::ErrorKind::UnexpectedEof, problem));
+        }
+        let next = offset + data.len() as u64;
+        // The answers tell why the client stopped listening.
+        if requests.blocking_send(message(digest, size, WriteAction::Write, offset, data.into())).is_err() {
+            return Ok(());
+        }
+        offset = next;
+    }
+    drop(requests.blocking_send(message(digest, size, WriteAction::Commit, offset, Bytes::new())));
+    Ok(())
+}
+
+fn message(digest: &str, size: u64, action: WriteAction, offset: u64, data: Bytes) -> WriteContentRequest {
+    WriteContentRequest {
+        action: action.into(),
+        r#ref: format!("kiln-{digest}"),
+        total: i64::try_from(size).unwrap_or(i64::MAX),
+        expected: digest.to_owned(),
+        offset: i64::try_from(offset).unwrap_or(i64::MAX),
+        data,
+        labels: BTreeMap::new(),
     }
 }

@@ -4,6 +4,7 @@ mod place;
 mod resolve;
 mod source;
 
-pub(crate) use place::{Place, Where};
+pub(crate) use place::Where;
+pub use place::{Place, media_type_of};
 pub use resolve::{Request, ResolvedImage, Resolver};
 pub(crate) use source::ImageSource;

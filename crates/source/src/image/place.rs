@@ -25,9 +25,16 @@ pub(crate) enum Where {
 
 /// Reads an image, with the credentials of one build.
 #[derive(Clone)]
-pub(crate) enum Place {
+pub enum Place {
+    /// A repository of a registry.
     Registry(Remote),
-    Layout { sessions: Group, store: String },
+    /// A content store of a client, by the name that the client knows it by.
+    Layout {
+        /// The clients that may be asked.
+        sessions: Group,
+        /// The store's name.
+        store: String,
+    },
 }
 
 impl fmt::Debug for Place {
@@ -57,8 +64,20 @@ impl Place {
         }
     }
 
+    /// The same place, on behalf of others.
+    #[must_use]
+    pub fn with_sessions(&self, sessions: Group) -> Self {
+        match self {
+            Self::Registry(remote) => Self::Registry(remote.with_auth(Auth::Group(sessions))),
+            Self::Layout { store, .. } => Self::Layout { sessions, store: store.clone() },
+        }
+    }
+
     /// The size of a blob that no manifest describes.
-    pub(crate) async fn blob_size(&self, shown: &str, digest: &Digest) -> Result<u64, Error> {
+    ///
+    /// # Errors
+    /// [`Error::Registry`] naming `shown`; the client's.
+    pub async fn blob_size(&self, shown: &str, digest: &Digest) -> Result<u64, Error> {
         match self {
             Self::Registry(remote) => {
                 let failed = |source| Error::Registry { reference: shown.to_owned(), source };
@@ -99,8 +118,11 @@ impl Place {
         }
     }
 
-    /// A manifest or an index.
-    pub(super) async fn manifest(&self, shown: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
+    /// A manifest or an index. Of a layout's the caller verifies the digest.
+    ///
+    /// # Errors
+    /// [`Error::Registry`] naming `shown`; the client's.
+    pub async fn manifest(&self, shown: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
         match self {
             Self::Registry(remote) => {
                 let failed = |source| Error::Registry { reference: shown.to_owned(), source };
@@ -110,8 +132,11 @@ impl Place {
         }
     }
 
-    /// A config or another small blob. The caller verifies it.
-    pub(super) async fn small_blob(&self, shown: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
+    /// A config or another small blob, of at most 16 MiB. The caller verifies it.
+    ///
+    /// # Errors
+    /// [`Error::Image`] for one that is larger, [`Error::Registry`] naming `shown`; the client's.
+    pub async fn small_blob(&self, shown: &str, descriptor: &Descriptor) -> Result<Bytes, Error> {
         let bad = |problem: String| Error::Image { reference: shown.to_owned(), problem };
         if descriptor.size > MAX_DOCUMENT {
             return Err(bad(format!(
@@ -155,7 +180,7 @@ fn tonic_size(digest: &Digest) -> kiln_session::Error {
 }
 
 /// What a manifest says of itself; old ones say nothing and are told apart by what they hold.
-pub(super) fn media_type_of(content: &[u8]) -> Option<String> {
+pub fn media_type_of(content: &[u8]) -> Option<String> {
     #[derive(serde::Deserialize)]
     #[serde(rename_all = "camelCase")]
     struct Sniffed {

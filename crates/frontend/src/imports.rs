@@ -1,0 +1,31 @@
+//! Caches that a build imports, as its client or its frontend names them.
+
+use std::{collections::BTreeMap, fmt, sync::Arc};
+
+use kiln_engine::CacheStore;
+use kiln_ops::Kiln;
+use kiln_proto::{gateway, status::WireError};
+
+/// One cache.
+#[derive(Clone, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct CacheImport {
+    /// Its kind, such as `registry`.
+    pub kind: String,
+    /// What there is to know of its place.
+    pub attrs: BTreeMap<String, String>,
+}
+
+impl From<gateway::CacheOptionsEntry> for CacheImport {
+    fn from(entry: gateway::CacheOptionsEntry) -> Self {
+        Self { kind: entry.r#type, attrs: entry.attrs }
+    }
+}
+
+/// Where imported caches come from. One object serves one build.
+pub trait CacheImports: Send + Sync + fmt::Debug {
+    /// The store of a cache: the same one each time. It is read when the engine first looks into it.
+    ///
+    /// # Errors
+    /// For a kind of cache that there is not.
+    fn open(&self, import: &CacheImport) -> Result<Arc<dyn CacheStore<Kiln>>, WireError>;
+}

@@ -49,7 +49,9 @@ pub enum OpError {
         id: String,
     },
     /// An ssh agent that the step needs is not there.
-    #[error("no SSH key {id:?} forwarded from the client (give it with --ssh {id})")]
+    #[error(
+        "no SSH key {id:?} forwarded from the client: unset ssh forward key {id} (give it with --ssh {id})"
+    )]
     NoAgent {
         /// The agent's id.
         id: String,

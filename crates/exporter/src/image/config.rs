@@ -9,7 +9,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    source::Layer,
+    source::{Layer, refuse_null},
 };
 
 const COMMENT: &str = "buildkit.exporter.image.v0";
@@ -36,6 +36,7 @@ pub(super) fn patch(
     epoch: Option<i64>,
     base: Option<&ImageConfig>,
 ) -> Result<Vec<u8>> {
+    refuse_null(json)?;
     let config = ImageConfig::decode(json).map_err(Error::json("the image config"))?;
     for (field, value) in [("os", &config.os), ("architecture", &config.architecture)] {
         if value.is_empty() {

@@ -7,9 +7,9 @@ use kiln_engine::{Job, ProgressSink, WarningEvent};
 use kiln_exporter::{
     Client, Context, Exporter, SessionClient, Source, attestation::provenance::ProvenanceOptions,
 };
-use kiln_frontend::{Bridge, FrontendResult, Request, Step, Steps, wire_error};
+use kiln_frontend::{Bridge, FrontendResult, Request, SourcePolicies, Step, Steps, wire_error};
 use kiln_oci::{Digest, Time};
-use kiln_ops::{Entitlement, Entitlements, JobData, Kiln};
+use kiln_ops::{Entitlement, Entitlements, Gate, JobData, Kiln};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
     status::WireError,
@@ -20,6 +20,7 @@ use tonic::Code;
 
 use crate::{
     builds::{Build, Running},
+    client_exporters,
     compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
@@ -35,18 +36,20 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<SolveResponse, WireError> {
     let name = if request.r#ref.is_empty() { kiln_session::random_id() } else { request.r#ref.clone() };
     let log = BuildLog::create(&daemon.logs(), &file_name(&name)).map_err(wire_error)?;
-    let checked = check(daemon, &request);
+    let sink: Arc<dyn ProgressSink> = log.clone();
+    let steps = Steps::new(sink.clone());
+    let checked = check(daemon, &request, &steps);
     if checked.is_err() {
         daemon.builds().refuse(&name, log.clone());
     }
     let checked = checked?;
-    let sink: Arc<dyn ProgressSink> = log.clone();
-    let data = JobData { session: request.session.clone(), entitlements: checked.allowed.clone() };
-    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
-    let steps = Steps::new(sink);
+    let gate: Arc<dyn Gate> = checked.policies.clone();
+    let (session, allowed) = (request.session.clone(), checked.allowed.clone());
+    let data = JobData { session: session.clone(), entitlements: allowed.clone(), gate: Some(gate) };
+    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
-    let (host, allowed) = (daemon.host().clone(), checked.allowed.clone());
-    let bridge = Bridge::new(host, job.clone(), request.session.clone(), allowed, steps, builtin);
+    let (host, policies) = (daemon.host().clone(), checked.policies.clone());
+    let bridge = Bridge::new(host, job.clone(), session, allowed, steps, builtin, policies);
     bridge.set_inputs(request.frontend_inputs.clone());
     let (build, returned) = Build::new(log, bridge.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
@@ -89,7 +92,7 @@ async fn run(
     returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
     checked: Checked,
 ) -> Result<SolveResponse, WireError> {
-    let Checked { exporters, provenance, .. } = checked;
+    let Checked { mut exporters, provenance, .. } = checked;
     let started = Time::now();
     let result = result(bridge, build, request, returned).await?;
     let mut source = export::source(bridge, &result).await?;
@@ -99,17 +102,36 @@ async fn run(
         provenance::attach(&mut source, bridge, &build.asked, &result, options, &run)?;
     }
     let answer = frontend_response(&result);
+    let chooses = match request.enable_session_exporter && !request.session.is_empty() {
+        true => Some(daemon.sessions().get(&request.session, SESSION_PATIENCE).await.map_err(wire_error)?),
+        false => None,
+    };
+    if let Some(session) = &chooses {
+        let chosen = |kind: &str, attrs: &BTreeMap<String, String>| exporter(request, kind, attrs);
+        exporters.extend(client_exporters::find(session, &result, chosen).await?);
+    }
     let exporter_response = run_exporters(daemon, bridge, request, &exporters, &source, answer).await?;
+    if let Some(session) = &chooses {
+        client_exporters::finalize(session, &exporter_response).await?;
+    }
     Ok(SolveResponse { exporter_response })
 }
 
 /// What can be found wrong with a request before anything of it runs.
-fn check(daemon: &Daemon, request: &SolveRequest) -> Result<Checked, WireError> {
+fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Checked, WireError> {
     refuse_unsupported(request)?;
+    let policies = SourcePolicies::new(
+        daemon.host().clone(),
+        request.session.clone(),
+        steps.clone(),
+        request.source_policy.as_ref(),
+        request.source_policy_session.clone(),
+    )?;
     Ok(Checked {
         exporters: exporters(request)?,
         allowed: entitlements(daemon, &request.entitlements)?,
         provenance: provenance::wanted(&request.frontend_attrs)?,
+        policies,
     })
 }
 
@@ -118,6 +140,7 @@ struct Checked {
     exporters: Vec<Exporter>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
+    policies: Arc<SourcePolicies>,
 }
 
 /// What the client's frontend makes of the request, or the client itself.
@@ -139,6 +162,7 @@ async fn result(
         attrs: request.frontend_attrs.clone(),
         inputs: request.frontend_inputs.clone(),
         evaluate: false,
+        policies: Vec::new(),
     };
     let result = bridge.solve(wanted).await?;
     build.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
@@ -156,13 +180,9 @@ fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
     let cache = request.cache.clone().unwrap_or_default();
     let exports = !cache.exports.is_empty() || !cache.export_ref_deprecated.is_empty();
     let imports = !cache.imports.is_empty() || !cache.import_refs_deprecated.is_empty();
-    let policy = request.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty());
     let missing = [
         (exports, "exporting caches (--export-cache, --cache-to)"),
         (imports, "importing caches (--import-cache, --cache-from)"),
-        (policy, "source policies"),
-        (!request.source_policy_session.is_empty(), "source policies of the client"),
-        (request.enable_session_exporter, "exporters chosen over the session"),
         (request.proxy_network, "the proxy network"),
     ];
     match missing.into_iter().find(|(asked, _)| *asked) {
@@ -179,18 +199,29 @@ fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
     if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
         wanted.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
     }
+    // Also where there is no exporter that it would change.
+    Compatibility::parse(request.compatibility_version)?;
+    wanted.into_iter().map(|(kind, attrs)| exporter(request, kind, attrs)).collect()
+}
+
+/// One exporter of a request, with what the request says for all.
+fn exporter(
+    request: &SolveRequest,
+    kind: &str,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Exporter, WireError> {
+    let mut attrs = attrs.clone();
+    let misplaced: Vec<_> = attrs.extract_if(.., |key, _| key.starts_with("attest:")).collect();
+    for (option, _) in misplaced {
+        tracing::warn!(exporter = kind, option, "attestations belong to a build, not to an exporter");
+    }
     let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
-    let compatibility = Compatibility::parse(request.compatibility_version)?;
     let attested = request.frontend_attrs.keys().any(|name| name.starts_with("attest:"));
-    let one = |(kind, attrs): (&str, &BTreeMap<String, String>)| {
-        let mut attrs = attrs.clone();
-        compatibility.apply(kind, attested, &mut attrs);
-        if let Some(epoch) = epoch {
-            attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
-        }
-        Exporter::new(kind, &attrs).map_err(wire_error)
-    };
-    wanted.into_iter().map(one).collect()
+    Compatibility::parse(request.compatibility_version)?.apply(kind, attested, &mut attrs);
+    if let Some(epoch) = epoch {
+        attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
+    }
+    Exporter::new(kind, &attrs).map_err(wire_error)
 }
 
 fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
@@ -217,7 +248,12 @@ async fn run_exporters(
     answer: BTreeMap<String, String>,
 ) -> Result<BTreeMap<String, String>, WireError> {
     let mut responses = vec![answer];
+    let warning = platforms::warning(&request.frontend_attrs, source);
     if exporters.is_empty() {
+        if warning.is_some() {
+            let step = bridge.steps().start("verifying build result");
+            warn(bridge, step.digest(), warning);
+        }
         return Ok(export::merge(responses));
     }
     let session = match request.session.as_str() {
@@ -232,7 +268,7 @@ async fn run_exporters(
         .map(|(index, exporter)| {
             let step = bridge.steps().start(exporter.name());
             if index == 0 {
-                warn(bridge, step.digest(), platforms::warning(&request.frontend_attrs, source));
+                warn(bridge, step.digest(), warning.clone());
             }
             let cx = Context {
                 store: store.clone(),

@@ -12,6 +12,7 @@
 
 mod build;
 mod builds;
+mod client_exporters;
 mod compatibility;
 pub mod config;
 mod content;

@@ -62,6 +62,9 @@ pub enum OpError {
     /// The op asks for what is not there yet.
     #[error("{0} is not supported yet")]
     Unsupported(String),
+    /// The build may not use what a definition within it names.
+    #[error("{0}")]
+    Refused(String),
     /// A build within the build failed.
     #[error("{error}")]
     Build {

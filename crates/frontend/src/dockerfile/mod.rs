@@ -67,7 +67,7 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     if let Some(first) = converted.first() {
         warn(bridge, &source, &first.warnings);
     }
-    result(bridge, &options, &targets, converted)
+    result(bridge, &options, &targets, converted).await
 }
 
 /// The frontend `gateway.v0`: an image that this process stands for, or an error.
@@ -133,7 +133,7 @@ struct NamedPlatform {
     platform: Platform,
 }
 
-fn result(
+async fn result(
     bridge: &Bridge,
     options: &Options,
     targets: &[Option<&Platform>],
@@ -144,7 +144,7 @@ fn result(
     let mut refs = BTreeMap::new();
     let mut single = None;
     for (target, one) in targets.iter().zip(converted) {
-        let tree = bridge.solve_definition(one.definition)?;
+        let tree = bridge.solve_definition(one.definition, &[]).await?;
         let (id, platform) = export_platform(*target, &one.image);
         let suffix = if options.multi_platform { format!("/{id}") } else { String::new() };
         metadata.insert(format!("containerimage.config{suffix}"), one.image.encode().into());

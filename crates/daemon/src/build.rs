@@ -15,9 +15,11 @@ use kiln_exporter::{
     Client, Context, Exported, Exporter, InlineCache, Push, SessionClient, Source,
     attestation::provenance::ProvenanceOptions,
 };
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request, Step, Steps, wire_error};
+use kiln_frontend::{
+    Bridge, BuildRef, FrontendResult, Permissions, Refs, Request, SourcePolicies, Step, Steps, wire_error,
+};
 use kiln_oci::{Digest, Time};
-use kiln_ops::{Entitlement, Entitlements, JobData, Kiln};
+use kiln_ops::{Entitlement, Entitlements, Gate, JobData, Kiln};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
     status::WireError,
@@ -32,6 +34,7 @@ use tonic::Code;
 use crate::{
     builds::{Build, Running},
     caches::{self, Inline},
+    client_exporters,
     compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
@@ -47,25 +50,27 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<SolveResponse, WireError> {
     let name = if request.r#ref.is_empty() { kiln_session::random_id() } else { request.r#ref.clone() };
     let log = BuildLog::create(&daemon.logs(), &file_name(&name)).map_err(wire_error)?;
-    let checked = check(daemon, &request);
+    let sink: Arc<dyn ProgressSink> = log.clone();
+    let steps = Steps::new(sink.clone());
+    let checked = check(daemon, &request, &steps);
     if checked.is_err() {
         daemon.builds().refuse(&name, log.clone());
     }
     let checked = checked?;
-    let sink: Arc<dyn ProgressSink> = log.clone();
-    let data = JobData { session: request.session.clone(), entitlements: checked.allowed.clone() };
-    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink.clone()));
-    let steps = Steps::new(sink);
+    let gate: Arc<dyn Gate> = checked.policies.clone();
+    let (session, entitlements) = (request.session.clone(), checked.allowed.clone());
+    let data = JobData { session: session.clone(), entitlements: entitlements.clone(), gate: Some(gate) };
+    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
-    let (host, allowed) = (daemon.host().clone(), checked.allowed.clone());
+    let host = daemon.host().clone();
     let imports = Arc::new(Imports::new(
         host.worker.clone(),
         daemon.registries().clone(),
-        Group::of(host.sessions.clone(), vec![request.session.clone()]),
+        Group::of(host.sessions.clone(), vec![session.clone()]),
         steps.clone(),
     ));
-    let session = request.session.clone();
-    let bridge = Bridge::new(host, job.clone(), session, allowed, steps, builtin, imports);
+    let permissions = Permissions { entitlements, policies: checked.policies.clone() };
+    let bridge = Bridge::new(host, job.clone(), session, permissions, steps, builtin, imports);
     bridge.set_inputs(request.frontend_inputs.clone());
     let (build, returned) = Build::new(log, bridge.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
@@ -108,9 +113,17 @@ async fn run(
     returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
     checked: Checked,
 ) -> Result<SolveResponse, WireError> {
-    let Checked { exporters, caches, provenance, .. } = checked;
+    let Checked { mut exporters, caches, provenance, .. } = checked;
     let started = Time::now();
     let mut result = result(bridge, build, request, returned).await?;
+    let chooses = match request.enable_session_exporter && !request.session.is_empty() {
+        true => Some(daemon.sessions().get(&request.session, SESSION_PATIENCE).await.map_err(wire_error)?),
+        false => None,
+    };
+    if let Some(session) = &chooses {
+        let chosen = |kind: &str, attrs: &BTreeMap<String, String>| exporter(request, kind, attrs);
+        exporters.extend(client_exporters::find(session, &result, chosen).await?);
+    }
     loop {
         let mut source = export::source(bridge, &result).await?;
         if let Some(options) = provenance.clone() {
@@ -136,6 +149,9 @@ async fn run(
             None => {
                 let mut exporter_response = outcome?;
                 exporter_response.extend(answer);
+                if let Some(session) = &chooses {
+                    client_exporters::finalize(session, &exporter_response).await?;
+                }
                 return Ok(SolveResponse { exporter_response });
             }
         }
@@ -160,13 +176,21 @@ async fn anew(result: &FrontendResult, error: &WireError) -> Result<Option<Front
 }
 
 /// What can be found wrong with a request before anything of it runs.
-fn check(daemon: &Daemon, request: &SolveRequest) -> Result<Checked, WireError> {
+fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Checked, WireError> {
     refuse_unsupported(request)?;
+    let policies = SourcePolicies::new(
+        daemon.host().clone(),
+        request.session.clone(),
+        steps.clone(),
+        request.source_policy.as_ref(),
+        request.source_policy_session.clone(),
+    )?;
     Ok(Checked {
         exporters: exporters(request)?,
         caches: caches::exports_of(request)?,
         allowed: entitlements(daemon, &request.entitlements)?,
         provenance: provenance::wanted(&request.frontend_attrs)?,
+        policies,
     })
 }
 
@@ -176,6 +200,7 @@ struct Checked {
     caches: Vec<ExportOptions>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
+    policies: Arc<SourcePolicies>,
 }
 
 /// What the client's frontend makes of the request, or the client itself.
@@ -198,6 +223,7 @@ async fn result(
         inputs: request.frontend_inputs.clone(),
         imports: caches::imports_of(request),
         evaluate: false,
+        policies: Vec::new(),
     };
     let result = bridge.solve(wanted).await?;
     build.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
@@ -212,13 +238,7 @@ fn file_name(name: &str) -> String {
 
 /// What a request may hold that nothing here can do yet.
 fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
-    let policy = request.source_policy.as_ref().is_some_and(|p| !p.rules.is_empty());
-    let missing = [
-        (policy, "source policies"),
-        (!request.source_policy_session.is_empty(), "source policies of the client"),
-        (request.enable_session_exporter, "exporters chosen over the session"),
-        (request.proxy_network, "the proxy network"),
-    ];
+    let missing = [(request.proxy_network, "the proxy network")];
     match missing.into_iter().find(|(asked, _)| *asked) {
         Some((_, feature)) => {
             Err(WireError::new(Code::Unimplemented, format!("{feature}: not supported by this daemon yet")))
@@ -233,18 +253,29 @@ fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
     if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
         wanted.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
     }
+    // Also where there is no exporter that it would change.
+    Compatibility::parse(request.compatibility_version)?;
+    wanted.into_iter().map(|(kind, attrs)| exporter(request, kind, attrs)).collect()
+}
+
+/// One exporter of a request, with what the request says for all.
+fn exporter(
+    request: &SolveRequest,
+    kind: &str,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Exporter, WireError> {
+    let mut attrs = attrs.clone();
+    let misplaced: Vec<_> = attrs.extract_if(.., |key, _| key.starts_with("attest:")).collect();
+    for (option, _) in misplaced {
+        tracing::warn!(exporter = kind, option, "attestations belong to a build, not to an exporter");
+    }
     let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
-    let compatibility = Compatibility::parse(request.compatibility_version)?;
     let attested = request.frontend_attrs.keys().any(|name| name.starts_with("attest:"));
-    let one = |(kind, attrs): (&str, &BTreeMap<String, String>)| {
-        let mut attrs = attrs.clone();
-        compatibility.apply(kind, attested, &mut attrs);
-        if let Some(epoch) = epoch {
-            attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
-        }
-        Exporter::new(kind, &attrs).map_err(wire_error)
-    };
-    wanted.into_iter().map(one).collect()
+    Compatibility::parse(request.compatibility_version)?.apply(kind, attested, &mut attrs);
+    if let Some(epoch) = epoch {
+        attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
+    }
+    Exporter::new(kind, &attrs).map_err(wire_error)
 }
 
 fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
@@ -281,6 +312,11 @@ impl Exports<'_> {
         exporters: &[Exporter],
         caches: &[ExportOptions],
     ) -> Result<BTreeMap<String, String>, WireError> {
+        let warning = platforms::warning(&self.request.frontend_attrs, self.source);
+        if exporters.is_empty() && warning.is_some() {
+            let step = self.bridge.steps().start("verifying build result");
+            warn(self.bridge, step.digest(), warning.clone());
+        }
         if exporters.is_empty() && caches.is_empty() {
             return Ok(BTreeMap::new());
         }
@@ -294,11 +330,7 @@ impl Exports<'_> {
         let started = exporters.iter().enumerate().map(|(index, exporter)| {
             let step = self.bridge.steps().start(exporter.name());
             if index == 0 {
-                warn(
-                    self.bridge,
-                    step.digest(),
-                    platforms::warning(&self.request.frontend_attrs, self.source),
-                );
+                warn(self.bridge, step.digest(), warning.clone());
             }
             let client = session.clone().map(|s| Arc::new(SessionClient::new(s, index)) as Arc<dyn Client>);
             let cx = Context { client, inline_cache: inline.clone(), ..self.context(&step, &lease) };

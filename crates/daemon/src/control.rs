@@ -3,6 +3,8 @@
 use std::pin::Pin;
 
 use futures::Stream;
+use kiln_exporter::Images;
+use kiln_ops::Host;
 use kiln_proto::control::{
     BuildHistoryEvent, BuildHistoryRequest, BytesMessage, DiskUsageRequest, DiskUsageResponse, InfoRequest,
     InfoResponse, ListWorkersRequest, ListWorkersResponse, PruneRequest, SolveRequest, SolveResponse,
@@ -55,13 +57,18 @@ impl Control for ControlService {
             min_free_space: bytes(request.min_free_space),
         };
         let (sender, removed) = mpsc::unbounded_channel();
-        let worker = self.0.host().worker.clone();
+        let host = self.0.host().clone();
         tokio::spawn(async move {
+            let worker = &host.worker;
+            let everything = options.is_everything();
             let told = sender.clone();
             // A client that left does not stop the prune that it asked for.
             let tell = move |record: DiskRecord| drop(told.send(Ok(usage(record))));
             if let Err(error) = worker.prune(vec![options], tell).await {
                 drop(sender.send(Err(internal(error))));
+            }
+            if everything && let Err(error) = forget_images(&host).await {
+                drop(sender.send(Err(error)));
             }
         });
         Ok(Response::new(Box::pin(UnboundedReceiverStream::new(removed))))
@@ -146,6 +153,15 @@ impl Control for ControlService {
     ) -> Answer<UpdateBuildHistoryResponse> {
         Err(Status::unimplemented("this daemon keeps no build history yet"))
     }
+}
+
+/// What a prune of everything takes beside the records: the documents that coming builds could have used, and the images that earlier
+/// ones left under their names. No other call would ever remove these.
+async fn forget_images(host: &Host) -> Result<(), Status> {
+    host.sources.images().forget().await.map_err(internal)?;
+    let images = Images::new(host.worker.store());
+    tokio::task::spawn_blocking(move || images.clear()).await.map_err(internal)?.map_err(internal)?;
+    Ok(())
 }
 
 /// Some clients send an empty filter where they mean none.

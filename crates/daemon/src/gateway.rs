@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::Stream;
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps};
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps, policy};
 use kiln_oci::Platform;
 use kiln_proto::{
     caps::ApiCap,
@@ -34,8 +34,11 @@ impl GatewayService {
     /// The build that a call's header names.
     async fn build<T>(&self, request: &Request<T>) -> Result<Arc<Build>, Status> {
         let name = request.metadata().get(BUILD_ID).and_then(|v| v.to_str().ok());
-        let name =
-            name.ok_or_else(|| Status::invalid_argument(format!("no {BUILD_ID} in the call's header")))?;
+        let name = name.ok_or_else(|| {
+            Status::invalid_argument(format!(
+                "no buildid found in context: the call has no header {BUILD_ID}"
+            ))
+        })?;
         self.0.builds().get(name).await.map_err(Status::from)
     }
 
@@ -71,17 +74,17 @@ impl LlbBridge for GatewayService {
     ) -> Answer<ResolveImageConfigResponse> {
         let bridge = self.bridge(&request).await?;
         let request = request.into_inner();
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(Status::unimplemented("source policies are not supported yet"));
-        }
+        let policies = policy::compile(&request.source_policies)?;
         let layout =
             (request.resolver_type == 1).then(|| (request.session_id.clone(), request.store_id.clone()));
         let wanted = request.platform.as_ref().map(platform);
-        let image = bridge.resolve_image(&request.r#ref, wanted.as_ref(), layout, &request.log_name).await?;
+        let found = bridge
+            .resolve_image(&request.r#ref, wanted.as_ref(), layout, &request.log_name, &policies)
+            .await?;
         Ok(ResolveImageConfigResponse {
-            digest: image.root.digest.to_string(),
-            config: image.config.clone(),
-            r#ref: request.r#ref,
+            digest: found.image.root.digest.to_string(),
+            config: found.image.config.clone(),
+            r#ref: found.reference,
         }
         .into())
     }
@@ -98,9 +101,6 @@ impl LlbBridge for GatewayService {
         let build = self.build(&request).await?;
         let bridge = build.bridge()?;
         let request = request.into_inner();
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(Status::unimplemented("source policies are not supported yet"));
-        }
         let array = request.allow_result_array_ref;
         let wanted = BuildRequest {
             definition: request.definition,
@@ -109,6 +109,7 @@ impl LlbBridge for GatewayService {
             inputs: request.frontend_inputs,
             imports: request.cache_imports.into_iter().map(Into::into).collect(),
             evaluate: request.evaluate,
+            policies: policy::compile(&request.source_policies)?,
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
         let result = bridge.solve(wanted).await?;

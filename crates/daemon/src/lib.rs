@@ -13,6 +13,7 @@
 mod build;
 mod builds;
 mod caches;
+mod client_exporters;
 mod compatibility;
 pub mod config;
 mod content;

@@ -27,7 +27,10 @@ pub(crate) fn warning(attrs: &BTreeMap<String, String>, source: &Source) -> Opti
         return Some(format!("A platform is requested twice: {}", joined(&asked)));
     }
     if asked.len() > 1 && !source.is_multi() {
-        return Some(format!("The platforms {} are requested, but the result is for one", joined(&asked)));
+        return Some(format!(
+            "Multiple platforms requested but result is not multi-platform: {}",
+            joined(&asked)
+        ));
     }
     let mut given_names: BTreeSet<String> = given.iter().map(Platform::format_all).collect();
     if let ([asked], [given]) = (asked.as_slice(), given.as_slice())
@@ -37,7 +40,7 @@ pub(crate) fn warning(attrs: &BTreeMap<String, String>, source: &Source) -> Opti
         given_names = [Platform { os_version: String::new(), ..given.clone() }.format_all()].into();
     }
     (names != given_names).then(|| {
-        format!("The platforms {} are requested, but the result is for {}", joined(&asked), joined(&given))
+        format!("Requested platforms {} do not match result platforms {}", joined(&asked), joined(&given))
     })
 }
 

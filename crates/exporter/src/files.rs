@@ -2,7 +2,7 @@
 //! when there are several; statements lie beside the files, which are their subjects.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap},
     io::Read,
     path::{Path, PathBuf},
     sync::Arc,
@@ -79,7 +79,8 @@ pub(crate) async fn send_folder(cx: &Context, source: &Source, options: &FileOpt
         let text = "exporter option mode=delete of several platforms in one folder (platform-split=false)";
         return Err(Error::Unsupported(text.into()));
     } else {
-        let outputs = blocking(move || check_overlap(outputs)).await?;
+        let names = platforms_of(source)?;
+        let outputs = blocking(move || check_overlap(outputs, &names)).await?;
         outputs.into_iter().map(|output| vec![output]).collect()
     };
     let (now, empty) = (now(), empty_folder(cx)?);
@@ -119,6 +120,10 @@ async fn outputs(source: &Source, options: &FileOptions, split: bool) -> Result<
         all.push(output);
     }
     Ok(all)
+}
+
+fn platforms_of(source: &Source) -> Result<Vec<String>> {
+    Ok(source.platforms()?.into_iter().map(|platform| platform.id).collect())
 }
 
 fn folder_name(platform: &str) -> String {
@@ -195,9 +200,9 @@ fn file_subjects(root: &Root) -> Result<Vec<Subject>> {
 }
 
 /// Refuses files of one platform that would overwrite those of another.
-fn check_overlap(outputs: Vec<Output>) -> Result<Vec<Output>> {
-    let mut seen = std::collections::HashSet::new();
-    for output in &outputs {
+fn check_overlap(outputs: Vec<Output>, platforms: &[String]) -> Result<Vec<Output>> {
+    let mut seen = HashMap::new();
+    for (output, platform) in outputs.iter().zip(platforms) {
         let mut paths: Vec<Bytes> = output.extra.iter().map(|(name, _)| Bytes::from(name.clone())).collect();
         if let Some(root) = &output.root {
             for found in Walk::new(root)? {
@@ -208,10 +213,10 @@ fn check_overlap(outputs: Vec<Output>) -> Result<Vec<Output>> {
             }
         }
         for path in paths {
-            if !seen.insert(path.clone()) {
+            if let Some(first) = seen.insert(path.clone(), platform) {
                 let path = String::from_utf8_lossy(&path);
                 let text = format!(
-                    "cannot overwrite {path} of one platform with another's when platform-split is disabled"
+                    "cannot overwrite {path} from {first} with {platform} when split option is disabled (platform-split)"
                 );
                 return Err(Error::Conflict(text));
             }

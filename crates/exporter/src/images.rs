@@ -100,6 +100,19 @@ impl Images {
             Ok::<_, kiln_store::Error>(known)
         })?)
     }
+
+    /// Takes all names away; returns how many there were.
+    ///
+    /// # Errors
+    ///
+    /// [`crate::Error::Store`].
+    pub fn clear(&self) -> Result<usize> {
+        let names = self.list()?;
+        for (name, _) in &names {
+            self.remove(name)?;
+        }
+        Ok(names.len())
+    }
 }
 
 fn lease(name: &str) -> LeaseId {

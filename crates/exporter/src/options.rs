@@ -175,7 +175,7 @@ pub struct StoreOptions {
     pub push_by_digest: bool,
     /// Push to a registry without a valid certificate, or without TLS.
     pub insecure: bool,
-    /// Keep the image in the store under its names.
+    /// Keep the image in the store under its names, until everything is pruned.
     pub store: bool,
     /// Have the files of the host's platform ready.
     pub unpack: bool,

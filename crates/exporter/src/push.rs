@@ -1,6 +1,6 @@
 //! Pushes images: blobs side by side, then manifests from the leaves to the root, which gets the tag.
 
-use std::{fs::File, sync::Arc};
+use std::{collections::HashSet, fs::File, sync::Arc};
 
 use bytes::Bytes;
 use futures::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture, stream};
@@ -122,7 +122,15 @@ impl Target<'_> {
     }
 
     async fn push_blobs(&self, image: &Committed) -> Result<()> {
-        let mut seen = std::collections::HashSet::new();
+        let mut manifests = Vec::new();
+        for document in image.documents.iter().filter(|d| media_type::is_manifest(&d.media_type)) {
+            let content = self.read(document).await?;
+            manifests.push(Manifest::decode(&content).map_err(Error::json("a manifest"))?);
+        }
+        // Layers that stay marked as not to be distributed are not: registries need not take them.
+        let kept_back = manifests.iter().flat_map(|manifest| &manifest.layers);
+        let kept_back = kept_back.filter(|layer| media_type::is_foreign_layer(&layer.media_type));
+        let mut seen: HashSet<Digest> = kept_back.map(|layer| layer.digest.clone()).collect();
         let layers =
             image.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
         let layers: Vec<_> =
@@ -131,15 +139,10 @@ impl Target<'_> {
             layers.into_iter().map(|(image, layer)| self.push_layer(image, layer).boxed()).collect();
         stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         let mut others = Vec::new();
-        for document in &image.documents {
-            if media_type::is_manifest(&document.media_type) {
-                let manifest =
-                    Manifest::decode(&self.read(document).await?).map_err(Error::json("a manifest"))?;
-                others.push(manifest.config);
-                others.extend(
-                    manifest.layers.into_iter().filter(|layer| layer.media_type == media_type::IN_TOTO),
-                );
-            }
+        for manifest in manifests {
+            others.push(manifest.config);
+            others
+                .extend(manifest.layers.into_iter().filter(|layer| layer.media_type == media_type::IN_TOTO));
         }
         others.retain(|blob| seen.insert(blob.digest.clone()));
         let push: Vec<BoxFuture<'_, Result<()>>> =

@@ -88,7 +88,7 @@ pub struct ResultPlatform {
     pub platform: Platform,
 }
 
-#[derive(Deserialize)]
+#[derive(Default, Deserialize)]
 struct PlatformList {
     #[serde(rename = "Platforms", alias = "platforms", default)]
     platforms: Vec<PlatformEntry>,
@@ -143,10 +143,14 @@ impl Source {
             }
             return Ok(vec![self.single_platform()?]);
         };
-        let list: PlatformList =
+        // Go writes a list that was never made as null.
+        let list: Option<PlatformList> =
             serde_json::from_slice(list).map_err(Error::json("the list of platforms"))?;
+        let list = list.unwrap_or_default();
         if list.platforms.is_empty() {
-            return Err(Error::Result("the list of platforms is empty".into()));
+            return Err(Error::Result(
+                "invalid empty platforms index for exporter: a list of platforms names one at least".into(),
+            ));
         }
         if !self.is_multi() && list.platforms.len() > 1 {
             return Err(Error::Result("several platforms, but only one tree".into()));
@@ -158,13 +162,14 @@ impl Source {
         let platform = match self.metadata.get(IMAGE_CONFIG) {
             None => Platform::host(),
             Some(config) => {
+                refuse_null(config)?;
                 let config = ImageConfig::decode(config).map_err(Error::json("the image config"))?;
                 match (config.os.is_empty(), config.architecture.is_empty()) {
                     (false, false) => config.platform(),
                     (true, true) => Platform::default(),
                     _ => {
                         return Err(Error::Result(
-                            "the image config has only one of os and architecture".into(),
+                            "invalid image config: os and architecture must be specified together".into(),
                         ));
                     }
                 }
@@ -175,10 +180,24 @@ impl Source {
     }
 }
 
+/// Refuses a config that Go wrote of none.
+pub(crate) fn refuse_null(config: &[u8]) -> Result<()> {
+    if config.trim_ascii() == b"null" {
+        return Err(Error::Result("invalid null image config for export".into()));
+    }
+    Ok(())
+}
+
 impl PlatformEntry {
     fn check(self) -> Result<ResultPlatform> {
-        if self.id.is_empty() || self.platform.os.is_empty() || self.platform.architecture.is_empty() {
-            return Err(Error::Result("a platform in the list has no id, os or architecture".into()));
+        if self.id.is_empty() {
+            return Err(Error::Result(
+                "invalid empty platform key for exporter: each platform has an id".into(),
+            ));
+        }
+        if self.platform.os.is_empty() || self.platform.architecture.is_empty() {
+            let text = format!("invalid platform value of {}: it has no os or no architecture", self.id);
+            return Err(Error::Result(text));
         }
         Ok(ResultPlatform { id: self.id, platform: self.platform.normalize() })
     }

@@ -7,8 +7,8 @@ use std::{
 
 use bytes::Bytes;
 use kiln_engine::{Job, WarningEvent};
-use kiln_llb::source::Identifier;
-use kiln_oci::{Digest, Platform, Reference};
+use kiln_llb::policy::Policy;
+use kiln_oci::{Digest, Platform};
 use kiln_ops::{Entitlements, Host, Kiln};
 use kiln_proto::{
     fsutil::Stat,
@@ -16,18 +16,25 @@ use kiln_proto::{
     status::{Detail, WireError},
 };
 use kiln_session::Group;
-use kiln_source::{
-    Metadata,
-    image::{self, ResolvedImage},
-};
+use kiln_source::image::ResolvedImage;
 use tonic::Code;
 
 use crate::{
     BuildRef, CacheImport, CacheImports, FrontendResult, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
-    metadata,
+    policy::{self, SourcePolicies},
+    sources::{NamedImage, pb_platform},
 };
+
+/// An image that was found.
+#[derive(Clone, Debug)]
+pub struct FoundImage {
+    /// Its name: the one that was asked for, unless a policy put another in its place.
+    pub reference: String,
+    /// What it is.
+    pub image: Arc<ResolvedImage>,
+}
 
 /// What to solve: a definition, or whatever a frontend makes of its attributes.
 #[derive(Clone, Debug, Default)]
@@ -44,19 +51,17 @@ pub struct Request {
     pub imports: Vec<CacheImport>,
     /// Build at once, rather than when somebody reads the result.
     pub evaluate: bool,
+    /// Policies for the sources of the definition, beside those of the build.
+    pub policies: Vec<Policy>,
 }
 
-/// An image whose config a frontend has read.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct NamedImage {
-    /// Its name, with a tag.
-    pub reference: Reference,
-    /// The platform that it was taken for.
-    pub platform: Platform,
-    /// What the name stood for.
-    pub digest: Digest,
-    /// From an OCI layout of the client.
-    pub local: bool,
+/// What a build may do, and what it may take from outside.
+#[derive(Clone, Debug)]
+pub struct Permissions {
+    /// The entitlements that its steps have.
+    pub entitlements: Entitlements,
+    /// What its sources have to pass.
+    pub policies: Arc<SourcePolicies>,
 }
 
 /// One build, as its frontend sees it.
@@ -73,21 +78,22 @@ pub struct Bridge {
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
     dropped: Mutex<BTreeSet<(String, bool)>>,
-    images: Mutex<Vec<NamedImage>>,
+    policies: Arc<SourcePolicies>,
 }
 
 impl Bridge {
-    /// A bridge into `job`, with the client `session`.
+    /// A bridge into `job`, with the client `session` and what may be used as sources.
     #[must_use]
     pub fn new(
         host: Arc<Host>,
         job: Arc<Job<Kiln>>,
         session: String,
-        allowed: Entitlements,
+        permissions: Permissions,
         steps: Steps,
         builtin: dockerfile::Builtin,
         caches: Arc<dyn CacheImports>,
     ) -> Arc<Self> {
+        let Permissions { entitlements: allowed, policies } = permissions;
         Arc::new(Self {
             host,
             job,
@@ -99,7 +105,7 @@ impl Bridge {
             refs: Mutex::default(),
             inputs: Mutex::default(),
             dropped: Mutex::default(),
-            images: Mutex::default(),
+            policies,
         })
     }
 
@@ -153,7 +159,8 @@ impl Bridge {
         let result = match request.frontend.as_str() {
             "" => {
                 let definition = request.definition.unwrap_or_default();
-                FrontendResult::single(self.solve_with(definition, &request.imports)?)
+                let solved = self.solve_definition(definition, &request.policies, &request.imports);
+                FrontendResult::single(solved.await?)
             }
             "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
             "gateway.v0" => Box::pin(dockerfile::gateway(self, request)).await?,
@@ -171,27 +178,22 @@ impl Bridge {
         Ok(result)
     }
 
-    /// A ref for a definition; `None` for the empty one, which is the empty tree.
+    /// A ref for a definition; `None` for the empty one, which is the empty tree. `policies` are the frontend's own,
+    /// `imports` are caches that may serve it.
     ///
     /// # Errors
-    /// What is wrong with it.
-    pub fn solve_definition(&self, definition: pb::Definition) -> Result<Option<Arc<BuildRef>>, WireError> {
-        self.solve_with(definition, &[])
-    }
-
-    /// As [`Bridge::solve_definition`], with caches that may serve it.
-    ///
-    /// # Errors
-    /// What is wrong with the definition; a kind of cache that there is not.
-    pub fn solve_with(
+    /// What is wrong with it; `PermissionDenied` for sources that a policy denies; a kind of cache that there is not.
+    pub async fn solve_definition(
         &self,
         definition: pb::Definition,
+        policies: &[Policy],
         imports: &[CacheImport],
     ) -> Result<Option<Arc<BuildRef>>, WireError> {
         let caches = imports.iter().map(|import| self.caches.open(import)).collect::<Result<_, _>>()?;
         if definition.def.is_empty() {
             return Ok(None);
         }
+        let definition = self.policies.admit(definition, policies).await?;
         let (job, host) = (self.job.clone(), self.host.clone());
         let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, self.steps.clone())?;
         self.drop_cache_mounts(new.graph());
@@ -232,123 +234,54 @@ impl Bridge {
     /// The images that were asked about, each once for a platform.
     #[must_use]
     pub fn images(&self) -> Vec<NamedImage> {
-        self.images.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.policies.sources().images()
     }
 
-    /// The digest and config of an image, shown as the step `log_name` unless that is empty.
+    /// The digest and config of an image, shown as the step `log_name` unless that is empty. `policies` are the frontend's own.
     ///
     /// # Errors
-    /// The registry's, the client's.
+    /// The registry's, the client's; `PermissionDenied` by a policy.
     pub async fn resolve_image(
         &self,
         reference: &str,
         platform: Option<&Platform>,
         layout: Option<(String, String)>,
         log_name: &str,
-    ) -> Result<Arc<ResolvedImage>, WireError> {
-        let reference = Reference::parse(reference)
-            .map_err(|e| WireError::new(Code::InvalidArgument, format!("{reference}: {e}")))?
-            .with_default_tag();
-        let platform = platform.unwrap_or(&self.host.platform);
-        let local = layout.is_some();
-        let request = match layout {
-            None => image::Request::registry(&reference, platform),
-            Some((session, store)) => {
-                let session = if session.is_empty() { self.session.clone() } else { session };
-                image::Request::layout(&reference, platform, Some(session), store)
-            }
+        policies: &[Policy],
+    ) -> Result<FoundImage, WireError> {
+        let scheme = if layout.is_some() { "oci-layout" } else { "docker-image" };
+        let asked = pb::SourceOp { identifier: format!("{scheme}://{reference}"), attrs: BTreeMap::new() };
+        let message = platform.map(pb_platform);
+        let reference = match self.policies.judge(&asked, message.as_ref(), policies).await? {
+            None => reference.to_owned(),
+            Some(other) => match other.identifier.split_once("://") {
+                Some((found, reference)) if found == scheme => reference.to_owned(),
+                _ => {
+                    let message = format!("{reference}: a policy puts {} in its place", other.identifier);
+                    return Err(WireError::new(Code::InvalidArgument, message));
+                }
+            },
         };
-        let group = self.group();
-        let work = self.host.sources.images().resolve(&request, &group);
-        let resolved = if log_name.is_empty() { work.await } else { self.steps.run(log_name, work).await };
-        let resolved = resolved.map_err(|error| {
-            let code = if error.is_not_found() { Code::NotFound } else { Code::Unknown };
-            WireError::new(code, error.to_string())
-        })?;
-        let (digest, platform) = (resolved.root.digest.clone(), platform.clone());
-        let named = NamedImage { reference, platform, digest, local };
-        let mut images = self.images.lock().unwrap_or_else(PoisonError::into_inner);
-        if !images.contains(&named) {
-            images.push(named);
-        }
-        drop(images);
-        Ok(resolved)
+        let image = self.policies.sources().image(&reference, platform, layout, log_name).await?;
+        Ok(FoundImage { reference, image })
     }
 
     /// What a source stands for now.
     ///
     /// # Errors
-    /// The source's; `Unimplemented` for kinds of which nothing can be told yet.
+    /// The source's; `Unimplemented` for kinds of which nothing can be told yet; `PermissionDenied` by a policy.
     pub async fn resolve_source(
         &self,
-        request: gateway::ResolveSourceMetaRequest,
+        mut request: gateway::ResolveSourceMetaRequest,
     ) -> Result<gateway::ResolveSourceMetaResponse, WireError> {
-        let invalid = |message: String| WireError::new(Code::InvalidArgument, message);
-        if request.source_policies.iter().any(|policy| !policy.rules.is_empty()) {
-            return Err(WireError::new(Code::Unimplemented, "source policies are not supported yet"));
+        if let Some(source) = &request.source {
+            let policies = policy::compile(&request.source_policies)?;
+            let judged = self.policies.judge(source, request.platform.as_ref(), &policies).await?;
+            if judged.is_some() {
+                request.source = judged;
+            }
         }
-        let source = request.source.clone().ok_or_else(|| invalid("the request names no source".into()))?;
-        let parsed =
-            Identifier::parse(&source, request.platform.as_ref()).map_err(|e| invalid(e.to_string()))?;
-        let image = match parsed {
-            Identifier::Image(image) => {
-                let platform = image.platform.as_ref();
-                self.resolve_image(&image.reference.to_string(), platform, None, &request.log_name).await?
-            }
-            Identifier::OciLayout(layout) => {
-                let store = layout.store.clone().unwrap_or_else(|| layout.reference.path().to_owned());
-                let place = Some((layout.session.clone().unwrap_or_default(), store));
-                let reference = layout.reference.to_string();
-                self.resolve_image(&reference, layout.platform.as_ref(), place, &request.log_name).await?
-            }
-            Identifier::Local(_) => {
-                return Ok(gateway::ResolveSourceMetaResponse { source: Some(source), ..Default::default() });
-            }
-            Identifier::Git(_) | Identifier::Http(_) => {
-                let metadata = self.source_metadata(&source, &request).await?;
-                return Ok(metadata::answer(&request, metadata));
-            }
-            _ => {
-                let message = format!("metadata of {} is not supported yet", source.identifier);
-                return Err(WireError::new(Code::Unimplemented, message));
-            }
-        };
-        let wants_chain =
-            request.image.as_ref().is_some_and(|i| i.attestation_chain || !i.resolve_attestations.is_empty());
-        if wants_chain {
-            return Err(WireError::new(
-                Code::Unimplemented,
-                "attestation chains of images are not supported yet",
-            ));
-        }
-        let no_config = request.image.as_ref().is_some_and(|i| i.no_config);
-        let image = gateway::ResolveSourceImageResponse {
-            digest: image.root.digest.to_string(),
-            config: if no_config { Bytes::new() } else { image.config.clone() },
-            attestation_chain: None,
-        };
-        Ok(gateway::ResolveSourceMetaResponse {
-            source: Some(source),
-            image: Some(image),
-            ..Default::default()
-        })
-    }
-
-    /// What a git or web source stands for, shown as a step if the request gives it a name.
-    async fn source_metadata(
-        &self,
-        source: &pb::SourceOp,
-        request: &gateway::ResolveSourceMetaRequest,
-    ) -> Result<Metadata, WireError> {
-        let (wanted, group) = (metadata::wanted(request)?, self.group());
-        let work = self.host.sources.metadata(source, &group, &wanted);
-        let name = request.log_name.as_str();
-        let found = if name.is_empty() { work.await } else { self.steps.run(name, work).await };
-        let found = found.map_err(|error| WireError::new(Code::Unknown, error.to_string()))?;
-        found.ok_or_else(|| {
-            let message = format!("metadata of {} is not supported yet", source.identifier);
-            WireError::new(Code::Unimplemented, message)
-        })
+        self.policies.sources().metadata(&request).await
     }
 
     /// Part of a file of a ref; `length` 0 means all that follows.
@@ -375,6 +308,13 @@ impl Bridge {
         path: &str,
         pattern: &str,
     ) -> Result<Vec<Stat>, WireError> {
+        let built = match tree {
+            Some(tree) => tree.output().await?.tree().is_some(),
+            None => false,
+        };
+        if !built && files::is_root(path) {
+            return Ok(Vec::new());
+        }
         let pattern = pattern.to_owned();
         self.with_tree(tree, path, "open", move |tree, path| files::list(tree, path, &pattern)).await
     }

@@ -14,10 +14,6 @@ const MISSING_LLB: &[&str] = &[
     caps::REMOTE_CACHE_GHA,
     caps::REMOTE_CACHE_S3,
     caps::REMOTE_CACHE_AZBLOB,
-    caps::PASSTHROUGH_OP,
-    caps::SESSION_EXPORTER,
-    caps::SOURCE_POLICY,
-    caps::SOURCE_POLICY_SESSION,
     caps::HISTORY_FILTERS,
 ];
 
@@ -42,6 +38,7 @@ const GATEWAY: &[&str] = &[
     "gateway.warnings",
     "reference.attestations",
     "source.metaresolver",
+    "source.metaresolver.image.attestations",
 ];
 
 /// The LLB capabilities that work.

@@ -29,6 +29,11 @@ pub(crate) fn nothing(action: &str, path: &str) -> WireError {
     WireError::new(Code::NotFound, format!("{action} {path}: no such file or directory"))
 }
 
+/// Whether a path of a tree names the tree itself.
+pub(crate) fn is_root(path: &str) -> bool {
+    path.split('/').all(|part| part.is_empty() || part == ".")
+}
+
 fn open(tree: &Unpacked) -> Result<Root, WireError> {
     tree.open().map_err(wire_error)
 }

@@ -15,12 +15,16 @@ mod errors;
 mod files;
 mod imports;
 mod metadata;
+pub mod policy;
 mod result;
+mod sources;
 mod steps;
 
-pub use bridge::{Bridge, NamedImage, Request};
+pub use bridge::{Bridge, FoundImage, Permissions, Request};
 pub use build_ref::BuildRef;
 pub use errors::{solve_error, wire_error};
 pub use imports::{CacheImport, CacheImports};
+pub use policy::SourcePolicies;
 pub use result::{FrontendResult, Refs};
+pub use sources::NamedImage;
 pub use steps::{Step, Steps};

@@ -1,11 +1,12 @@
 //! What git repositories and files of the web stand for, as the gateway's messages tell.
 
-use kiln_oci::Algorithm;
+use bytes::Bytes;
+use kiln_oci::{Algorithm, Descriptor};
 use kiln_proto::{
     gateway::{self, checksum_request::ChecksumAlgo},
     status::WireError,
 };
-use kiln_source::{GitMetadata, HttpMetadata, Metadata, MetadataRequest};
+use kiln_source::{GitMetadata, HttpMetadata, Metadata, MetadataRequest, image::AttestationChain};
 use tonic::Code;
 
 /// What the request wants of the source.
@@ -41,6 +42,27 @@ pub(crate) fn answer(
         Metadata::Http(http) => response.http = Some(of_http(request, http)),
     }
     response
+}
+
+/// The documents that verify an image.
+pub(crate) fn of_chain(chain: AttestationChain) -> gateway::AttestationChain {
+    let blob = |(descriptor, content): (Descriptor, Bytes)| {
+        let digest = descriptor.digest.to_string();
+        let descriptor = gateway::Descriptor {
+            media_type: descriptor.media_type,
+            digest: digest.clone(),
+            size: i64::try_from(descriptor.size).unwrap_or(i64::MAX),
+            annotations: descriptor.annotations,
+        };
+        (digest, gateway::Blob { descriptor: Some(descriptor), data: content })
+    };
+    gateway::AttestationChain {
+        root: chain.root.to_string(),
+        image_manifest: chain.image_manifest.to_string(),
+        attestation_manifest: chain.attestation_manifest.map(|digest| digest.to_string()).unwrap_or_default(),
+        signature_manifests: chain.signature_manifests.iter().map(ToString::to_string).collect(),
+        blobs: chain.blobs.into_iter().map(blob).collect(),
+    }
 }
 
 fn of_git(git: GitMetadata) -> gateway::ResolveSourceGitResponse {

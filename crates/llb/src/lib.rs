@@ -14,6 +14,7 @@
 //! - [`Graph`] reads and checks a definition that came from somewhere else.
 //! - [`build`] makes definitions: start at [`build::image`], [`build::local`] or [`build::State::scratch`].
 //! - [`source`] reads the identifier and attributes of a source op into types.
+//! - [`policy`] decides which sources a build may use, and [`rewrite`] puts others in their place.
 //! - [`marshal`] encodes an op in the byte order that all implementations share.
 //! - [`caps`] are the names of what a daemon can do, [`attr`] those of source attributes.
 
@@ -23,6 +24,8 @@ pub mod caps;
 mod error;
 mod graph;
 pub mod marshal;
+pub mod policy;
+pub mod rewrite;
 pub mod source;
 mod validate;
 

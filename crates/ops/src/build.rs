@@ -58,8 +58,12 @@ impl BuildOp {
             }
             Ok(bytes)
         });
-        let definition = pb::Definition::decode(bytes.await??.as_slice())
+        let mut definition = pb::Definition::decode(bytes.await??.as_slice())
             .map_err(|e| invalid(format!("the build op's input holds no definition: {e}")))?;
+        // The result goes to all of them.
+        for gate in cx.jobs().into_iter().filter_map(|job| job.gate) {
+            definition = gate.admit(definition).await.map_err(OpError::Refused)?;
+        }
         let decoded = Arc::new(kiln_llb::Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?);
         let allowed = cx.jobs().into_iter().next().map(|job| job.entitlements).unwrap_or_default();
         let (graph, edge) = load(&decoded, &self.host, &allowed).map_err(|e| invalid(e.to_string()))?;

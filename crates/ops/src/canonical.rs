@@ -328,6 +328,18 @@ pub fn diff(op: &pb::DiffOp) -> Result {
     Object::default().always("Type", "buildkit.diff.v0").always("Diff", diff.value()).digest()
 }
 
+/// The digest of a passthrough op's cache map.
+///
+/// # Errors
+/// None in practice; the encoder's.
+pub fn passthrough(op: &pb::PassthroughOp) -> Result {
+    let mut own = Object::default().text("id", &op.id);
+    if !op.outputs.is_empty() {
+        own = own.always("outputs", op.outputs.clone());
+    }
+    Object::default().always("Type", "buildkit.passthrough.v0").always("Passthrough", own.value()).digest()
+}
+
 /// The digest of a build op's cache map.
 ///
 /// # Errors

@@ -10,7 +10,10 @@ use kiln_oci::Digest;
 use kiln_proto::pb;
 use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Parents, Providers, Unpacked};
 
-use crate::{Entitlements, Host, OpError, build::BuildOp, exec::ExecOp, file::FileOp, source::SourceOp};
+use crate::{
+    Entitlements, Gate, Host, OpError, build::BuildOp, exec::ExecOp, file::FileOp,
+    passthrough::PassthroughOp, source::SourceOp,
+};
 
 /// The engine's domain: LLB.
 #[derive(Debug)]
@@ -32,6 +35,8 @@ pub struct JobData {
     pub session: String,
     /// What its steps may do.
     pub entitlements: Entitlements,
+    /// Looks at definitions that steps of it bring along; none lets them all pass.
+    pub gate: Option<Arc<dyn Gate>>,
 }
 
 /// The result of an op: a file tree, or the empty one.
@@ -162,6 +167,8 @@ pub enum KilnOp {
     Diff(DiffOp),
     /// Builds a definition that an input holds.
     Build(BuildOp),
+    /// Hands inputs on.
+    Passthrough(PassthroughOp),
 }
 
 impl Op<Kiln> for KilnOp {
@@ -177,6 +184,7 @@ impl Op<Kiln> for KilnOp {
             Self::Merge(op) => Ok((op.cache_map()?, MapsLeft::None)),
             Self::Diff(op) => Ok((op.cache_map()?, MapsLeft::None)),
             Self::Build(op) => Ok((op.cache_map()?, MapsLeft::None)),
+            Self::Passthrough(op) => Ok((op.cache_map()?, MapsLeft::None)),
         }
     }
 
@@ -211,6 +219,7 @@ impl Op<Kiln> for KilnOp {
             Self::Merge(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Diff(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Build(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
+            Self::Passthrough(op) => op.exec(&inputs).map_err(ExecError::new),
         }
     }
 
@@ -219,8 +228,8 @@ impl Op<Kiln> for KilnOp {
             Self::Source(op) => op.host.permit().await,
             Self::Exec(op) => op.host.permit().await,
             Self::File(op) => op.host.permit().await,
-            // Neither costs anything by itself.
-            Self::Merge(_) | Self::Diff(_) | Self::Build(_) => Permit::none(),
+            // None of them costs anything by itself.
+            Self::Merge(_) | Self::Diff(_) | Self::Build(_) | Self::Passthrough(_) => Permit::none(),
         }
     }
 }

@@ -49,7 +49,9 @@ pub enum OpError {
         id: String,
     },
     /// An ssh agent that the step needs is not there.
-    #[error("no SSH key {id:?} forwarded from the client (give it with --ssh {id})")]
+    #[error(
+        "no SSH key {id:?} forwarded from the client: unset ssh forward key {id} (give it with --ssh {id})"
+    )]
     NoAgent {
         /// The agent's id.
         id: String,
@@ -60,6 +62,9 @@ pub enum OpError {
     /// The op asks for what is not there yet.
     #[error("{0} is not supported yet")]
     Unsupported(String),
+    /// The build may not use what a definition within it names.
+    #[error("{0}")]
+    Refused(String),
     /// A build within the build failed.
     #[error("{error}")]
     Build {

@@ -23,6 +23,14 @@ const KEPT: usize = 16;
 /// The hashes of one ref; whoever computes some holds the lock.
 type Shared = Arc<Mutex<HashCache>>;
 
+/// The checksum of the empty tree, which holds nothing but itself.
+fn empty_tree(path: &str) -> Result<Digest, OpError> {
+    match path.split('/').all(|part| part.is_empty() || part == ".") {
+        true => Ok(Digest::sha256("")),
+        false => Err(OpError::Invalid(format!("{path}: no such file or directory in an empty tree"))),
+    }
+}
+
 /// Content hashes of the worker's refs.
 #[derive(Debug, Default)]
 pub struct Hashes {
@@ -39,7 +47,7 @@ impl Hashes {
         options: &ChecksumOptions,
     ) -> Result<Digest, OpError> {
         let Some(tree) = tree else {
-            return Err(OpError::Invalid(format!("{path}: no such file in an empty tree")));
+            return empty_tree(path);
         };
         let id = tree.as_ref().id().clone();
         let shared = self.shared(tree)?;

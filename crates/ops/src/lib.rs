@@ -12,15 +12,18 @@ mod entitlements;
 mod error;
 mod exec;
 mod file;
+mod gate;
 mod hashes;
 mod host;
 mod load;
+mod passthrough;
 mod selector;
 mod source;
 
 pub use domain::{JobData, Kiln, KilnOp, Material, Output, providers_for, providers_of};
 pub use entitlements::{Entitlement, Entitlements};
 pub use error::OpError;
+pub use gate::Gate;
 pub use hashes::Hashes;
 pub use host::Host;
 pub use load::{LoadError, cache_mounts_to_drop, load, load_uncached};

@@ -12,6 +12,7 @@ use crate::{
     domain::{DiffOp, MergeOp},
     exec::ExecOp,
     file::FileOp,
+    passthrough::PassthroughOp,
     source::SourceOp,
 };
 
@@ -112,7 +113,7 @@ fn load_vertex(
         Some(Op::Merge(op)) => KilnOp::Merge(MergeOp { op, name: name.clone(), host }),
         Some(Op::Diff(op)) => KilnOp::Diff(DiffOp { op, name: name.clone(), host }),
         Some(Op::Build(op)) => KilnOp::Build(BuildOp { op, inputs, host }),
-        Some(Op::Passthrough(_)) => return Err(LoadError::Unsupported("a passthrough op".into())),
+        Some(Op::Passthrough(op)) => KilnOp::Passthrough(PassthroughOp { op, inputs }),
         None => return Err(LoadError::Unsupported(format!("vertex {} of an unknown kind", vertex.digest))),
     };
     let metadata = &vertex.metadata;

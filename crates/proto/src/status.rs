@@ -40,6 +40,8 @@ pub enum Detail {
     },
     /// A capability that a frontend needs and the daemon lacks.
     FrontendCap(String),
+    /// Why the client's policy denied a source, in its words.
+    Denied(Vec<String>),
     /// A sub-request that the frontend does not know.
     Subrequest(String),
     /// All that is wrong in the file that the first source names, in the order of its lines.
@@ -155,6 +157,9 @@ impl From<Status> for WireError {
     }
 }
 
+/// The number of the action `DENY` of a policy.
+const DENY: i32 = 1;
+
 impl Detail {
     fn to_any(&self) -> prost_types::Any {
         let (name, value) = match self {
@@ -170,6 +175,11 @@ impl Detail {
                 ("errdefs.Frontend+json", Value::Object(object))
             }
             Self::FrontendCap(name) => ("errdefs.FrontendCap+json", json!({ "name": name })),
+            Self::Denied(reasons) => {
+                let messages: Vec<_> = reasons.iter().map(|reason| json!({ "message": reason })).collect();
+                let value = json!({ "action": DENY, "denyMessages": messages });
+                ("policysession.DecisionResponse+json", value)
+            }
             Self::Subrequest(name) => ("errdefs.Subrequest+json", json!({ "name": name })),
             Self::Diagnostics(list) => {
                 let value = diagnostic::to_json(list).to_string().into_bytes();
@@ -201,6 +211,12 @@ impl Detail {
             }
             "errdefs.Frontend+json" => Self::Frontend { name: text("name"), source: text("source") },
             "errdefs.FrontendCap+json" => Self::FrontendCap(text("name")),
+            "policysession.DecisionResponse+json" => {
+                let messages = value.get("denyMessages").and_then(Value::as_array)?;
+                let text =
+                    |message: &Value| message.get("message").and_then(Value::as_str).map(str::to_owned);
+                Self::Denied(messages.iter().filter_map(text).collect())
+            }
             "errdefs.Subrequest+json" => Self::Subrequest(text("name")),
             _ => return None,
         })
@@ -329,6 +345,16 @@ mod tests {
                 ("github.com/moby/buildkit/gatewayapi.ExitMessage+json", r#"{"Code":1}"#),
             ]
         );
+    }
+
+    #[test]
+    fn denials_cross_the_wire() {
+        let error =
+            WireError::new(Code::PermissionDenied, "no").with(Detail::Denied(vec!["use busybox".into()]));
+        let rpc = error.to_rpc();
+        let shown: Vec<_> = rpc.details.iter().map(|any| std::str::from_utf8(&any.value).unwrap()).collect();
+        assert_eq!(shown, [r#"{"action":1,"denyMessages":[{"message":"use busybox"}]}"#]);
+        assert_eq!(WireError::from_rpc(&rpc), error);
     }
 
     #[test]

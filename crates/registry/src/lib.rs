@@ -12,6 +12,7 @@ mod challenge;
 mod config;
 mod error;
 mod push;
+mod referrers;
 mod remote;
 mod retry;
 mod transport;

@@ -72,7 +72,7 @@ impl Remote {
     }
 
     /// Asks each server in turn. A mirror that fails in any way is passed over; of the others a "not found" is.
-    async fn try_endpoints<T, F, Fut>(&self, ask: F) -> Result<T, Error>
+    pub(crate) async fn try_endpoints<T, F, Fut>(&self, ask: F) -> Result<T, Error>
     where
         F: Fn(Endpoint) -> Fut,
         Fut: Future<Output = Result<T, Error>>,
@@ -146,24 +146,19 @@ impl Remote {
         .await
     }
 
-    async fn get_manifest(&self, endpoint: &Endpoint, target: &str) -> Result<(String, Bytes), Error> {
+    pub(crate) async fn get_manifest(
+        &self,
+        endpoint: &Endpoint,
+        target: &str,
+    ) -> Result<(String, Bytes), Error> {
         let url = self.url(endpoint, &format!("manifests/{target}"))?;
         let call = Call::new(Method::GET, url).header(header::ACCEPT, accept());
-        let mut response = self.send(endpoint, &call, false).await?;
+        let response = self.send(endpoint, &call, false).await?;
         if !response.status().is_success() {
             return Err(refuse("GET", &self.shown(target), response).await);
         }
         let media_type = content_type(&response);
-        let failed = |source| Error::Http { url: call.shown_url(), source };
-        let mut content = Vec::new();
-        while let Some(chunk) = response.chunk().await.map_err(failed)? {
-            content.extend_from_slice(&chunk);
-            if content.len() as u64 > MAX_MANIFEST {
-                let got = content.len() as u64;
-                return Err(Error::Size { reference: self.shown(target), expected: MAX_MANIFEST, got });
-            }
-        }
-        Ok((media_type, content.into()))
+        Ok((media_type, document(&call, response, &self.shown(target)).await?))
     }
 
     /// The bytes of a blob from `offset` on. Connections that break are resumed.
@@ -215,6 +210,20 @@ impl Remote {
         let separator = if target.contains(':') { '@' } else { ':' };
         format!("{}{separator}{target}", self.name)
     }
+}
+
+/// The body of an answer, if it is not too large for a manifest.
+pub(crate) async fn document(call: &Call<'_>, mut response: Response, shown: &str) -> Result<Bytes, Error> {
+    let failed = |source| Error::Http { url: call.shown_url(), source };
+    let mut content = Vec::new();
+    while let Some(chunk) = response.chunk().await.map_err(failed)? {
+        content.extend_from_slice(&chunk);
+        if content.len() as u64 > MAX_MANIFEST {
+            let got = content.len() as u64;
+            return Err(Error::Size { reference: shown.to_owned(), expected: MAX_MANIFEST, got });
+        }
+    }
+    Ok(content.into())
 }
 
 /// A blob that is being read.

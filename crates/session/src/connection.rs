@@ -11,16 +11,18 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::service::TowerToHyperService;
 use kiln_proto::limits::{CONNECTION_WINDOW, MAX_HEADER_LIST, STREAM_WINDOW};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio_util::sync::{CancellationToken, DropGuard};
+use tokio_util::sync::{CancellationToken, DropGuard, WaitForCancellationFutureOwned};
 use tonic::transport::{Channel, Endpoint, Uri};
 
-/// Calls over `io`. The token is cancelled when the connection is gone.
+/// Calls over `io`. The token is cancelled when the connection is gone; cancelling it breaks the connection, and so every call that
+/// is under way.
 pub(crate) async fn call<IO>(io: IO) -> Result<(Channel, CancellationToken), tonic::transport::Error>
 where
     IO: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
     let closed = CancellationToken::new();
-    let watched = Watched { io, _guard: closed.clone().drop_guard() };
+    let broken = Box::pin(closed.clone().cancelled_owned());
+    let watched = Watched { io, broken, _guard: closed.clone().drop_guard() };
     let once = Mutex::new(Some(TokioIo::new(watched)));
     let connector = tower::service_fn(move |_: Uri| {
         let io = once.lock().ok().and_then(|mut slot| slot.take());
@@ -64,9 +66,10 @@ where
     Ok(call(io).await?.0)
 }
 
-/// A connection that tells when it is dropped.
+/// A connection that tells when it is dropped, and breaks when it is told to.
 struct Watched<IO> {
     io: IO,
+    broken: Pin<Box<WaitForCancellationFutureOwned>>,
     _guard: DropGuard,
 }
 
@@ -76,6 +79,10 @@ impl<IO: AsyncRead + Unpin> AsyncRead for Watched<IO> {
         cx: &mut Context<'_>,
         buf: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        // Somebody always waits for bytes to read, so this is looked at in time.
+        if self.broken.as_mut().poll(cx).is_ready() {
+            return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
+        }
         Pin::new(&mut self.io).poll_read(cx, buf)
     }
 }

@@ -29,6 +29,7 @@ impl Secrets for OneSecret {
         request: Request<GetSecretRequest>,
     ) -> Result<Response<GetSecretResponse>, Status> {
         match request.into_inner().id.as_str() {
+            "never" => std::future::pending().await,
             "token" => Ok(GetSecretResponse { data: "42".into() }.into()),
             // Longer than the header limits of most gRPC libraries.
             "long" => Err(Status::internal("x".repeat(100_000))),
@@ -138,6 +139,25 @@ async fn a_client_that_leaves_is_gone_at_once() {
     while manager.find(session.id()).is_some() {
         tokio::task::yield_now().await;
     }
+}
+
+#[tokio::test]
+async fn a_call_under_way_ends_with_its_session() {
+    let session = ClientSession::new("").with(SecretsServer::new(OneSecret).limited());
+    let manager = Arc::new(Manager::default());
+    let (near, far) = tokio::io::duplex(1 << 20);
+    let opening = session.opening();
+    tokio::spawn(async move { session.serve(near).await.unwrap() });
+    let (daemon, id) = (manager.clone(), opening.id.clone());
+    let serving = tokio::spawn(async move { daemon.serve(opening, far).await.unwrap() });
+    let session = manager.get(&id, Duration::from_secs(5)).await.unwrap();
+    let call = tokio::spawn(async move { caller::secret(&session, "never").await });
+    tokio::time::sleep(Duration::from_millis(50)).await;
+    assert!(!call.is_finished());
+    // As when the client does not answer any more.
+    serving.abort();
+    let ended = tokio::time::timeout(Duration::from_secs(5), call).await.unwrap().unwrap();
+    assert!(ended.is_err());
 }
 
 #[tokio::test]

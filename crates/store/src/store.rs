@@ -192,6 +192,21 @@ impl Store {
         })
     }
 
+    /// Releases the leases whose ids begin with `prefix`; returns how many.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`].
+    pub fn release_named(&self, prefix: &str) -> Result<usize, Error> {
+        self.change(|tx| {
+            let all = tx.prefix(&LEASES, &())?;
+            let named: Vec<_> = all.into_iter().filter(|(id, _)| id.starts_with(prefix)).collect();
+            for (id, _) in &named {
+                tx.release(&LeaseId(id.clone()))?;
+            }
+            Ok(named.len())
+        })
+    }
+
     /// What a power loss may have damaged: data that was not yet on disk when the machine went down. Its records are still
     /// there; whoever keeps records of such data drops these, then calls [`Store::forget_lost`].
     pub fn lost(&self) -> Vec<Resource> {

@@ -26,6 +26,15 @@ pub struct PruneOptions {
     pub min_free_space: u64,
 }
 
+impl PruneOptions {
+    /// Whether nothing that is unused may stay.
+    #[must_use]
+    pub fn is_everything(&self) -> bool {
+        let unlimited = self.reserved_space == 0 && self.max_used_space == 0 && self.min_free_space == 0;
+        self.all && self.filters.is_empty() && self.keep_duration_ms == 0 && unlimited
+    }
+}
+
 /// One rule of garbage collection: a prune that runs by itself.
 pub type GcPolicy = PruneOptions;
 

@@ -37,10 +37,15 @@ pub(crate) struct Statement {
     pub(crate) kind: String,
     #[serde(rename = "predicateType", default)]
     pub(crate) predicate_type: String,
-    #[serde(default)]
+    /// Go writes a list that was never made as null.
+    #[serde(default, deserialize_with = "null_is_empty")]
     pub(crate) subject: Vec<Subject>,
     #[serde(default)]
     pub(crate) predicate: Value,
+}
+
+fn null_is_empty<'de, D: serde::Deserializer<'de>>(from: D) -> Result<Vec<Subject>, D::Error> {
+    Ok(Option::deserialize(from)?.unwrap_or_default())
 }
 
 /// Replaces bundles by the statements in them, and puts the main SBOM first.

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use crate::{
     error::{Error, Result},
-    source::Layer,
+    source::{Layer, refuse_null},
 };
 
 /// The field of an image config that holds the records of a cache, whose layers are the image's.
@@ -41,6 +41,7 @@ pub(super) fn patch(
     base: Option<&ImageConfig>,
     cache: Option<&[u8]>,
 ) -> Result<Vec<u8>> {
+    refuse_null(json)?;
     let config = ImageConfig::decode(json).map_err(Error::json("the image config"))?;
     for (field, value) in [("os", &config.os), ("architecture", &config.architecture)] {
         if value.is_empty() {

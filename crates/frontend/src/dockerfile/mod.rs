@@ -69,7 +69,7 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     if let Some(first) = converted.first() {
         warn(bridge, &source, &first.warnings);
     }
-    result(bridge, &options, &imports, &targets, converted)
+    result(bridge, &options, &imports, &targets, converted).await
 }
 
 /// The frontend `gateway.v0`: an image that this process stands for, or an error.
@@ -135,7 +135,7 @@ struct NamedPlatform {
     platform: Platform,
 }
 
-fn result(
+async fn result(
     bridge: &Bridge,
     options: &Options,
     imports: &[CacheImport],
@@ -147,7 +147,7 @@ fn result(
     let mut refs = BTreeMap::new();
     let mut single = None;
     for (target, one) in targets.iter().zip(converted) {
-        let tree = bridge.solve_with(one.definition, imports)?;
+        let tree = bridge.solve_definition(one.definition, &[], imports).await?;
         let (id, platform) = export_platform(*target, &one.image);
         let suffix = if options.multi_platform { format!("/{id}") } else { String::new() };
         metadata.insert(format!("containerimage.config{suffix}"), one.image.encode().into());

@@ -28,19 +28,19 @@ impl Resolver for BridgeResolver<'_> {
 
     async fn resolve_image(&self, request: ImageRequest) -> Result<ResolvedImage, BoxError> {
         let layout = request.oci_layout.map(|store| (store.session_id, store.store_id));
-        let image = self
+        let found = self
             .bridge
-            .resolve_image(&request.reference, request.platform.as_ref(), layout, &request.log_name)
+            .resolve_image(&request.reference, request.platform.as_ref(), layout, &request.log_name, &[])
             .await?;
         Ok(ResolvedImage {
-            reference: request.reference,
-            digest: Some(image.root.digest.clone()),
-            config: image.config.clone(),
+            reference: found.reference,
+            digest: Some(found.image.root.digest.clone()),
+            config: found.image.config.clone(),
         })
     }
 
     async fn solve(&self, definition: pb::Definition) -> Result<Self::Ref, BoxError> {
-        Ok(self.bridge.solve_definition(definition)?)
+        Ok(self.bridge.solve_definition(definition, &[], &[]).await?)
     }
 
     async fn read_file(

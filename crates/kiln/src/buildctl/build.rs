@@ -223,7 +223,8 @@ pub(crate) fn no_client_tokens() -> bool {
     args::env("BUILDKIT_NO_CLIENT_TOKEN").and_then(|v| args::switch(&v).ok()).unwrap_or(false)
 }
 
-fn read_policy(path: &Path) -> Result<kiln_proto::sourcepolicy::Policy, Error> {
+/// A source policy in a file of JSON.
+pub(crate) fn read_policy(path: &Path) -> Result<kiln_proto::sourcepolicy::Policy, Error> {
     let json = fs::read(path).map_err(Error::io(format!("reading {}", path.display())))?;
     parse_source_policy(&json)
 }

@@ -24,6 +24,9 @@ use super::{
 };
 use crate::{args, buildctl::build as shared, local::Connection, runtime};
 
+/// Names a file with a source policy, as for `docker buildx`.
+const SOURCE_POLICY: &str = "EXPERIMENTAL_BUILDKIT_SOURCE_POLICY";
+
 /// Build an image from a Dockerfile.
 #[derive(Args)]
 pub(crate) struct Build {
@@ -231,6 +234,10 @@ impl Build {
         if self.network == "host" && !request.entitlements.iter().any(|e| e == "network.host") {
             request.entitlements.push("network.host".into());
         }
+        request.source_policy = match args::env(SOURCE_POLICY) {
+            Some(path) if !path.is_empty() => Some(shared::read_policy(Path::new(&path))?),
+            _ => None,
+        };
         for context in &self.build_context {
             add_named_context(&mut request, context)?;
         }

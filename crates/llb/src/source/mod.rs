@@ -12,6 +12,7 @@
 
 mod git;
 mod git_url;
+mod name;
 
 use std::collections::BTreeMap;
 
@@ -24,6 +25,7 @@ use crate::{Error, attr};
 pub use git::{Git, GitMtime, GitSignature};
 pub(crate) use git_url::clean_subdir;
 pub use git_url::{GitUrl, GitUrlError, is_commit_sha, is_git_transport};
+pub use name::name;
 
 /// What a source op asks for.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +247,7 @@ impl Attrs<'_> {
         match self.get(name).map(str::parse) {
             None => Ok(None),
             Some(Ok(n)) if n > 0 => Ok(Some(n)),
-            Some(_) => Err(self.fail(format!("{name} must be a number above 0"))),
+            Some(_) => Err(self.fail(format!("invalid layer limit: {name} must be a number above 0"))),
         }
     }
 

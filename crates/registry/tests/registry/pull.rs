@@ -9,7 +9,7 @@ use std::{
 };
 
 use futures::TryStreamExt as _;
-use kiln_oci::{Descriptor, media_type};
+use kiln_oci::{Descriptor, Digest, Index, media_type};
 use kiln_registry::{Error, HostConfig};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 
@@ -79,7 +79,7 @@ async fn a_mirror_that_fails_is_passed_over() {
     let origin = serve(move |_| {
         Answer::new("200 OK")
             .header("Content-Type", media_type::OCI_MANIFEST)
-            .header("Docker-Content-Digest", kiln_oci::Digest::sha256(manifest))
+            .header("Docker-Content-Digest", Digest::sha256(manifest))
             .header("Content-Length", manifest.len())
     })
     .await;
@@ -87,6 +87,30 @@ async fn a_mirror_that_fails_is_passed_over() {
     let remote = remote(&format!("{origin}/a/b"), BTreeMap::from([(origin, config)]));
     let resolved = remote.resolve("latest").await.unwrap();
     assert_eq!(resolved.descriptor, Descriptor::of(media_type::OCI_MANIFEST, manifest.as_bytes()));
+}
+
+#[tokio::test]
+async fn referrers_are_a_list_a_tag_or_none() {
+    let signature = Descriptor {
+        artifact_type: "application/vnd.dev.sigstore.bundle.v0.3+json".into(),
+        ..Descriptor::of(media_type::OCI_MANIFEST, b"signature")
+    };
+    let index = Index::new(media_type::OCI_INDEX, vec![signature.clone()]).encode();
+    let subject = Digest::sha256("subject");
+    for (place, found) in [
+        (format!("/v2/a/b/referrers/{subject}"), true),
+        (format!("/v2/a/b/manifests/sha256-{}", subject.hex()), true),
+        ("nowhere".to_owned(), false),
+    ] {
+        let index = index.clone();
+        let address = serve(move |request| match request.line.split(' ').nth(1) == Some(place.as_str()) {
+            true => Answer::new("200 OK").header("Content-Type", media_type::OCI_INDEX).body(index.clone()),
+            false => Answer::new("404 Not Found"),
+        })
+        .await;
+        let got = remote(&format!("{address}/a/b"), BTreeMap::new()).referrers(&subject).await.unwrap();
+        assert_eq!(got, if found { vec![signature.clone()] } else { Vec::new() });
+    }
 }
 
 #[tokio::test]

@@ -132,6 +132,17 @@ impl Place {
         }
     }
 
+    /// What refers to a manifest. A client's content store cannot be asked that.
+    pub(super) async fn referrers(&self, shown: &str, digest: &Digest) -> Result<Vec<Descriptor>, Error> {
+        match self {
+            Self::Registry(remote) => {
+                let failed = |source| Error::Registry { reference: shown.to_owned(), source };
+                remote.referrers(digest).await.map_err(failed)
+            }
+            Self::Layout { .. } => Ok(Vec::new()),
+        }
+    }
+
     /// A config or another small blob, of at most 16 MiB. The caller verifies it.
     ///
     /// # Errors

@@ -1,7 +1,7 @@
 //! From a reference to a manifest, a config and layers.
 //!
-//! Documents are kept in the content store, so that an image that is named by digest is resolved without the network once it was
-//! seen here. Several builds that ask for the same at once share the work.
+//! Documents are kept in the content store, so that an image that is named by digest is resolved without the network once its
+//! repository served it. Several builds that ask for the same at once share the work.
 
 use std::{
     collections::HashMap,
@@ -15,18 +15,18 @@ use kiln_oci::{
 };
 use kiln_registry::Registries;
 use kiln_session::Group;
-use kiln_store::{Lease, LeaseId, LeaseInfo, Resource};
+use kiln_store::Lease;
 use kiln_worker::Worker;
 use tokio::sync::OnceCell;
 
-use super::place::{MAX_DOCUMENT, Place, Where, media_type_of};
+use super::{
+    kept::{self, Origin},
+    place::{MAX_DOCUMENT, Place, Where, media_type_of},
+};
 use crate::Error;
 
 /// Manifests deeper than this are refused: an index of an index is odd, a loop is an attack.
 const MAX_DEPTH: usize = 4;
-/// How long an image's documents are kept after they were last asked for, in seconds: long enough for the next builds, which then
-/// need no network. A ref of the image keeps them for as long as it lives.
-const KEEP_DOCUMENTS: u64 = 7 * 24 * 3600;
 
 /// What to resolve.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -41,6 +41,15 @@ impl Request {
     #[must_use]
     pub fn registry(reference: &Reference, platform: &Platform) -> Self {
         Self { reference: reference.to_string(), platform: platform.clone(), place: Where::Registry }
+    }
+
+    /// The image's name.
+    pub(super) fn shown(&self) -> &str {
+        &self.reference
+    }
+
+    pub(super) fn platform(&self) -> &Platform {
+        &self.platform
     }
 
     /// An image of a client's content store `store`; `session` is asked first.
@@ -96,6 +105,10 @@ impl Resolver {
         Place::new(&request.place, &self.registries, reference, sessions)
     }
 
+    pub(super) fn lease(&self) -> Result<Lease, Error> {
+        Ok(self.worker.store().lease()?)
+    }
+
     /// Resolves an image, with the credentials of `sessions`.
     ///
     /// # Errors
@@ -123,10 +136,13 @@ impl Resolver {
             .map_err(|e| Error::Image { reference: shown.clone(), problem: e.to_string() })?
             .with_default_tag();
         let place = self.place(request, &reference, sessions);
-        let lease = self.worker.store().lease()?;
+        let origin = Origin::of(&request.place, &reference);
+        let lease = self.lease()?;
         let known = match reference.digest() {
-            Some(digest) => self.read_here(digest).await?.map(|content| (digest.clone(), content)),
-            None => None,
+            Some(digest) if origin.served(self.worker.store(), digest)? => {
+                self.read_here(digest).await?.map(|content| (digest.clone(), content))
+            }
+            _ => None,
         };
         let root = match known.and_then(|(digest, content)| Some((media_type_of(&content)?, digest, content)))
         {
@@ -145,22 +161,18 @@ impl Resolver {
         };
         let walk = Walk { resolver: self, place: &place, shown, platform: &request.platform, lease: &lease };
         let image = walk.run(root).await?;
-        self.keep_documents(&image)?;
+        origin.keep(self.worker.store(), &image)?;
         Ok(image)
     }
 
-    /// Keeps an image's documents for a while, so that the next build needs no network.
-    fn keep_documents(&self, image: &ResolvedImage) -> Result<(), Error> {
-        let id = LeaseId(format!("image/{}", image.manifest.digest));
-        let mut info = LeaseInfo::lasting();
-        info.expires = Some(info.created + KEEP_DOCUMENTS);
-        self.worker.store().change(|tx| {
-            tx.create_lease(&id, &info);
-            for digest in &image.documents {
-                tx.hold(&id, &Resource::Blob(digest.clone()))?;
-            }
-            Ok::<_, kiln_store::Error>(())
-        })?;
+    /// Ends what is kept of images for coming builds; what refs hold stays with them.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub async fn forget(&self) -> Result<(), Error> {
+        let store = self.worker.store().clone();
+        let forgotten = tokio::task::spawn_blocking(move || kept::forget(&store)).await??;
+        tracing::debug!(images = forgotten, "documents of images are not kept any more");
         Ok(())
     }
 
@@ -198,20 +210,20 @@ impl Resolver {
 }
 
 /// The way from an index to the manifest of one platform.
-struct Walk<'a> {
-    resolver: &'a Resolver,
-    place: &'a Place,
-    shown: &'a str,
-    platform: &'a Platform,
-    lease: &'a Lease,
+pub(super) struct Walk<'a> {
+    pub(super) resolver: &'a Resolver,
+    pub(super) place: &'a Place,
+    pub(super) shown: &'a str,
+    pub(super) platform: &'a Platform,
+    pub(super) lease: &'a Lease,
 }
 
 impl Walk<'_> {
-    fn bad(&self, problem: String) -> Error {
+    pub(super) fn bad(&self, problem: String) -> Error {
         Error::Image { reference: self.shown.to_owned(), problem }
     }
 
-    async fn document(&self, descriptor: &Descriptor, blob: bool) -> Result<Bytes, Error> {
+    pub(super) async fn document(&self, descriptor: &Descriptor, blob: bool) -> Result<Bytes, Error> {
         if let Some(content) = self.resolver.read_here(&descriptor.digest).await? {
             return Ok(content);
         }
@@ -249,7 +261,7 @@ impl Walk<'_> {
     }
 
     /// The manifest that fits the platform best; the first of equals.
-    fn choose(&self, index: &Index) -> Result<Descriptor, Error> {
+    pub(super) fn choose(&self, index: &Index) -> Result<Descriptor, Error> {
         let images: Vec<&Descriptor> = index.manifests.iter().filter(|d| is_image(d)).collect();
         let matcher = PlatformMatcher::only(self.platform);
         let mut fitting: Vec<&Descriptor> = images

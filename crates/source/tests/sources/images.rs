@@ -124,6 +124,35 @@ async fn a_digest_needs_the_network_once() {
 }
 
 #[tokio::test]
+async fn a_digest_is_not_had_from_another_repository() {
+    let Some(fixture) = fixture() else { return };
+    let registry = Registry::default();
+    let (manifest, _) = registry.image("a", "x");
+    let (server, empty) = (registry.serve().await, Registry::default().serve().await);
+    let named = |address: &str, path: &str| format!("{address}/{path}@{}", manifest.digest);
+    resolve(&fixture, &named(&server.address, "a/b"), &platform("linux/amd64")).await.unwrap();
+    let error = resolve(&fixture, &named(&empty.address, "a/b"), &platform("linux/amd64")).await.unwrap_err();
+    assert!(error.is_not_found(), "{error}");
+    drop(server.asked());
+    resolve(&fixture, &named(&server.address, "a/c"), &platform("linux/amd64")).await.unwrap();
+    assert!(!server.asked().is_empty());
+}
+
+#[tokio::test]
+async fn documents_that_are_forgotten_are_asked_for_again() {
+    let Some(fixture) = fixture() else { return };
+    let registry = Registry::default();
+    let (manifest, _) = registry.image("a", "x");
+    let server = registry.serve().await;
+    let name = format!("{}/a/b@{}", server.address, manifest.digest);
+    resolve(&fixture, &name, &platform("linux/amd64")).await.unwrap();
+    drop(server.asked());
+    fixture.sources.images().forget().await.unwrap();
+    resolve(&fixture, &name, &platform("linux/amd64")).await.unwrap();
+    assert!(!server.asked().is_empty());
+}
+
+#[tokio::test]
 async fn what_has_another_digest_is_refused() {
     let Some(fixture) = fixture() else { return };
     let registry = Registry::default();

@@ -105,7 +105,9 @@ mod tests {
         let described = pb::OpMetadata { ignore_cache: true, ..pb::OpMetadata::default() };
         definition.metadata.insert(merge.to_string(), described);
         let places = pb::Locations { locations: vec![pb::Location::default()] };
-        definition.source.get_or_insert_default().locations.insert(digest.to_string(), places);
+        let source = definition.source.get_or_insert_default();
+        source.infos.push(pb::SourceInfo::default());
+        source.locations.insert(digest.to_string(), places);
 
         op.identifier = "docker-image://docker.io/library/alpine@sha256:00".into();
         let new = with_sources(&definition, &graph, &[(digest.clone(), op)].into()).unwrap();

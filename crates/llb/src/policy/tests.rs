@@ -82,7 +82,7 @@ fn groups_go_into_the_new_name() {
         "docker-image://docker.io/x/$1:y"
     );
     assert_eq!(all(MatchType::Wildcard, ALPINE, "${0}-x"), format!("{ALPINE}-x"));
-    assert_eq!(all(MatchType::Wildcard, "*", "$$${1}"), format!("${ALPINE}"));
+    assert_eq!(all(MatchType::Wildcard, ALPINE, "$$${0}"), format!("${ALPINE}"));
 }
 
 #[test]

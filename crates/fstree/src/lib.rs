@@ -8,6 +8,7 @@
 //! * [`fileop`] does what LLB's file operations say.
 
 pub mod contenthash;
+mod cores;
 pub mod diffcopy;
 mod dir;
 mod error;

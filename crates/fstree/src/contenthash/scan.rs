@@ -11,6 +11,7 @@ use super::header::{FileHash, Header};
 
 use super::node::{DEPTH_MAX, Folder, Node, Sum};
 use crate::Root;
+use crate::cores::cores;
 use crate::dir::{Dir, file};
 use crate::error::{Context as _, Error, Result};
 use crate::meta::{Kind, Metadata, Xattrs};
@@ -63,7 +64,7 @@ pub(super) fn hash_all(tree: &dyn Tree, missing: &[Missing]) -> Result<Vec<Sum>>
         return Ok(Vec::new());
     }
     let root = tree.root()?;
-    let threads = std::thread::available_parallelism().map_or(1, usize::from).min(8);
+    let threads = cores().min(8);
     if missing.len() < PARALLEL || threads < 2 {
         return hash_some(root, missing);
     }

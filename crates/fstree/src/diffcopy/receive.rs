@@ -26,6 +26,7 @@ use super::order::Order;
 use super::write::{Data, Writer};
 use super::{Change, Progress, ReceiveOptions, Received, packet};
 use crate::Root;
+use crate::cores::cores;
 use crate::error::{Error, Result};
 
 /// Packets that are handled at once when they are there.
@@ -91,7 +92,7 @@ fn start(
     let (request, requests) = mpsc::unbounded_channel();
     let (done, done_queue) = mpsc::unbounded_channel();
     let differ = Differ::new(root, options.clone(), requested.clone(), request)?;
-    let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 4);
+    let count = cores().clamp(2, 4);
     let mut writers = Vec::with_capacity(count);
     for _ in 0..count {
         let (data, queue) = mpsc::channel(QUEUE);

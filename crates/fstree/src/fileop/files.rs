@@ -12,6 +12,7 @@ use std::thread::{Scope, ScopedJoinHandle};
 use super::copy::Changes;
 use super::paths::shown;
 use super::{Linked, Transfer};
+use crate::cores::cores;
 use crate::dir::{Dir, file};
 use crate::error::{Context as _, Error, Result};
 use crate::meta::Metadata;
@@ -230,7 +231,7 @@ impl<'scope, 'env> Pool<'scope, 'env> {
     fn start(&mut self) -> &mpsc::SyncSender<Vec<Job>> {
         let (queue, batches) = mpsc::sync_channel::<Vec<Job>>(QUEUE);
         let batches = Arc::new(Mutex::new(batches));
-        let count = std::thread::available_parallelism().map_or(2, usize::from).clamp(2, 8);
+        let count = cores().clamp(2, 8);
         for _ in 0..count {
             let (files, batches) = (self.files, batches.clone());
             self.workers.push(self.scope.spawn(move || {

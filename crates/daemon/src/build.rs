@@ -196,7 +196,7 @@ fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Check
 
 /// What a request comes to.
 struct Checked {
-    exporters: Vec<Exporter>,
+    exporters: Vec<Wanted>,
     caches: Vec<ExportOptions>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
@@ -247,7 +247,7 @@ fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
     }
 }
 
-fn exporters(request: &SolveRequest) -> Result<Vec<Exporter>, WireError> {
+fn exporters(request: &SolveRequest) -> Result<Vec<Wanted>, WireError> {
     let mut wanted: Vec<(&str, &BTreeMap<String, String>)> =
         request.exporters.iter().map(|e| (e.r#type.as_str(), &e.attrs)).collect();
     if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
@@ -263,19 +263,31 @@ fn exporter(
     request: &SolveRequest,
     kind: &str,
     attrs: &BTreeMap<String, String>,
-) -> Result<Exporter, WireError> {
+) -> Result<Wanted, WireError> {
     let mut attrs = attrs.clone();
-    let misplaced: Vec<_> = attrs.extract_if(.., |key, _| key.starts_with("attest:")).collect();
-    for (option, _) in misplaced {
-        tracing::warn!(exporter = kind, option, "attestations belong to a build, not to an exporter");
-    }
+    let ignored = attrs.extract_if(.., |key, _| key.starts_with("attest:")).map(|(key, _)| key).collect();
     let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
     let attested = request.frontend_attrs.keys().any(|name| name.starts_with("attest:"));
     Compatibility::parse(request.compatibility_version)?.apply(kind, attested, &mut attrs);
     if let Some(epoch) = epoch {
         attrs.entry("source-date-epoch".to_owned()).or_insert_with(|| epoch.clone());
     }
-    Exporter::new(kind, &attrs).map_err(wire_error)
+    Ok(Wanted { exporter: Exporter::new(kind, &attrs).map_err(wire_error)?, ignored })
+}
+
+/// An exporter that was asked for.
+struct Wanted {
+    exporter: Exporter,
+    /// Options that BuildKit's clients may give to an exporter, where they mean nothing: attestations are a build's.
+    ignored: Vec<String>,
+}
+
+impl Wanted {
+    fn warning(&self) -> Option<String> {
+        let ignored = self.ignored.join(", ");
+        let says = || format!("{ignored} has no effect in an output: attestations are options of the build");
+        (!ignored.is_empty()).then(says)
+    }
 }
 
 fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
@@ -309,7 +321,7 @@ impl Exports<'_> {
     /// again from the layers that are there then.
     async fn run(
         &self,
-        exporters: &[Exporter],
+        exporters: &[Wanted],
         caches: &[ExportOptions],
     ) -> Result<BTreeMap<String, String>, WireError> {
         let warning = platforms::warning(&self.request.frontend_attrs, self.source);
@@ -327,8 +339,10 @@ impl Exports<'_> {
         let lease = Arc::new(self.daemon.host().worker.store().lease().map_err(wire_error)?);
         let inline = caches.iter().any(|cache| cache.place == Place::Inline);
         let inline = inline.then(|| Arc::new(Inline::new(self.result)) as Arc<dyn InlineCache>);
-        let started = exporters.iter().enumerate().map(|(index, exporter)| {
+        let started = exporters.iter().enumerate().map(|(index, wanted)| {
+            let exporter = &wanted.exporter;
             let step = self.bridge.steps().start(exporter.name());
+            warn(self.bridge, step.digest(), wanted.warning());
             if index == 0 {
                 warn(self.bridge, step.digest(), warning.clone());
             }
@@ -423,4 +437,21 @@ fn warn(bridge: &Bridge, step: &Digest, warning: Option<String>) {
 fn frontend_response(result: &FrontendResult) -> BTreeMap<String, String> {
     let own = result.metadata.iter().filter(|(key, _)| key.starts_with("frontend."));
     own.map(|(key, value)| (key.clone(), String::from_utf8_lossy(value).into_owned())).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn attestations_of_an_output_are_told_to_have_no_effect() {
+        let with = |option: &str| {
+            let attrs = [(option.to_owned(), String::new())].into();
+            exporter(&SolveRequest::default(), "image", &attrs)
+        };
+        let warning = with("attest:provenance").unwrap().warning().unwrap();
+        assert!(warning.starts_with("attest:provenance has no effect"), "{warning}");
+        assert!(with("push").unwrap().warning().is_none());
+        assert!(with("attestation").is_err(), "any other is refused");
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{collections::BTreeMap, time::Duration};
 
-use kiln_exporter::Exporter;
 use kiln_frontend::{FrontendResult, wire_error};
 use kiln_proto::status::WireError;
 use kiln_session::{Error, Session, caller};
@@ -12,11 +11,11 @@ use tonic::Code;
 const PATIENCE: Duration = Duration::from_secs(300);
 
 /// Asks the client how `result` shall be exported. One that cannot be asked wants nothing.
-pub(crate) async fn find(
+pub(crate) async fn find<T>(
     session: &Session,
     result: &FrontendResult,
-    exporter: impl Fn(&str, &BTreeMap<String, String>) -> Result<Exporter, WireError>,
-) -> Result<Vec<Exporter>, WireError> {
+    exporter: impl Fn(&str, &BTreeMap<String, String>) -> Result<T, WireError>,
+) -> Result<Vec<T>, WireError> {
     let refs = result.refs.iter().map(|one| one.id().to_owned()).collect();
     match caller::find_exporters(session, result.metadata.clone(), refs).await {
         Ok(wanted) => wanted.iter().map(|one| exporter(&one.r#type, &one.attrs)).collect(),

@@ -12,7 +12,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::{log::BuildLog, provenance::Asked};
+use crate::{containers::Containers, log::BuildLog, provenance::Asked};
 
 /// How long a call that names a build waits for it: clients start all their calls at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -25,6 +25,8 @@ pub(crate) struct Build {
     pub(crate) log: Arc<BuildLog>,
     /// What the client asked of frontends.
     pub(crate) asked: Asked,
+    /// What the client runs beside the build.
+    pub(crate) containers: Containers,
     /// Gone once the build has ended: it holds all that was built.
     bridge: Mutex<Option<Arc<Bridge>>>,
     /// Where a client that drives the build itself puts its result.
@@ -40,14 +42,23 @@ impl Build {
         let (sender, receiver) = oneshot::channel();
         let bridge = Mutex::new(Some(bridge));
         let returned = Mutex::new(Some(sender));
-        (Arc::new(Self { log, asked: Asked::default(), bridge, returned }), receiver)
+        (
+            Arc::new(Self {
+                log,
+                asked: Asked::default(),
+                containers: Containers::default(),
+                bridge,
+                returned,
+            }),
+            receiver,
+        )
     }
 
     /// A build that was refused before it began: its other calls are told at once, rather than wait for it.
     fn refused(log: Arc<BuildLog>) -> Arc<Self> {
         log.end();
         let (bridge, returned) = (Mutex::new(None), Mutex::new(None));
-        Arc::new(Self { log, asked: Asked::default(), bridge, returned })
+        Arc::new(Self { log, asked: Asked::default(), containers: Containers::default(), bridge, returned })
     }
 
     /// The build's bridge.
@@ -156,6 +167,7 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
+        self.build.containers.close();
         self.build.bridge.lock().unwrap_or_else(PoisonError::into_inner).take();
         self.build.log.end();
         if let Some(entry) = self.builds.lock().get_mut(&self.name) {

@@ -3,7 +3,8 @@
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::Stream;
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps, policy};
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps, files, policy};
+use kiln_fstree::Root;
 use kiln_oci::Platform;
 use kiln_proto::{
     caps::ApiCap,
@@ -22,7 +23,7 @@ use kiln_proto::{
 use kiln_session::headers::BUILD_ID;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{builds::Build, daemon::Daemon};
+use crate::{builds::Build, daemon::Daemon, exec};
 
 type Answer<T> = Result<Response<T>, Status>;
 
@@ -50,10 +51,6 @@ impl GatewayService {
 /// A ref by its name; the empty name is the empty tree.
 fn find(bridge: &Bridge, id: &str) -> Result<Option<Arc<BuildRef>>, WireError> {
     if id.is_empty() { Ok(None) } else { bridge.find(id).map(Some) }
-}
-
-fn no_containers() -> Status {
-    Status::unimplemented("containers beside the build (gateway.exec) are not supported yet")
 }
 
 fn platform(message: &pb::Platform) -> Platform {
@@ -194,36 +191,60 @@ impl LlbBridge for GatewayService {
         Ok(InputsResponse { definitions: bridge.inputs() }.into())
     }
 
-    async fn new_container(&self, _request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
-        Err(no_containers())
+    async fn new_container(&self, request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
+        let build = self.build(&request).await?;
+        build.containers.make(&*build.bridge()?, request.into_inner()).await?;
+        Ok(NewContainerResponse {}.into())
     }
 
     async fn release_container(
         &self,
-        _request: Request<ReleaseContainerRequest>,
+        request: Request<ReleaseContainerRequest>,
     ) -> Answer<ReleaseContainerResponse> {
-        Err(no_containers())
+        let build = self.build(&request).await?;
+        build.containers.release(&request.into_inner().container_id).await?;
+        Ok(ReleaseContainerResponse {}.into())
     }
 
     type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
 
     async fn exec_process(
         &self,
-        _request: Request<Streaming<ExecMessage>>,
+        request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
-        Err(no_containers())
+        let build = self.build(&request).await?;
+        build.bridge()?;
+        Ok(Response::new(Box::pin(exec::serve(build, request.into_inner()))))
     }
 
-    async fn read_file_container(&self, _request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
-        Err(no_containers())
+    async fn read_file_container(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let range = request.range.unwrap_or_default();
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        let (offset, length) = (bytes(range.offset), bytes(range.length));
+        let read = move |root: &Root| files::read(root, &request.file_path, offset, length);
+        let data = build.containers.look(&name, index, read).await?;
+        Ok(ReadFileResponse { data }.into())
     }
 
-    async fn read_dir_container(&self, _request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
-        Err(no_containers())
+    async fn read_dir_container(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let list = move |root: &Root| files::list(root, &request.dir_path, &request.include_pattern);
+        let entries = build.containers.look(&name, index, list).await?;
+        Ok(ReadDirResponse { entries }.into())
     }
 
-    async fn stat_file_container(&self, _request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
-        Err(no_containers())
+    async fn stat_file_container(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
+        let build = self.build(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let stat = move |root: &Root| files::stat_mounted(root, &request.path);
+        let stat = build.containers.look(&name, index, stat).await?;
+        Ok(StatFileResponse { stat: Some(stat) }.into())
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Answer<WarnResponse> {

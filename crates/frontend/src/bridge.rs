@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use kiln_engine::{Job, WarningEvent};
+use kiln_fstree::Root;
 use kiln_llb::policy::Policy;
 use kiln_oci::{Digest, Platform};
 use kiln_ops::{Entitlements, Host, Kiln};
@@ -17,10 +18,11 @@ use kiln_proto::{
 };
 use kiln_session::Group;
 use kiln_source::image::ResolvedImage;
+use kiln_worker::Unpacked;
 use tonic::Code;
 
 use crate::{
-    BuildRef, CacheImport, CacheImports, FrontendResult, Steps, dockerfile,
+    BuildRef, CacheImport, CacheImports, FrontendResult, Results, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
     policy::{self, SourcePolicies},
@@ -75,6 +77,7 @@ pub struct Bridge {
     builtin: dockerfile::Builtin,
     caches: Arc<dyn CacheImports>,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
+    failures: Arc<Results>,
     inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
     dropped: Mutex<BTreeSet<(String, bool)>>,
@@ -103,6 +106,7 @@ impl Bridge {
             builtin,
             caches,
             refs: Mutex::default(),
+            failures: Arc::default(),
             inputs: Mutex::default(),
             dropped: Mutex::default(),
             policies,
@@ -119,6 +123,24 @@ impl Bridge {
     #[must_use]
     pub fn session(&self) -> &str {
         &self.session
+    }
+
+    /// What the build's steps may do.
+    #[must_use]
+    pub fn allowed(&self) -> &Entitlements {
+        &self.allowed
+    }
+
+    /// The files of a ref or of what a failed step has left, by name.
+    ///
+    /// # Errors
+    /// `NotFound` for any other name; the build's.
+    pub async fn tree(&self, id: &str) -> Result<Option<Unpacked>, WireError> {
+        let Some(left) = self.failures.find(id) else { return self.find(id)?.unpack().await };
+        let Some(tree) = left.tree() else { return Ok(None) };
+        // A step has had its files before it failed.
+        let gone = || WireError::new(Code::NotFound, format!("the files of {id} are not here any more"));
+        tree.unpacked().map(Some).ok_or_else(gone)
     }
 
     /// Whoever may answer for the build's client.
@@ -195,7 +217,8 @@ impl Bridge {
         }
         let definition = self.policies.admit(definition, policies).await?;
         let (job, host) = (self.job.clone(), self.host.clone());
-        let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, self.steps.clone())?;
+        let place = (self.failures.clone(), self.steps.clone());
+        let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, place)?;
         self.drop_cache_mounts(new.graph());
         let new = Arc::new(new);
         self.refs.lock().unwrap_or_else(PoisonError::into_inner).insert(new.id().to_owned(), new.clone());
@@ -332,7 +355,7 @@ impl Bridge {
         tree: Option<&Arc<BuildRef>>,
         path: &str,
         action: &'static str,
-        work: impl FnOnce(&kiln_worker::Unpacked, &str) -> Result<T, WireError> + Send + 'static,
+        work: impl FnOnce(&Root, &str) -> Result<T, WireError> + Send + 'static,
     ) -> Result<T, WireError> {
         let unpacked = match tree {
             Some(tree) => tree.unpack().await?,
@@ -340,7 +363,8 @@ impl Bridge {
         };
         let Some(unpacked) = unpacked else { return Err(nothing(action, path)) };
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || work(&unpacked, &path)).await.map_err(wire_error)?
+        let work = move || work(&unpacked.open().map_err(wire_error)?, &path);
+        tokio::task::spawn_blocking(work).await.map_err(wire_error)?
     }
 
     /// Shows a warning at a vertex.

@@ -180,6 +180,7 @@ async fn spec(bridge: &Bridge, request: NewContainerRequest) -> Result<Container
         os: request.platform.map(|platform| platform.os).unwrap_or_default(),
         hostname: request.hostname,
         extra_hosts: request.extra_hosts,
+        generated: Vec::new(),
     })
 }
 

@@ -31,7 +31,7 @@ use tokio::{
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
-use crate::{builds::Build, containers, signals};
+use crate::{containers, conversation::Conversation, signals};
 
 /// Messages to the client that may wait, and pieces of a process's output.
 const QUEUE: usize = 16;
@@ -46,12 +46,12 @@ type Answers = Sender<Result<ExecMessage, Status>>;
 
 /// Serves the processes of one stream.
 pub(crate) fn serve(
-    build: Arc<Build>,
+    conversation: Arc<Conversation>,
     messages: Streaming<ExecMessage>,
 ) -> impl Stream<Item = Result<ExecMessage, Status>> + Send {
     let (answers, stream) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let mut exchange = Exchange { build, answers, known: HashMap::new(), running: JoinSet::new() };
+        let mut exchange = Exchange { conversation, answers, known: HashMap::new(), running: JoinSet::new() };
         if let Err(error) = exchange.run(messages).await {
             drop(exchange.answers.send(Err(error)).await);
         }
@@ -61,7 +61,7 @@ pub(crate) fn serve(
 
 /// One stream.
 struct Exchange {
-    build: Arc<Build>,
+    conversation: Arc<Conversation>,
     answers: Answers,
     known: HashMap<String, Handle>,
     /// Killed when this is dropped.
@@ -82,7 +82,7 @@ enum Control {
 
 impl Exchange {
     async fn run(&mut self, mut messages: Streaming<ExecMessage>) -> Result<(), Status> {
-        let ended = self.build.containers.ended().clone();
+        let ended = self.conversation.containers.ended().clone();
         loop {
             let message = tokio::select! {
                 message = messages.message() => message?,
@@ -93,7 +93,7 @@ impl Exchange {
             };
             let Some(message) = message else { break };
             tokio::select! {
-                taken = Self::take(&self.build, &self.answers, &mut self.known, &mut self.running, message) => taken?,
+                taken = Self::take(&self.conversation, &self.answers, &mut self.known, &mut self.running, message) => taken?,
                 () = self.answers.closed() => return Ok(()),
             }
         }
@@ -109,7 +109,7 @@ impl Exchange {
     }
 
     async fn take(
-        build: &Build,
+        conversation: &Conversation,
         answers: &Answers,
         known: &mut HashMap<String, Handle>,
         running: &mut JoinSet<()>,
@@ -129,7 +129,7 @@ impl Exchange {
                     let problem = format!("{MAX_PROCESSES} processes run already; wait for some");
                     return Err(Status::resource_exhausted(problem));
                 }
-                let (handle, process) = start(build, &id, answers, init).await;
+                let (handle, process) = start(conversation, &id, answers, init).await;
                 known.insert(id, handle);
                 if let Some(process) = process {
                     running.spawn(process);
@@ -181,7 +181,7 @@ async fn feed(handle: &mut Handle, file: FdMessage) -> Result<(), Status> {
 
 /// Starts a process, and tells so. The result: how it is spoken to, and the work of listening to it.
 async fn start(
-    build: &Build,
+    conversation: &Conversation,
     id: &str,
     answers: &Answers,
     init: InitMessage,
@@ -203,7 +203,7 @@ async fn start(
         security: init.security,
         secret_env: init.secretenv,
     };
-    let process = match build.containers.find(&init.container_id) {
+    let process = match conversation.containers.find(&init.container_id) {
         Ok(container) => container.start(request, io).await.map_err(|error| containers::wire(&error)),
         Err(error) => Err(error),
     };

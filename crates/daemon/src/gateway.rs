@@ -1,4 +1,4 @@
-//! The gateway service on the control connection: a client that drives its build itself speaks to the build's bridge.
+//! The gateway service: a client that drives its build itself, or a frontend in a container, speaks to the build's bridge.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
@@ -23,28 +23,45 @@ use kiln_proto::{
 use kiln_session::headers::BUILD_ID;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{builds::Build, daemon::Daemon, exec};
+use crate::{conversation::Conversation, daemon::Daemon, exec};
 
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The gateway service of a daemon.
 #[derive(Clone, Debug)]
-pub(crate) struct GatewayService(pub(crate) Daemon);
+pub(crate) struct GatewayService {
+    daemon: Daemon,
+    /// The frontend that it is for alone; `None`: for the clients of all builds.
+    one: Option<Arc<Conversation>>,
+}
 
 impl GatewayService {
-    /// The build that a call's header names.
-    async fn build<T>(&self, request: &Request<T>) -> Result<Arc<Build>, Status> {
+    /// For clients: the header of each call names its build.
+    pub(crate) fn new(daemon: &Daemon) -> Self {
+        Self { daemon: daemon.clone(), one: None }
+    }
+
+    /// For one frontend.
+    pub(crate) fn of(daemon: &Daemon, conversation: &Arc<Conversation>) -> Self {
+        Self { daemon: daemon.clone(), one: Some(conversation.clone()) }
+    }
+
+    /// The conversation that a call belongs to.
+    async fn conversation<T>(&self, request: &Request<T>) -> Result<Arc<Conversation>, Status> {
+        if let Some(one) = &self.one {
+            return Ok(one.clone());
+        }
         let name = request.metadata().get(BUILD_ID).and_then(|v| v.to_str().ok());
         let name = name.ok_or_else(|| {
             Status::invalid_argument(format!(
                 "no buildid found in context: the call has no header {BUILD_ID}"
             ))
         })?;
-        self.0.builds().get(name).await.map_err(Status::from)
+        Ok(self.daemon.builds().get(name).await.map_err(Status::from)?.conversation.clone())
     }
 
     async fn bridge<T>(&self, request: &Request<T>) -> Result<Arc<Bridge>, Status> {
-        Ok(self.build(request).await?.bridge()?)
+        Ok(self.conversation(request).await?.bridge()?)
     }
 }
 
@@ -95,8 +112,8 @@ impl LlbBridge for GatewayService {
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Answer<SolveResponse> {
-        let build = self.build(&request).await?;
-        let bridge = build.bridge()?;
+        let talk = self.conversation(&request).await?;
+        let bridge = talk.bridge()?;
         let request = request.into_inner();
         let array = request.allow_result_array_ref;
         let wanted = BuildRequest {
@@ -107,10 +124,11 @@ impl LlbBridge for GatewayService {
             imports: request.cache_imports.into_iter().map(Into::into).collect(),
             evaluate: request.evaluate,
             policies: policy::compile(&request.source_policies)?,
+            depth: talk.depth,
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
         let result = bridge.solve(wanted).await?;
-        build.asked.note(&frontend, attrs, &result);
+        talk.asked.note(&frontend, attrs, &result);
         if !request.allow_result_return {
             return match result.refs {
                 Refs::Single(one) => {
@@ -162,7 +180,7 @@ impl LlbBridge for GatewayService {
     }
 
     async fn ping(&self, request: Request<PingRequest>) -> Answer<PongResponse> {
-        self.build(&request).await?;
+        self.conversation(&request).await?;
         let all = |names: Vec<&str>| {
             let cap = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..ApiCap::default() };
             names.into_iter().map(cap).collect()
@@ -170,30 +188,30 @@ impl LlbBridge for GatewayService {
         Ok(PongResponse {
             frontend_api_caps: all(caps::gateway().collect()),
             llb_caps: all(caps::llb().collect()),
-            workers: vec![self.0.worker_record()],
+            workers: vec![self.daemon.worker_record()],
         }
         .into())
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Answer<ReturnResponse> {
-        let build = self.build(&request).await?;
+        let talk = self.conversation(&request).await?;
         let request = request.into_inner();
         let result = match request.error {
             Some(error) => Err(WireError::from_rpc(&error)),
-            None => from_wire(&*build.bridge()?, request.result.unwrap_or_default()),
+            None => from_wire(&*talk.bridge()?, request.result.unwrap_or_default()),
         };
-        build.give(result)?;
+        talk.give(result)?;
         Ok(ReturnResponse {}.into())
     }
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Answer<InputsResponse> {
-        let bridge = self.bridge(&request).await?;
-        Ok(InputsResponse { definitions: bridge.inputs() }.into())
+        let talk = self.conversation(&request).await?;
+        Ok(InputsResponse { definitions: talk.inputs.clone() }.into())
     }
 
     async fn new_container(&self, request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
-        let build = self.build(&request).await?;
-        build.containers.make(&*build.bridge()?, request.into_inner()).await?;
+        let talk = self.conversation(&request).await?;
+        talk.containers.make(&*talk.bridge()?, request.into_inner()).await?;
         Ok(NewContainerResponse {}.into())
     }
 
@@ -201,8 +219,8 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<ReleaseContainerRequest>,
     ) -> Answer<ReleaseContainerResponse> {
-        let build = self.build(&request).await?;
-        build.containers.release(&request.into_inner().container_id).await?;
+        let talk = self.conversation(&request).await?;
+        talk.containers.release(&request.into_inner().container_id).await?;
         Ok(ReleaseContainerResponse {}.into())
     }
 
@@ -212,38 +230,38 @@ impl LlbBridge for GatewayService {
         &self,
         request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
-        let build = self.build(&request).await?;
-        build.bridge()?;
-        Ok(Response::new(Box::pin(exec::serve(build, request.into_inner()))))
+        let talk = self.conversation(&request).await?;
+        talk.bridge()?;
+        Ok(Response::new(Box::pin(exec::serve(talk, request.into_inner()))))
     }
 
     async fn read_file_container(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
-        let build = self.build(&request).await?;
+        let talk = self.conversation(&request).await?;
         let request = request.into_inner();
         let (name, index) = (request.r#ref.clone(), request.mount_index);
         let range = request.range.unwrap_or_default();
         let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
         let (offset, length) = (bytes(range.offset), bytes(range.length));
         let read = move |root: &Root| files::read(root, &request.file_path, offset, length);
-        let data = build.containers.look(&name, index, read).await?;
+        let data = talk.containers.look(&name, index, read).await?;
         Ok(ReadFileResponse { data }.into())
     }
 
     async fn read_dir_container(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
-        let build = self.build(&request).await?;
+        let talk = self.conversation(&request).await?;
         let request = request.into_inner();
         let (name, index) = (request.r#ref.clone(), request.mount_index);
         let list = move |root: &Root| files::list(root, &request.dir_path, &request.include_pattern);
-        let entries = build.containers.look(&name, index, list).await?;
+        let entries = talk.containers.look(&name, index, list).await?;
         Ok(ReadDirResponse { entries }.into())
     }
 
     async fn stat_file_container(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
-        let build = self.build(&request).await?;
+        let talk = self.conversation(&request).await?;
         let request = request.into_inner();
         let (name, index) = (request.r#ref.clone(), request.mount_index);
         let stat = move |root: &Root| files::stat_mounted(root, &request.path);
-        let stat = build.containers.look(&name, index, stat).await?;
+        let stat = talk.containers.look(&name, index, stat).await?;
         Ok(StatFileResponse { stat: Some(stat) }.into())
     }
 

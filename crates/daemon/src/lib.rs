@@ -4,7 +4,7 @@
 //!   listeners ─▶ Control ── Solve ──▶ build ─▶ bridge ─▶ engine …      one build: job, frontend, exporters
 //!                 │  ├───── Status ◀── log    (append-only, on disk)
 //!                 │  └───── Session ─▶ session manager
-//!                 └─ LLBBridge ─────▶ the build that its header names
+//!                 └─ LLBBridge ─────▶ the build that its header names; a frontend in a container has a service of its own
 //! ```
 //!
 //! [`Config`] is what the flags and `buildkitd.toml` come to; [`Daemon::start`] opens the state folder and makes the services;
@@ -19,7 +19,9 @@ pub mod config;
 mod containers;
 mod content;
 mod control;
+mod conversation;
 mod daemon;
+mod door;
 mod error;
 mod exec;
 mod export;

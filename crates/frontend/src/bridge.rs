@@ -6,6 +6,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kiln_engine::{Job, WarningEvent};
 use kiln_fstree::Root;
 use kiln_llb::policy::Policy;
@@ -22,9 +23,10 @@ use kiln_worker::Unpacked;
 use tonic::Code;
 
 use crate::{
-    BuildRef, CacheImport, CacheImports, FrontendResult, Results, Steps, dockerfile,
+    BuildRef, CacheImport, CacheImports, FrontendResult, Frontends, Results, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
+    foreign,
     policy::{self, SourcePolicies},
     sources::{NamedImage, pb_platform},
 };
@@ -55,6 +57,8 @@ pub struct Request {
     pub evaluate: bool,
     /// Policies for the sources of the definition, beside those of the build.
     pub policies: Vec<Policy>,
+    /// How many frontends in containers have called one another up to this request.
+    pub depth: usize,
 }
 
 /// What a build may do, and what it may take from outside.
@@ -74,11 +78,10 @@ pub struct Bridge {
     session: String,
     allowed: Entitlements,
     steps: Steps,
-    builtin: dockerfile::Builtin,
+    frontends: Frontends,
     caches: Arc<dyn CacheImports>,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
     failures: Arc<Results>,
-    inputs: Mutex<BTreeMap<String, pb::Definition>>,
     /// Keys of cache mounts that were emptied for this build.
     dropped: Mutex<BTreeSet<(String, bool)>>,
     policies: Arc<SourcePolicies>,
@@ -93,7 +96,7 @@ impl Bridge {
         session: String,
         permissions: Permissions,
         steps: Steps,
-        builtin: dockerfile::Builtin,
+        frontends: Frontends,
         caches: Arc<dyn CacheImports>,
     ) -> Arc<Self> {
         let Permissions { entitlements: allowed, policies } = permissions;
@@ -103,11 +106,10 @@ impl Bridge {
             session,
             allowed,
             steps,
-            builtin,
+            frontends,
             caches,
             refs: Mutex::default(),
             failures: Arc::default(),
-            inputs: Mutex::default(),
             dropped: Mutex::default(),
             policies,
         })
@@ -155,29 +157,24 @@ impl Bridge {
         &self.steps
     }
 
-    /// Which images the frontend in this process stands for.
+    /// The frontends of the daemon.
     #[must_use]
-    pub fn builtin(&self) -> &dockerfile::Builtin {
-        &self.builtin
-    }
-
-    /// Definitions that the client gave beside the build, for a frontend that asks.
-    pub fn set_inputs(&self, inputs: BTreeMap<String, pb::Definition>) {
-        *self.inputs.lock().unwrap_or_else(PoisonError::into_inner) = inputs;
-    }
-
-    /// See [`Bridge::set_inputs`].
-    #[must_use]
-    pub fn inputs(&self) -> BTreeMap<String, pb::Definition> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn frontends(&self) -> &Frontends {
+        &self.frontends
     }
 
     /// Solves a request.
     ///
     /// # Errors
     /// What is wrong with the definition or the frontend's input; of building it only with [`Request::evaluate`].
-    pub async fn solve(self: &Arc<Self>, request: Request) -> Result<FrontendResult, WireError> {
+    pub fn solve(self: &Arc<Self>, request: Request) -> BoxFuture<'_, Result<FrontendResult, WireError>> {
+        // Frontends call one another.
+        Box::pin(self.solve_now(request))
+    }
+
+    async fn solve_now(self: &Arc<Self>, request: Request) -> Result<FrontendResult, WireError> {
         let evaluate = request.evaluate;
+        self.frontends.check(&request.frontend)?;
         let result = match request.frontend.as_str() {
             "" => {
                 let definition = request.definition.unwrap_or_default();
@@ -185,7 +182,7 @@ impl Bridge {
                 FrontendResult::single(solved.await?)
             }
             "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
-            "gateway.v0" => Box::pin(dockerfile::gateway(self, request)).await?,
+            "gateway.v0" => Box::pin(foreign::build(self, request)).await?,
             other => {
                 let message =
                     format!("failed to find frontend: {other} (there are dockerfile.v0 and gateway.v0)");

@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_executor::{
-    Container, Exit, Process, ProcessIo, ProcessSpec, Resources, RunSpec, Security, WinSize,
+    Container, Exit, Mount, Process, ProcessIo, ProcessSpec, Resources, RunSpec, Security, WinSize,
 };
 use kiln_fstree::Root;
 use kiln_oci::default_path_env;
@@ -39,6 +39,8 @@ pub struct ContainerSpec {
     pub hostname: String,
     /// Lines added to `/etc/hosts`.
     pub extra_hosts: Vec<pb::HostIp>,
+    /// Files made for the container, mounted after everything else.
+    pub generated: Vec<Mount>,
 }
 
 /// What to run in a container.
@@ -64,6 +66,7 @@ pub struct SideContainer {
     os: String,
     hostname: String,
     extra_hosts: Vec<pb::HostIp>,
+    generated: Vec<Mount>,
     mounts: usize,
     released: CancellationToken,
     /// `None` once it is released. Held while a process is started.
@@ -112,7 +115,7 @@ impl SideContainer {
         allowed: Entitlements,
         spec: ContainerSpec,
     ) -> Result<Self, OpError> {
-        let ContainerSpec { name, mounts, network, os, hostname, extra_hosts } = spec;
+        let ContainerSpec { name, mounts, network, os, hostname, extra_hosts, generated } = spec;
         let (mounts, trees): (Vec<_>, Vec<_>) = mounts.into_iter().unzip();
         let mounts: Vec<pb::Mount> = mounts
             .into_iter()
@@ -133,6 +136,7 @@ impl SideContainer {
             os,
             hostname,
             extra_hosts,
+            generated,
             mounts: mounts.len(),
             released: CancellationToken::new(),
             life: tokio::sync::Mutex::new(Some(Life { container: None, prepared })),
@@ -159,7 +163,8 @@ impl SideContainer {
             let process = container.exec(process, io).await?;
             return Ok(SideProcess { released: self.released.clone(), which: Which::Further(process) });
         }
-        let (root, mounts) = life.prepared.specs()?;
+        let (root, mut mounts) = life.prepared.specs()?;
+        mounts.extend(self.generated.iter().cloned());
         let meta = &request.meta;
         let spec = RunSpec {
             id: kiln_session::random_id(),

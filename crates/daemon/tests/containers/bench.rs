@@ -25,7 +25,7 @@ pub(crate) type Test = (&'static str, fn(Daemon) -> Pin<Box<dyn Future<Output = 
 
 const BUSYBOX: &str = "/bin/busybox";
 
-pub(crate) fn run_all(tests: &[Test]) -> ExitCode {
+pub(crate) fn run_all(groups: &[&[Test]]) -> ExitCode {
     if !Path::new(BUSYBOX).exists() {
         println!("skipped: {BUSYBOX} is missing (Debian: busybox-static)");
         return ExitCode::SUCCESS;
@@ -44,7 +44,7 @@ pub(crate) fn run_all(tests: &[Test]) -> ExitCode {
     };
     let daemon = runtime.block_on(Daemon::start(config)).unwrap();
     let mut failed = 0;
-    for (name, test) in tests {
+    for (name, test) in groups.iter().copied().flatten() {
         if !words.is_empty() && !words.iter().any(|word| name.contains(word.as_str())) {
             continue;
         }

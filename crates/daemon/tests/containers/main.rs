@@ -1,7 +1,8 @@
-//! Containers beside a build, over the gateway service of a daemon in this process: needs root and Debian's static busybox,
+//! Containers beside a build, and frontends in containers, over the gateway service of a daemon in this process: needs root and Debian's static busybox,
 //! and says so where they are missing.
 //!
-//! The harness is our own, since the test binary is also started as the runtime helper, before any thread exists.
+//! The harness is our own, since the test binary is also started as the runtime helper, before any thread
+//! exists, and as a frontend.
 
 #![cfg_attr(
     target_os = "linux",
@@ -15,6 +16,12 @@
 mod bench;
 #[cfg(target_os = "linux")]
 mod cases;
+#[cfg(target_os = "linux")]
+mod frontend;
+#[cfg(target_os = "linux")]
+mod images;
+#[cfg(target_os = "linux")]
+mod registry;
 
 #[cfg(not(target_os = "linux"))]
 fn main() {
@@ -26,5 +33,8 @@ fn main() -> std::process::ExitCode {
     if kiln_executor::is_runtime() {
         return kiln_executor::runtime_main();
     }
-    bench::run_all(cases::TESTS)
+    if let Some(options) = frontend::options() {
+        return frontend::main(&options);
+    }
+    bench::run_all(&[cases::TESTS, images::TESTS])
 }

@@ -4,6 +4,7 @@
 //! `BTreeMap`s, so that an encoding depends on the message alone. What must hold for every connection (message and header
 //! limits) is in [`limits`], how errors carry their details in [`status`], the JSON of messages in [`protojson`].
 
+mod definition;
 pub mod limits;
 pub mod protojson;
 pub mod status;

@@ -61,7 +61,6 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let (session, entitlements) = (request.session.clone(), checked.allowed.clone());
     let data = JobData { session: session.clone(), entitlements: entitlements.clone(), gate: Some(gate) };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
-    let builtin = kiln_frontend::dockerfile::Builtin { enabled: daemon.config().builtin_dockerfile };
     let host = daemon.host().clone();
     let imports = Arc::new(Imports::new(
         host.worker.clone(),
@@ -70,9 +69,8 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         steps.clone(),
     ));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
-    let bridge = Bridge::new(host, job.clone(), session, permissions, steps, builtin, imports);
-    bridge.set_inputs(request.frontend_inputs.clone());
-    let (build, returned) = Build::new(log, bridge.clone());
+    let bridge = Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports);
+    let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
     let open = Open { job, running: Some(running) };
     let outcome = run(daemon, &bridge, &build, &request, returned, checked).await;
@@ -128,7 +126,7 @@ async fn run(
         let mut source = export::source(bridge, &result).await?;
         if let Some(options) = provenance.clone() {
             let run = Run::of(started.clone(), daemon.config().provenance_environment.clone());
-            provenance::attach(&mut source, bridge, &build.asked, &result, options, &run)?;
+            provenance::attach(&mut source, bridge, &build.conversation.asked, &result, options, &run)?;
         }
         let answer = frontend_response(&result);
         let exports = Exports {
@@ -224,9 +222,10 @@ async fn result(
         imports: caches::imports_of(request),
         evaluate: false,
         policies: Vec::new(),
+        depth: 0,
     };
     let result = bridge.solve(wanted).await?;
-    build.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
+    build.conversation.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
     Ok(result)
 }
 

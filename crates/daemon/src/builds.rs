@@ -1,18 +1,18 @@
 //! The builds that are under way, by the names that their clients gave them.
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, HashMap},
     sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use kiln_frontend::{Bridge, FrontendResult};
-use kiln_proto::status::WireError;
+use kiln_proto::{pb, status::WireError};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
 use tonic::Code;
 
-use crate::{log::BuildLog, provenance::Asked};
+use crate::{conversation::Conversation, log::BuildLog};
 
 /// How long a call that names a build waits for it: clients start all their calls at once.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -23,12 +23,8 @@ const LINGER: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub(crate) struct Build {
     pub(crate) log: Arc<BuildLog>,
-    /// What the client asked of frontends.
-    pub(crate) asked: Asked,
-    /// Gone once the build has ended: it holds all that was built.
-    bridge: Mutex<Option<Arc<Bridge>>>,
-    /// Where a client that drives the build itself puts its result.
-    returned: Mutex<Option<oneshot::Sender<Result<FrontendResult, WireError>>>>,
+    /// With the client.
+    pub(crate) conversation: Arc<Conversation>,
 }
 
 impl Build {
@@ -36,31 +32,16 @@ impl Build {
     pub(crate) fn new(
         log: Arc<BuildLog>,
         bridge: Arc<Bridge>,
+        inputs: BTreeMap<String, pb::Definition>,
     ) -> (Arc<Self>, oneshot::Receiver<Result<FrontendResult, WireError>>) {
-        let (sender, receiver) = oneshot::channel();
-        let bridge = Mutex::new(Some(bridge));
-        let returned = Mutex::new(Some(sender));
-        (Arc::new(Self { log, asked: Asked::default(), bridge, returned }), receiver)
+        let (conversation, receiver) = Conversation::new(bridge, inputs);
+        (Arc::new(Self { log, conversation }), receiver)
     }
 
     /// A build that was refused before it began: its other calls are told at once, rather than wait for it.
     fn refused(log: Arc<BuildLog>) -> Arc<Self> {
         log.end();
-        let (bridge, returned) = (Mutex::new(None), Mutex::new(None));
-        Arc::new(Self { log, asked: Asked::default(), bridge, returned })
-    }
-
-    /// The build's bridge.
-    pub(crate) fn bridge(&self) -> Result<Arc<Bridge>, WireError> {
-        let bridge = self.bridge.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        bridge.ok_or_else(|| WireError::new(Code::FailedPrecondition, "the build has ended"))
-    }
-
-    /// Takes the client's result.
-    pub(crate) fn give(&self, result: Result<FrontendResult, WireError>) -> Result<(), WireError> {
-        let slot = self.returned.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let late = || WireError::new(Code::FailedPrecondition, "the build has its result already");
-        slot.ok_or_else(late)?.send(result).map_err(|_| late())
+        Arc::new(Self { log, conversation: Conversation::over() })
     }
 }
 
@@ -156,7 +137,7 @@ pub(crate) struct Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.build.bridge.lock().unwrap_or_else(PoisonError::into_inner).take();
+        self.build.conversation.close();
         self.build.log.end();
         if let Some(entry) = self.builds.lock().get_mut(&self.name) {
             entry.running = false;

@@ -127,6 +127,11 @@ impl Daemon {
         &self.inner.builds
     }
 
+    /// What the worker runs steps for.
+    pub(crate) fn platforms(&self) -> &[Platform] {
+        &self.inner.platforms
+    }
+
     /// Where the logs of builds are.
     pub(crate) fn logs(&self) -> PathBuf {
         self.inner.host.worker.store().dir().join("builds")

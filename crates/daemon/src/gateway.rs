@@ -1,9 +1,10 @@
-//! The gateway service on the control connection: a client that drives its build itself speaks to the build's bridge.
+//! The gateway service: a client that drives its build itself, or a frontend in a container, speaks to the build's bridge.
 
 use std::{collections::BTreeMap, pin::Pin, sync::Arc};
 
 use futures::Stream;
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps, policy};
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Request as BuildRequest, caps, files, policy};
+use kiln_fstree::Root;
 use kiln_oci::Platform;
 use kiln_proto::{
     caps::ApiCap,
@@ -22,38 +23,51 @@ use kiln_proto::{
 use kiln_session::headers::BUILD_ID;
 use tonic::{Code, Request, Response, Status, Streaming};
 
-use crate::{builds::Build, daemon::Daemon};
+use crate::{conversation::Conversation, daemon::Daemon, exec};
 
 type Answer<T> = Result<Response<T>, Status>;
 
 /// The gateway service of a daemon.
 #[derive(Clone, Debug)]
-pub(crate) struct GatewayService(pub(crate) Daemon);
+pub(crate) struct GatewayService {
+    daemon: Daemon,
+    /// The frontend that it is for alone; `None`: for the clients of all builds.
+    one: Option<Arc<Conversation>>,
+}
 
 impl GatewayService {
-    /// The build that a call's header names.
-    async fn build<T>(&self, request: &Request<T>) -> Result<Arc<Build>, Status> {
+    /// For clients: the header of each call names its build.
+    pub(crate) fn new(daemon: &Daemon) -> Self {
+        Self { daemon: daemon.clone(), one: None }
+    }
+
+    /// For one frontend.
+    pub(crate) fn of(daemon: &Daemon, conversation: &Arc<Conversation>) -> Self {
+        Self { daemon: daemon.clone(), one: Some(conversation.clone()) }
+    }
+
+    /// The conversation that a call belongs to.
+    async fn conversation<T>(&self, request: &Request<T>) -> Result<Arc<Conversation>, Status> {
+        if let Some(one) = &self.one {
+            return Ok(one.clone());
+        }
         let name = request.metadata().get(BUILD_ID).and_then(|v| v.to_str().ok());
         let name = name.ok_or_else(|| {
             Status::invalid_argument(format!(
                 "no buildid found in context: the call has no header {BUILD_ID}"
             ))
         })?;
-        self.0.builds().get(name).await.map_err(Status::from)
+        Ok(self.daemon.builds().get(name).await.map_err(Status::from)?.conversation.clone())
     }
 
     async fn bridge<T>(&self, request: &Request<T>) -> Result<Arc<Bridge>, Status> {
-        Ok(self.build(request).await?.bridge()?)
+        Ok(self.conversation(request).await?.bridge()?)
     }
 }
 
 /// A ref by its name; the empty name is the empty tree.
 fn find(bridge: &Bridge, id: &str) -> Result<Option<Arc<BuildRef>>, WireError> {
     if id.is_empty() { Ok(None) } else { bridge.find(id).map(Some) }
-}
-
-fn no_containers() -> Status {
-    Status::unimplemented("containers beside the build (gateway.exec) are not supported yet")
 }
 
 fn platform(message: &pb::Platform) -> Platform {
@@ -98,8 +112,8 @@ impl LlbBridge for GatewayService {
     }
 
     async fn solve(&self, request: Request<SolveRequest>) -> Answer<SolveResponse> {
-        let build = self.build(&request).await?;
-        let bridge = build.bridge()?;
+        let talk = self.conversation(&request).await?;
+        let bridge = talk.bridge()?;
         let request = request.into_inner();
         let array = request.allow_result_array_ref;
         let wanted = BuildRequest {
@@ -110,10 +124,11 @@ impl LlbBridge for GatewayService {
             imports: request.cache_imports.into_iter().map(Into::into).collect(),
             evaluate: request.evaluate,
             policies: policy::compile(&request.source_policies)?,
+            depth: talk.depth,
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
         let result = bridge.solve(wanted).await?;
-        build.asked.note(&frontend, attrs, &result);
+        talk.asked.note(&frontend, attrs, &result);
         if !request.allow_result_return {
             return match result.refs {
                 Refs::Single(one) => {
@@ -165,7 +180,7 @@ impl LlbBridge for GatewayService {
     }
 
     async fn ping(&self, request: Request<PingRequest>) -> Answer<PongResponse> {
-        self.build(&request).await?;
+        self.conversation(&request).await?;
         let all = |names: Vec<&str>| {
             let cap = |id: &str| ApiCap { id: id.to_owned(), enabled: true, ..ApiCap::default() };
             names.into_iter().map(cap).collect()
@@ -173,57 +188,83 @@ impl LlbBridge for GatewayService {
         Ok(PongResponse {
             frontend_api_caps: all(caps::gateway().collect()),
             llb_caps: all(caps::llb().collect()),
-            workers: vec![self.0.worker_record()],
+            workers: vec![self.daemon.worker_record()],
         }
         .into())
     }
 
     async fn r#return(&self, request: Request<ReturnRequest>) -> Answer<ReturnResponse> {
-        let build = self.build(&request).await?;
+        let talk = self.conversation(&request).await?;
         let request = request.into_inner();
         let result = match request.error {
             Some(error) => Err(WireError::from_rpc(&error)),
-            None => from_wire(&*build.bridge()?, request.result.unwrap_or_default()),
+            None => from_wire(&*talk.bridge()?, request.result.unwrap_or_default()),
         };
-        build.give(result)?;
+        talk.give(result)?;
         Ok(ReturnResponse {}.into())
     }
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Answer<InputsResponse> {
-        let bridge = self.bridge(&request).await?;
-        Ok(InputsResponse { definitions: bridge.inputs() }.into())
+        let talk = self.conversation(&request).await?;
+        let inputs = talk.inputs.clone().into_iter();
+        let definitions = inputs.map(|(name, input)| (name, input.without_empty_places())).collect();
+        Ok(InputsResponse { definitions }.into())
     }
 
-    async fn new_container(&self, _request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
-        Err(no_containers())
+    async fn new_container(&self, request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
+        let talk = self.conversation(&request).await?;
+        talk.containers.make(&*talk.bridge()?, request.into_inner()).await?;
+        Ok(NewContainerResponse {}.into())
     }
 
     async fn release_container(
         &self,
-        _request: Request<ReleaseContainerRequest>,
+        request: Request<ReleaseContainerRequest>,
     ) -> Answer<ReleaseContainerResponse> {
-        Err(no_containers())
+        let talk = self.conversation(&request).await?;
+        talk.containers.release(&request.into_inner().container_id).await?;
+        Ok(ReleaseContainerResponse {}.into())
     }
 
     type ExecProcessStream = Pin<Box<dyn Stream<Item = Result<ExecMessage, Status>> + Send>>;
 
     async fn exec_process(
         &self,
-        _request: Request<Streaming<ExecMessage>>,
+        request: Request<Streaming<ExecMessage>>,
     ) -> Answer<Self::ExecProcessStream> {
-        Err(no_containers())
+        let talk = self.conversation(&request).await?;
+        talk.bridge()?;
+        Ok(Response::new(Box::pin(exec::serve(talk, request.into_inner()))))
     }
 
-    async fn read_file_container(&self, _request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
-        Err(no_containers())
+    async fn read_file_container(&self, request: Request<ReadFileRequest>) -> Answer<ReadFileResponse> {
+        let talk = self.conversation(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let range = request.range.unwrap_or_default();
+        let bytes = |n: i64| u64::try_from(n).unwrap_or_default();
+        let (offset, length) = (bytes(range.offset), bytes(range.length));
+        let read = move |root: &Root| files::read(root, &request.file_path, offset, length);
+        let data = talk.containers.look(&name, index, read).await?;
+        Ok(ReadFileResponse { data }.into())
     }
 
-    async fn read_dir_container(&self, _request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
-        Err(no_containers())
+    async fn read_dir_container(&self, request: Request<ReadDirRequest>) -> Answer<ReadDirResponse> {
+        let talk = self.conversation(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let list = move |root: &Root| files::list(root, &request.dir_path, &request.include_pattern);
+        let entries = talk.containers.look(&name, index, list).await?;
+        Ok(ReadDirResponse { entries }.into())
     }
 
-    async fn stat_file_container(&self, _request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
-        Err(no_containers())
+    async fn stat_file_container(&self, request: Request<StatFileRequest>) -> Answer<StatFileResponse> {
+        let talk = self.conversation(&request).await?;
+        let request = request.into_inner();
+        let (name, index) = (request.r#ref.clone(), request.mount_index);
+        let stat = move |root: &Root| files::stat_mounted(root, &request.path);
+        let stat = talk.containers.look(&name, index, stat).await?;
+        Ok(StatFileResponse { stat: Some(stat) }.into())
     }
 
     async fn warn(&self, request: Request<WarnRequest>) -> Answer<WarnResponse> {
@@ -238,7 +279,7 @@ fn to_wire(result: &FrontendResult, array: bool) -> gateway::Result {
     let id = |one: &Option<Arc<BuildRef>>| one.as_ref().map(|r| r.id().to_owned()).unwrap_or_default();
     let full = |one: &Option<Arc<BuildRef>>| gateway::Ref {
         id: id(one),
-        def: one.as_ref().map(|r| r.definition().clone()),
+        def: one.as_ref().map(|r| r.definition().clone().without_empty_places()),
     };
     let refs = match (&result.refs, array) {
         (Refs::Single(one), true) => AnyRef::Ref(full(one)),

@@ -4,7 +4,7 @@
 //!   listeners ─▶ Control ── Solve ──▶ build ─▶ bridge ─▶ engine …      one build: job, frontend, exporters
 //!                 │  ├───── Status ◀── log    (append-only, on disk)
 //!                 │  └───── Session ─▶ session manager
-//!                 └─ LLBBridge ─────▶ the build that its header names
+//!                 └─ LLBBridge ─────▶ the build that its header names; a frontend in a container has a service of its own
 //! ```
 //!
 //! [`Config`] is what the flags and `buildkitd.toml` come to; [`Daemon::start`] opens the state folder and makes the services;
@@ -16,10 +16,14 @@ mod caches;
 mod client_exporters;
 mod compatibility;
 pub mod config;
+mod containers;
 mod content;
 mod control;
+mod conversation;
 mod daemon;
+mod door;
 mod error;
+mod exec;
 mod export;
 mod gateway;
 mod listen;
@@ -29,6 +33,7 @@ mod platforms;
 mod provenance;
 mod results;
 mod services;
+mod signals;
 mod version;
 
 pub use config::Config;

@@ -1,5 +1,7 @@
 //! Everything that a connection can ask for, in one place.
 
+use std::sync::Arc;
+
 use kiln_proto::{
     content::content_server::ContentServer,
     control::control_server::ControlServer,
@@ -17,13 +19,16 @@ use kiln_proto::{
 };
 use tonic::{Request, Response, Status, service::Routes};
 
-use crate::{content::ContentService, control::ControlService, daemon::Daemon, gateway::GatewayService};
+use crate::{
+    content::ContentService, control::ControlService, conversation::Conversation, daemon::Daemon,
+    gateway::GatewayService,
+};
 
 /// The services of `daemon`.
 pub(crate) fn routes(daemon: &Daemon) -> Routes {
     let content = ContentService(daemon.host().worker.store().clone());
     let mut routes = Routes::new(ControlServer::new(ControlService(daemon.clone())).limited())
-        .add_service(LlbBridgeServer::new(GatewayService(daemon.clone())).limited())
+        .add_service(LlbBridgeServer::new(GatewayService::new(daemon)).limited())
         .add_service(ContentServer::new(content).limited())
         .add_service(HealthServer::new(Serving).limited())
         .add_service(TraceServiceServer::new(NoTraces).limited());
@@ -34,6 +39,12 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
         Err(error) => tracing::warn!(%error, "no reflection service"),
     }
     routes
+}
+
+/// The services for one frontend in a container.
+pub(crate) fn frontend_routes(daemon: &Daemon, conversation: &Arc<Conversation>) -> Routes {
+    Routes::new(LlbBridgeServer::new(GatewayService::of(daemon, conversation)).limited())
+        .add_service(HealthServer::new(Serving).limited())
 }
 
 /// A daemon that answers is healthy.

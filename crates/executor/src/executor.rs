@@ -51,7 +51,7 @@ pub async fn run(
         return Err(Error::Cancelled);
     }
     let id = spec.id.clone();
-    let mut container = executor.start(spec, io).await?;
+    let container = executor.start(spec, io).await?;
     let ended = tokio::select! {
         ended = container.wait() => return ended,
         () = cancel.cancelled() => {

@@ -81,8 +81,9 @@ impl Process {
     /// # Errors
     ///
     /// [`Error`] if the executor lost it.
-    pub async fn wait(&mut self) -> Result<Exit> {
-        match self.ended.wait_for(Option::is_some).await {
+    pub async fn wait(&self) -> Result<Exit> {
+        let mut ended = self.ended.clone();
+        match ended.wait_for(Option::is_some).await {
             Ok(ended) => match &*ended {
                 Some(Ok(exit)) => Ok(exit.clone()),
                 Some(Err(error)) => Err(Error::Ended(error.clone())),
@@ -90,6 +91,12 @@ impl Process {
             },
             Err(_) => Err(Error::Lost),
         }
+    }
+
+    /// Whether it has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.ended.borrow().is_some()
     }
 
     /// Sends a signal by its number; one to a process that is gone goes nowhere.
@@ -136,8 +143,14 @@ impl Container {
     /// # Errors
     ///
     /// [`Error`] if the executor lost it.
-    pub async fn wait(&mut self) -> Result<Exit> {
+    pub async fn wait(&self) -> Result<Exit> {
         self.init.wait().await
+    }
+
+    /// Whether its first process has ended.
+    #[must_use]
+    pub fn has_ended(&self) -> bool {
+        self.init.has_ended()
     }
 
     /// Runs another process in it.

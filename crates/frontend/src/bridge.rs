@@ -6,7 +6,9 @@ use std::{
 };
 
 use bytes::Bytes;
+use futures::future::BoxFuture;
 use kiln_engine::{Job, WarningEvent};
+use kiln_fstree::Root;
 use kiln_llb::policy::Policy;
 use kiln_oci::{Digest, Platform};
 use kiln_ops::{Entitlements, Host, Kiln};
@@ -17,12 +19,14 @@ use kiln_proto::{
 };
 use kiln_session::Group;
 use kiln_source::image::ResolvedImage;
+use kiln_worker::Unpacked;
 use tonic::Code;
 
 use crate::{
-    BuildRef, CacheImport, CacheImports, FrontendResult, Steps, dockerfile,
+    BuildRef, CacheImport, CacheImports, FrontendResult, Frontends, Results, Steps, dockerfile,
     errors::wire_error,
     files::{self, nothing},
+    foreign,
     policy::{self, SourcePolicies},
     sources::{NamedImage, pb_platform},
 };
@@ -53,6 +57,8 @@ pub struct Request {
     pub evaluate: bool,
     /// Policies for the sources of the definition, beside those of the build.
     pub policies: Vec<Policy>,
+    /// How many frontends in containers have called one another up to this request.
+    pub depth: usize,
 }
 
 /// What a build may do, and what it may take from outside.
@@ -72,10 +78,10 @@ pub struct Bridge {
     session: String,
     allowed: Entitlements,
     steps: Steps,
-    builtin: dockerfile::Builtin,
+    frontends: Frontends,
     caches: Arc<dyn CacheImports>,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
-    inputs: Mutex<BTreeMap<String, pb::Definition>>,
+    failures: Arc<Results>,
     /// Keys of cache mounts that were emptied for this build.
     dropped: Mutex<BTreeSet<(String, bool)>>,
     policies: Arc<SourcePolicies>,
@@ -90,7 +96,7 @@ impl Bridge {
         session: String,
         permissions: Permissions,
         steps: Steps,
-        builtin: dockerfile::Builtin,
+        frontends: Frontends,
         caches: Arc<dyn CacheImports>,
     ) -> Arc<Self> {
         let Permissions { entitlements: allowed, policies } = permissions;
@@ -100,10 +106,10 @@ impl Bridge {
             session,
             allowed,
             steps,
-            builtin,
+            frontends,
             caches,
             refs: Mutex::default(),
-            inputs: Mutex::default(),
+            failures: Arc::default(),
             dropped: Mutex::default(),
             policies,
         })
@@ -121,6 +127,24 @@ impl Bridge {
         &self.session
     }
 
+    /// What the build's steps may do.
+    #[must_use]
+    pub fn allowed(&self) -> &Entitlements {
+        &self.allowed
+    }
+
+    /// The files of a ref or of what a failed step has left, by name.
+    ///
+    /// # Errors
+    /// `NotFound` for any other name; the build's.
+    pub async fn tree(&self, id: &str) -> Result<Option<Unpacked>, WireError> {
+        let Some(left) = self.failures.find(id) else { return self.find(id)?.unpack().await };
+        let Some(tree) = left.tree() else { return Ok(None) };
+        // A step has had its files before it failed.
+        let gone = || WireError::new(Code::NotFound, format!("the files of {id} are not here any more"));
+        tree.unpacked().map(Some).ok_or_else(gone)
+    }
+
     /// Whoever may answer for the build's client.
     #[must_use]
     pub fn group(&self) -> Group {
@@ -133,29 +157,24 @@ impl Bridge {
         &self.steps
     }
 
-    /// Which images the frontend in this process stands for.
+    /// The frontends of the daemon.
     #[must_use]
-    pub fn builtin(&self) -> &dockerfile::Builtin {
-        &self.builtin
-    }
-
-    /// Definitions that the client gave beside the build, for a frontend that asks.
-    pub fn set_inputs(&self, inputs: BTreeMap<String, pb::Definition>) {
-        *self.inputs.lock().unwrap_or_else(PoisonError::into_inner) = inputs;
-    }
-
-    /// See [`Bridge::set_inputs`].
-    #[must_use]
-    pub fn inputs(&self) -> BTreeMap<String, pb::Definition> {
-        self.inputs.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    pub fn frontends(&self) -> &Frontends {
+        &self.frontends
     }
 
     /// Solves a request.
     ///
     /// # Errors
     /// What is wrong with the definition or the frontend's input; of building it only with [`Request::evaluate`].
-    pub async fn solve(self: &Arc<Self>, request: Request) -> Result<FrontendResult, WireError> {
+    pub fn solve(self: &Arc<Self>, request: Request) -> BoxFuture<'_, Result<FrontendResult, WireError>> {
+        // Frontends call one another.
+        Box::pin(self.solve_now(request))
+    }
+
+    async fn solve_now(self: &Arc<Self>, request: Request) -> Result<FrontendResult, WireError> {
         let evaluate = request.evaluate;
+        self.frontends.check(&request.frontend)?;
         let result = match request.frontend.as_str() {
             "" => {
                 let definition = request.definition.unwrap_or_default();
@@ -163,7 +182,7 @@ impl Bridge {
                 FrontendResult::single(solved.await?)
             }
             "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
-            "gateway.v0" => Box::pin(dockerfile::gateway(self, request)).await?,
+            "gateway.v0" => Box::pin(foreign::build(self, request)).await?,
             other => {
                 let message =
                     format!("failed to find frontend: {other} (there are dockerfile.v0 and gateway.v0)");
@@ -195,7 +214,8 @@ impl Bridge {
         }
         let definition = self.policies.admit(definition, policies).await?;
         let (job, host) = (self.job.clone(), self.host.clone());
-        let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, self.steps.clone())?;
+        let place = (self.failures.clone(), self.steps.clone());
+        let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, place)?;
         self.drop_cache_mounts(new.graph());
         let new = Arc::new(new);
         self.refs.lock().unwrap_or_else(PoisonError::into_inner).insert(new.id().to_owned(), new.clone());
@@ -332,7 +352,7 @@ impl Bridge {
         tree: Option<&Arc<BuildRef>>,
         path: &str,
         action: &'static str,
-        work: impl FnOnce(&kiln_worker::Unpacked, &str) -> Result<T, WireError> + Send + 'static,
+        work: impl FnOnce(&Root, &str) -> Result<T, WireError> + Send + 'static,
     ) -> Result<T, WireError> {
         let unpacked = match tree {
             Some(tree) => tree.unpack().await?,
@@ -340,7 +360,8 @@ impl Bridge {
         };
         let Some(unpacked) = unpacked else { return Err(nothing(action, path)) };
         let path = path.to_owned();
-        tokio::task::spawn_blocking(move || work(&unpacked, &path)).await.map_err(wire_error)?
+        let work = move || work(&unpacked.open().map_err(wire_error)?, &path);
+        tokio::task::spawn_blocking(work).await.map_err(wire_error)?
     }
 
     /// Shows a warning at a vertex.

@@ -12,7 +12,7 @@ use tokio::sync::OnceCell;
 use tonic::Code;
 
 use crate::{
-    Steps,
+    Results, Steps,
     errors::{solve_error, wire_error},
 };
 
@@ -27,6 +27,7 @@ pub struct BuildRef {
     /// Imported caches that may serve it.
     caches: Vec<Arc<dyn CacheStore<Kiln>>>,
     steps: Steps,
+    failures: Arc<Results>,
     result: OnceCell<CachedResult<Kiln>>,
 }
 
@@ -44,13 +45,14 @@ impl BuildRef {
         host: Arc<Host>,
         allowed: Entitlements,
         caches: Vec<Arc<dyn CacheStore<Kiln>>>,
-        steps: Steps,
+        (failures, steps): (Arc<Results>, Steps),
     ) -> Result<Self, WireError> {
         let invalid = |error: String| WireError::new(Code::InvalidArgument, error);
         let graph = Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?;
         kiln_ops::load(&graph, &host, &allowed).map_err(wire_error)?;
         let id = kiln_session::random_id();
-        Ok(Self { id, definition, graph, job, host, allowed, caches, steps, result: OnceCell::new() })
+        let result = OnceCell::new();
+        Ok(Self { id, definition, graph, job, host, allowed, caches, steps, failures, result })
     }
 
     /// Names it among the refs of its build.
@@ -92,7 +94,7 @@ impl BuildRef {
                     }
                     built => built,
                 };
-                built.map_err(|error| solve_error(&error, Some(&self.graph)))
+                built.map_err(|error| solve_error(&error, &self.graph, &self.failures))
             })
             .await
     }
@@ -113,9 +115,10 @@ impl BuildRef {
         }
         let vertex = self.graph.root().vertex.clone();
         let built = self.build_anew(Some(&vertex), error).await?;
-        let built = built.map_err(|error| solve_error(&error, Some(&self.graph)))?;
-        let (job, host, steps) = (self.job.clone(), self.host.clone(), self.steps.clone());
-        let anew = Self::new(self.definition.clone(), job, host, self.allowed.clone(), Vec::new(), steps)?;
+        let built = built.map_err(|error| solve_error(&error, &self.graph, &self.failures))?;
+        let (job, host) = (self.job.clone(), self.host.clone());
+        let place = (self.failures.clone(), self.steps.clone());
+        let anew = Self::new(self.definition.clone(), job, host, self.allowed.clone(), Vec::new(), place)?;
         // It was made a moment ago.
         drop(anew.result.set(built));
         Ok(Some(Arc::new(anew)))

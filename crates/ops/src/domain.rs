@@ -215,7 +215,7 @@ impl Op<Kiln> for KilnOp {
         match self {
             Self::Source(op) => op.exec(cx).await.map_err(ExecError::new),
             Self::Exec(op) => op.exec(cx, inputs).await,
-            Self::File(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
+            Self::File(op) => op.exec(cx, inputs).await,
             Self::Merge(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Diff(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Build(op) => op.exec(cx, inputs).await.map_err(ExecError::new),

@@ -1,5 +1,7 @@
 //! What can go wrong with an op.
 
+use crate::Entitlement;
+
 /// Why an op failed.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -56,6 +58,11 @@ pub enum OpError {
         /// The agent's id.
         id: String,
     },
+    /// A process wants what the build may not do.
+    #[error(
+        "{0} is not allowed (the client must ask for it with --allow {0}, and the daemon's insecure-entitlements must list it)"
+    )]
+    NotAllowed(Entitlement),
     /// The op asks for what makes no sense.
     #[error("{0}")]
     Invalid(String),
@@ -96,6 +103,15 @@ impl OpError {
         match self {
             Self::Exit { code, .. } => Some(*code),
             Self::Build { error, .. } => error.op_error().and_then(Self::exit_code),
+            _ => None,
+        }
+    }
+
+    /// Which action of a file op failed, if that is what happened.
+    #[must_use]
+    pub fn file_action(&self) -> Option<usize> {
+        match self {
+            Self::File { action, .. } => Some(*action),
             _ => None,
         }
     }

@@ -11,7 +11,7 @@ use std::{
     sync::{Arc, atomic::Ordering},
 };
 
-use kiln_engine::{CacheMap, OpContext};
+use kiln_engine::{CacheMap, ExecError, OpContext};
 use kiln_fstree::contenthash::ChecksumOptions;
 use kiln_fstree::{
     Root,
@@ -94,10 +94,10 @@ impl FileOp {
         &self,
         cx: &OpContext<Kiln>,
         inputs: Vec<Output>,
-    ) -> Result<Vec<Output>, OpError> {
+    ) -> Result<Vec<Output>, ExecError<Kiln>> {
         let mut trees = Vec::with_capacity(inputs.len());
         for input in &inputs {
-            trees.push(input.unpack(cx).await?);
+            trees.push(input.unpack(cx).await.map_err(ExecError::new)?);
         }
         let cancelled = cx.cancel_flag();
         let (op, name, host) = (self.op.clone(), self.name.clone(), self.host.clone());
@@ -113,7 +113,14 @@ impl FileOp {
             };
             actions.run()
         });
-        work.await?
+        match work.await {
+            Ok(Ok(outputs)) => Ok(outputs),
+            Ok(Err(Failure { error, mut mounts })) => {
+                mounts.resize(self.op.actions.len(), None);
+                Err(ExecError { error: *error, inputs: inputs.into_iter().map(Some).collect(), mounts })
+            }
+            Err(error) => Err(ExecError::new(error.into())),
+        }
     }
 }
 
@@ -174,6 +181,19 @@ struct Actions<'a> {
     linked: Linked,
 }
 
+/// An action failed.
+struct Failure {
+    error: Box<OpError>,
+    /// What it and the action that it takes from had made of their trees, by action.
+    mounts: Vec<Option<Output>>,
+}
+
+impl<E: Into<OpError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self { error: Box::new(error.into()), mounts: Vec::new() }
+    }
+}
+
 /// The result of an action.
 enum State {
     /// Somebody may go on writing.
@@ -204,7 +224,7 @@ impl EmptyTree {
 }
 
 impl Actions<'_> {
-    fn run(&self) -> Result<Vec<Output>, OpError> {
+    fn run(&self) -> Result<Vec<Output>, Failure> {
         let count = self.inputs.len();
         let mut seen: HashMap<i64, usize> = HashMap::new();
         for action in &self.op.actions {
@@ -221,7 +241,10 @@ impl Actions<'_> {
             let alone = seen.get(&action.input) == Some(&1);
             let mut target = self.target(&mut states, action.input, alone, at)?;
             let source = self.source(&mut states, action, at)?;
-            self.apply(action, at, &mut target, source.as_ref())?;
+            if let Err(error) = self.apply(action, at, &mut target, source.as_ref()) {
+                let mounts = self.salvage(at, target, &states);
+                return Err(Failure { error: Box::new(error), mounts });
+            }
             let shared = seen.get(&own).is_some_and(|n| *n > 1);
             let state =
                 if action.output >= 0 || shared { commit(target)? } else { State::Writing(Box::new(target)) };
@@ -230,14 +253,32 @@ impl Actions<'_> {
             {
                 let output = Output(tree.as_ref().map(|tree| tree.as_ref().clone()));
                 if outputs.insert(action.output, output).is_some() {
-                    return Err(OpError::Invalid(format!("two actions make output {}", action.output)));
+                    let problem = format!("two actions make output {}", action.output);
+                    return Err(OpError::Invalid(problem).into());
                 }
             }
             states.insert(own, state);
         }
         let count = i64::try_from(outputs.len()).unwrap_or(i64::MAX);
         let missing = |i| OpError::Invalid(format!("no action makes output {i} of {count}"));
-        (0..count).map(|i| outputs.remove(&i).ok_or_else(|| missing(i))).collect()
+        (0..count).map(|i| outputs.remove(&i).ok_or_else(|| missing(i).into())).collect()
+    }
+
+    /// What had become of the trees of the action `at`, which has failed.
+    fn salvage(&self, at: usize, target: MutableRef, states: &HashMap<i64, State>) -> Vec<Option<Output>> {
+        let mut mounts = vec![None; self.op.actions.len()];
+        match target.commit() {
+            Ok(tree) => mounts[at] = Some(tree.into()),
+            Err(error) => tracing::warn!(%error, action = at, "a failed action's files are lost"),
+        }
+        let taken = self.op.actions[at].secondary_input;
+        let maker = index(taken).and_then(|taken| taken.checked_sub(self.inputs.len()));
+        if let (Some(slot), Some(State::Done(Some(tree)))) =
+            (maker.and_then(|maker| mounts.get_mut(maker)), states.get(&taken))
+        {
+            *slot = Some(tree.as_ref().clone().into());
+        }
+        mounts
     }
 
     /// The actions in an order in which each comes after those whose results it takes.

@@ -7,6 +7,7 @@
 
 mod build;
 pub mod canonical;
+pub mod container;
 mod domain;
 mod entitlements;
 mod error;

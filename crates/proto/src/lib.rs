@@ -2,9 +2,11 @@
 //!
 //! `proto/` holds the definitions; each protobuf package is one module here. `bytes` fields are [`bytes::Bytes`] and maps are
 //! `BTreeMap`s, so that an encoding depends on the message alone. What must hold for every connection (message and header
-//! limits) is in [`limits`], how errors carry their details in [`status`].
+//! limits) is in [`limits`], how errors carry their details in [`status`], the JSON of messages in [`protojson`].
 
+mod definition;
 pub mod limits;
+pub mod protojson;
 pub mod status;
 
 /// The packages, nested as protobuf nests them; the names below are what people use.

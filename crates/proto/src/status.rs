@@ -3,7 +3,8 @@
 //! BuildKit's peers put details into the `google.rpc.Status` of the `grpc-status-details-bin` trailer as
 //! `Any { type_url: "github.com/moby/buildkit/<name>+json", value: <JSON> }`: JSON as Go's `encoding/json` writes the message
 //! (snake_case names, bytes in base64, zero values left out), not protobuf. A client reads from them which vertex failed, the lines
-//! of the Dockerfile that it came from, and the exit code of a step. Details of kinds that are not known here pass through.
+//! of the Dockerfile that it came from, and the exit code of a step. Details of kinds that are not known here pass through, as does one
+//! that nobody here reads: [`Detail::Solve`].
 
 mod definition;
 mod diagnostic;
@@ -13,7 +14,7 @@ use prost::Message as _;
 use serde_json::{Map, Value, json};
 use tonic::{Code, Status};
 
-use crate::{errdefs, pb, rpc};
+use crate::{errdefs, pb, protojson, rpc};
 
 pub use diagnostic::Diagnostic;
 
@@ -46,6 +47,8 @@ pub enum Detail {
     Subrequest(String),
     /// All that is wrong in the file that the first source names, in the order of its lines.
     Diagnostics(Vec<Diagnostic>),
+    /// The op that failed, and the names of what it began with and what had become of that.
+    Solve(Box<errdefs::Solve>),
     /// Anything else, as it came.
     Other(prost_types::Any),
 }
@@ -184,6 +187,10 @@ impl Detail {
             Self::Diagnostics(list) => {
                 let value = diagnostic::to_json(list).to_string().into_bytes();
                 return prost_types::Any { type_url: DIAGNOSTICS.to_owned(), value };
+            }
+            Self::Solve(solve) => {
+                let value = protojson::to_json("errdefs.Solve", &**solve).unwrap_or_else(|| json!({}));
+                ("errdefs.Solve+json", value)
             }
             Self::Other(any) => return any.clone(),
         };

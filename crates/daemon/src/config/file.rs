@@ -246,6 +246,9 @@ pub struct Frontend {
     pub enabled: Option<bool>,
     #[serde(rename = "allowedRepositories", default)]
     pub allowed_repositories: Vec<String>,
+    /// Ours: whether `dockerfile.v0` stands for the official frontend images.
+    #[serde(rename = "replacesImages")]
+    pub replaces_images: Option<bool>,
 }
 
 #[derive(Clone, Debug, Default, Deserialize)]

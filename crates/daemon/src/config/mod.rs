@@ -52,8 +52,8 @@ pub struct Config {
     pub cgroup_parent: Option<String>,
     /// Rules of garbage collection; `None`: none runs.
     pub gc: Option<Vec<GcPolicy>>,
-    /// Whether `dockerfile.v0` stands for the official frontend images.
-    pub builtin_dockerfile: bool,
+    /// Which frontends builds may use.
+    pub frontends: FrontendConfig,
     /// What provenance says of the machine, beside what it says by itself: [`provenance_environment`].
     pub provenance_environment: BTreeMap<String, serde_json::Value>,
 }
@@ -75,8 +75,27 @@ impl Default for Config {
             max_parallelism: 0,
             cgroup_parent: None,
             gc: None,
-            builtin_dockerfile: true,
+            frontends: FrontendConfig::default(),
             provenance_environment: BTreeMap::new(),
         }
+    }
+}
+
+/// Which frontends builds may use.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct FrontendConfig {
+    /// `dockerfile.v0`.
+    pub dockerfile: bool,
+    /// `gateway.v0`: frontends that are images.
+    pub gateway: bool,
+    /// Whether `dockerfile.v0` stands for the official frontend images, by tag.
+    pub builtin: bool,
+    /// The repositories, in their full spelling, whose images may be frontends; empty: all.
+    pub allowed_repositories: Vec<String>,
+}
+
+impl Default for FrontendConfig {
+    fn default() -> Self {
+        Self { dockerfile: true, gateway: true, builtin: true, allowed_repositories: Vec::new() }
     }
 }

@@ -49,7 +49,7 @@ async fn exit_codes(bench: Arc<Bench>) {
         assert_eq!(bench.run(bench.script(script)).await.exit.code, code, "{script}");
     }
     // PID 1 ignores what it has no handler for, but not what comes from outside.
-    let mut container = bench.start("exec sleep 60").await;
+    let container = bench.start("exec sleep 60").await;
     container.kill();
     assert_eq!(container.wait().await.unwrap().code, 137);
 }
@@ -173,7 +173,7 @@ async fn standard_input(bench: Arc<Bench>) {
     let (sender, receiver) = mpsc::channel(1);
     let (mut io, output) = ProcessIo::output(4);
     io.stdin = Stdin::Channel(receiver);
-    let mut container = bench.executor.start(bench.spec(&["cat"]), io).await.unwrap();
+    let container = bench.executor.start(bench.spec(&["cat"]), io).await.unwrap();
     let collected = tokio::spawn(collect(output));
     for _ in 0..40 {
         sender.send(Bytes::from(vec![b'x'; 10_000])).await.unwrap();
@@ -191,7 +191,7 @@ async fn terminal(bench: Arc<Bench>) {
         until [ \"$(stty size 2>/dev/null)\" = '33 77' ]; do sleep 0.01; done; echo resized; read line; echo got $line";
     let mut spec = bench.script(script);
     spec.process.tty = true;
-    let mut container = bench.executor.start(spec, io).await.unwrap();
+    let container = bench.executor.start(spec, io).await.unwrap();
     container.resize(WinSize { rows: 33, cols: 77 });
     let before = until(&mut output, "resized").await;
     sender.send(Bytes::from_static(b"hello\n")).await.unwrap();
@@ -205,7 +205,7 @@ async fn terminal(bench: Arc<Bench>) {
 async fn signals(bench: Arc<Bench>) {
     let (io, mut output) = ProcessIo::output(4);
     let spec = bench.script("trap 'echo caught; exit 5' TERM; echo ready; while :; do sleep 0.05; done");
-    let mut container = bench.executor.start(spec, io).await.unwrap();
+    let container = bench.executor.start(spec, io).await.unwrap();
     assert_eq!(until(&mut output, "ready").await, "ready\n");
     let collected = tokio::spawn(collect(output));
     container.signal(15);
@@ -218,13 +218,13 @@ async fn further_processes(bench: Arc<Bench>) {
     spec.process.user = "app".to_owned();
     spec.process.cwd = "/tmp".to_owned();
     let (io, mut output) = ProcessIo::output(4);
-    let mut container = bench.executor.start(spec, io).await.unwrap();
+    let container = bench.executor.start(spec, io).await.unwrap();
     until(&mut output, "ready").await;
     let run = async |args: &[&str], user: &str, tty: bool| {
         let (io, output) = ProcessIo::output(4);
         let args = args.iter().map(|arg| (*arg).to_owned()).collect();
         let process = ProcessSpec { args, user: user.to_owned(), tty, ..ProcessSpec::default() };
-        let mut process = container.exec(process, io).await.unwrap();
+        let process = container.exec(process, io).await.unwrap();
         let collected = tokio::spawn(collect(output));
         let exit = process.wait().await.unwrap();
         (exit.code, collected.await.unwrap())
@@ -290,7 +290,7 @@ async fn unlisted_descriptors(bench: Arc<Bench>) {
     let out = bench.run(bench.spec(&["readlink", "/proc/self/fd/3"])).await;
     assert_eq!(out.out, "", "{out:?}");
     let (io, output) = ProcessIo::output(4);
-    let mut container = bench.executor.start(bench.spec(&["echo", "x"]), io).await.unwrap();
+    let container = bench.executor.start(bench.spec(&["echo", "x"]), io).await.unwrap();
     assert_eq!(collect(output).await.0, "x\n");
     assert_eq!(OutputStream::Stdout as i32, 1);
     container.wait().await.unwrap();

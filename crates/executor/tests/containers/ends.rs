@@ -70,7 +70,7 @@ async fn slow_readers_lose_nothing(bench: Arc<Bench>) {
     let mut spec = bench.script("seq 200000; seq 100 >&2");
     // Ticks that interrupt the waiting.
     spec.samples = true;
-    let mut container = executor.start(spec, io).await.unwrap();
+    let container = executor.start(spec, io).await.unwrap();
     let mut bytes = 0;
     let mut chunks = 0;
     while let Some(chunk) = output.recv().await {
@@ -167,7 +167,7 @@ async fn samples(bench: Arc<Bench>) {
 }
 
 async fn helper_killed(bench: Arc<Bench>) {
-    let mut container = bench.start("trap '' TERM; sleep 1000 & wait").await;
+    let container = bench.start("trap '' TERM; sleep 1000 & wait").await;
     for pid in descendants() {
         let pid = rustix::process::Pid::from_raw(pid as i32).unwrap();
         let name =

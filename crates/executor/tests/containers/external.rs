@@ -107,7 +107,7 @@ async fn external_further_processes(bench: Arc<Bench>) {
         let (io, output) = ProcessIo::output(4);
         let args = ["sh", "-c", "ls /tmp; id -u; exit 4"].map(str::to_owned).to_vec();
         let spec = ProcessSpec { args, user: "app".to_owned(), ..ProcessSpec::default() };
-        let mut process = container.exec(spec, io).await.unwrap();
+        let process = container.exec(spec, io).await.unwrap();
         let collected = tokio::spawn(collect(output));
         let code = process.wait().await.unwrap().code;
         assert_eq!((code, collected.await.unwrap()), (4, ("mark\n1000\n".to_owned(), String::new())));

@@ -137,11 +137,11 @@ async fn the_executable_is_out_of_reach(bench: Arc<Bench>) {
     let script = "while :; do for p in /proc/[0-9]*; do [ $p = /proc/1 ] && continue; (echo x >> $p/exe) 2>/dev/null && echo WROTE; readlink $p/exe; done; done 2>/dev/null | grep -v busybox";
     let (io, output) = kiln_executor::ProcessIo::output(16);
     let executor: &dyn kiln_executor::Executor = &bench.executor;
-    let mut container = executor.start(bench.script(script), io).await.unwrap();
+    let container = executor.start(bench.script(script), io).await.unwrap();
     let collected = tokio::spawn(crate::support::collect(output));
     for _ in 0..100 {
         let spec = kiln_executor::ProcessSpec { args: vec!["true".to_owned()], ..Default::default() };
-        let mut process = container.exec(spec, kiln_executor::ProcessIo::default()).await.unwrap();
+        let process = container.exec(spec, kiln_executor::ProcessIo::default()).await.unwrap();
         assert_eq!(process.wait().await.unwrap().code, 0);
     }
     container.kill();
@@ -162,7 +162,7 @@ async fn shared_cache_races(bench: Arc<Bench>) {
     ));
     swapper.mounts = vec![bind("/c", &cache)];
     let executor: &dyn kiln_executor::Executor = &bench.executor;
-    let mut swapper = executor.start(swapper, kiln_executor::ProcessIo::default()).await.unwrap();
+    let swapper = executor.start(swapper, kiln_executor::ProcessIo::default()).await.unwrap();
     for _ in 0..100 {
         let mut spec = bench.script("true");
         let tree = Tree::Mount(MountSpec::Bind { path: cache.clone(), read_only: false });

@@ -20,7 +20,7 @@ async fn start_to_exit(bench: Arc<Bench>) {
                 tokio::time::sleep(Duration::from_millis(10)).await;
             }
             let start = Instant::now();
-            let mut container = bench.executor.start(spec, ProcessIo::default()).await.unwrap();
+            let container = bench.executor.start(spec, ProcessIo::default()).await.unwrap();
             let started = start.elapsed();
             assert_eq!(container.wait().await.unwrap().code, 0);
             times.push((start.elapsed(), started));

@@ -243,7 +243,7 @@ impl Bench {
 /// Runs a container to its end.
 pub(crate) async fn run_on(executor: &dyn Executor, spec: RunSpec) -> Result<Ran> {
     let (io, output) = ProcessIo::output(16);
-    let mut container = executor.start(spec, io).await?;
+    let container = executor.start(spec, io).await?;
     let collected = tokio::spawn(collect(output));
     let exit = container.wait().await?;
     let (out, err) = collected.await.unwrap();

@@ -1,8 +1,6 @@
 //! Which frontend images the frontend in this process stands for.
 
 use kiln_oci::Reference;
-use kiln_proto::status::{Detail, WireError};
-use tonic::Code;
 
 /// The version of the Dockerfile language that is built in: `1.LANGUAGE_MINOR`.
 const LANGUAGE_MINOR: u32 = 20;
@@ -32,22 +30,6 @@ impl Builtin {
             && reference.domain() == "docker.io"
             && reference.digest().is_none()
             && covers_tag(reference.tag().unwrap_or("latest"))
-    }
-
-    /// An error for an image that it does not stand for.
-    ///
-    /// # Errors
-    /// `Unimplemented`, naming the image.
-    pub fn check(&self, image: &str) -> Result<(), WireError> {
-        if self.covers(image) {
-            return Ok(());
-        }
-        let message = format!(
-            "frontend image {image}: frontends that run in containers are not supported yet; built in is docker/dockerfile \
-             up to 1.{LANGUAGE_MINOR}, by tag"
-        );
-        let detail = Detail::Frontend { name: "gateway.v0".into(), source: image.to_owned() };
-        Err(WireError::new(Code::Unimplemented, message).with(detail))
     }
 }
 

@@ -28,13 +28,13 @@ use crate::{Bridge, CacheImport, FrontendResult, Refs, Request, errors::wire_err
 use resolver::BridgeResolver;
 
 /// The name of this frontend.
-const NAME: &str = "dockerfile.v0";
+pub(crate) const NAME: &str = "dockerfile.v0";
 /// The attribute that names a frontend image in place of the file's `syntax` line.
 const SYNTAX_ARG: &str = "build-arg:BUILDKIT_SYNTAX";
 
 /// Builds a Dockerfile.
 pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<FrontendResult, WireError> {
-    check_caps(&request.attrs)?;
+    check_caps(&request.attrs, true)?;
     let environment = Environment {
         session_id: bridge.session().to_owned(),
         unique_id: kiln_session::random_id(),
@@ -46,9 +46,12 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     let imports: Vec<CacheImport> = options.cache_imports.iter().map(import).collect();
     let resolver = BridgeResolver::new(bridge, request.inputs.clone());
     let source = Source::load(&options, &resolver).await.map_err(|e| failure(e, None))?;
-    if !request.attrs.contains_key("cmdline") {
-        check_syntax(bridge, &request.attrs, &source)?;
+    if !request.attrs.contains_key("cmdline")
+        && let Some(foreign) = other_frontend(bridge, &request.attrs, &source)
+    {
+        return forward(bridge, request, &source, foreign).await;
     }
+    check_caps(&request.attrs, false)?;
     if let Some(name) = request.attrs.get("requestid") {
         return subrequest::answer(name, &source, &options, &resolver).await;
     }
@@ -72,23 +75,6 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     result(bridge, &options, &imports, &targets, converted).await
 }
 
-/// The frontend `gateway.v0`: an image that this process stands for, or an error.
-pub(crate) async fn gateway(bridge: &Arc<Bridge>, mut request: Request) -> Result<FrontendResult, WireError> {
-    let image = request.attrs.get("source").cloned().unwrap_or_default();
-    if image.is_empty() {
-        return Err(WireError::new(
-            Code::InvalidArgument,
-            "no frontend source defined: gateway.v0 needs the option source",
-        ));
-    }
-    // By its own name it is no image.
-    if image != NAME {
-        bridge.builtin().check(&image)?;
-    }
-    request.attrs.entry("cmdline".to_owned()).or_insert(image);
-    build(bridge, request).await
-}
-
 /// What clients ask of this frontend in `frontend.caps`, and get.
 const FRONTEND_CAPS: &[&str] = &[
     "moby.buildkit.frontend.inputs",
@@ -98,10 +84,13 @@ const FRONTEND_CAPS: &[&str] = &[
 ];
 
 /// Refuses what a client needs and this frontend lacks. `NAME+forward` may be passed on to a newer frontend, which the file then
-/// names.
-fn check_caps(attrs: &BTreeMap<String, String>) -> Result<(), WireError> {
+/// names: it is let through while that is not known (`forwarding`).
+fn check_caps(attrs: &BTreeMap<String, String>, forwarding: bool) -> Result<(), WireError> {
     let wanted = attrs.get("frontend.caps").map_or("", String::as_str);
-    let known = |cap: &&str| FRONTEND_CAPS.contains(&cap.split('+').next().unwrap_or_default());
+    let known = |cap: &&str| {
+        let (name, may) = cap.split_once('+').unwrap_or((cap, ""));
+        FRONTEND_CAPS.contains(&name) || (forwarding && may == "forward")
+    };
     match wanted.split(',').filter(|cap| !cap.is_empty()).find(|cap| !known(cap)) {
         None => Ok(()),
         Some(cap) => {
@@ -112,13 +101,52 @@ fn check_caps(attrs: &BTreeMap<String, String>) -> Result<(), WireError> {
     }
 }
 
-fn check_syntax(bridge: &Bridge, attrs: &BTreeMap<String, String>, source: &Source) -> Result<(), WireError> {
-    if let Some(command) = attrs.get(SYNTAX_ARG).filter(|c| !c.trim().is_empty()) {
-        let image = command.split_whitespace().next().unwrap_or_default();
-        return bridge.builtin().check(image);
-    }
-    let Some(syntax) = source.syntax() else { return Ok(()) };
-    bridge.builtin().check(&syntax.image).map_err(|error| blame(error, source, &[syntax.span]))
+/// A frontend that is used in place of this one.
+struct Foreign {
+    image: String,
+    /// The image and what follows it.
+    command: String,
+    /// The line that asks for it; `None` when an option does.
+    span: Option<Span>,
+}
+
+/// The frontend that an option or the file's first lines ask for, unless this one stands for it.
+fn other_frontend(bridge: &Bridge, attrs: &BTreeMap<String, String>, source: &Source) -> Option<Foreign> {
+    let asked = match attrs.get(SYNTAX_ARG).map(|command| command.trim()).filter(|c| !c.is_empty()) {
+        Some(command) => {
+            let image = command.split(' ').next().unwrap_or_default();
+            Foreign { image: image.to_owned(), command: command.to_owned(), span: None }
+        }
+        None => {
+            let syntax = source.syntax()?;
+            Foreign { image: syntax.image, command: syntax.command, span: Some(syntax.span) }
+        }
+    };
+    let frontends = bridge.frontends();
+    let ours = frontends.builtin.covers(&asked.image) && frontends.check_source(&asked.image).is_ok();
+    (!ours).then_some(asked)
+}
+
+/// Lets the other frontend build.
+async fn forward(
+    bridge: &Arc<Bridge>,
+    mut request: Request,
+    source: &Source,
+    foreign: Foreign,
+) -> Result<FrontendResult, WireError> {
+    request.attrs.insert("cmdline".to_owned(), foreign.command.clone());
+    request.attrs.insert("source".to_owned(), foreign.image);
+    request.frontend = "gateway.v0".to_owned();
+    request.evaluate = false;
+    let built = bridge.solve(request).await;
+    built.map_err(|error| match foreign.span {
+        _ if error.sources().next().is_some() => error,
+        Some(span) => blame(error, source, &[span]),
+        None => {
+            let message = format!("failed with {SYNTAX_ARG} = {}: {}", foreign.command, error.message);
+            WireError { message, ..error }
+        }
+    })
 }
 
 #[derive(Serialize)]

@@ -8,12 +8,12 @@ use std::{
 use kiln_daemon::{
     Config, Error, TlsFiles,
     config::{
-        Amount, File, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration,
+        Amount, File, FrontendConfig, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration,
         provenance_environment, read,
     },
 };
 use kiln_executor::DnsConfig;
-use kiln_oci::Platform;
+use kiln_oci::{Platform, Reference};
 use kiln_ops::Entitlement;
 use kiln_registry::{HostConfig, KeyPair};
 use kiln_store::SnapshotterKind;
@@ -80,6 +80,37 @@ fn bad(option: &str, problem: impl std::fmt::Display) -> Error {
     Error::Option { option: option.to_owned(), problem: problem.to_string() }
 }
 
+/// Which frontends builds may use.
+fn frontends(file: &File) -> Result<FrontendConfig, Error> {
+    let mut config = FrontendConfig::default();
+    for (name, table) in &file.frontend {
+        let key = |key: &str| format!("frontend.{name:?}.{key}");
+        match name.as_str() {
+            "dockerfile.v0" => {
+                config.dockerfile = table.enabled.unwrap_or(true);
+                config.builtin = table.replaces_images.unwrap_or(true);
+                if !table.allowed_repositories.is_empty() {
+                    return Err(bad(&key("allowedRepositories"), "only gateway.v0 has images"));
+                }
+            }
+            "gateway.v0" => {
+                config.gateway = table.enabled.unwrap_or(true);
+                if table.replaces_images.is_some() {
+                    return Err(bad(&key("replacesImages"), "only dockerfile.v0 stands for images"));
+                }
+                for repository in &table.allowed_repositories {
+                    let reference = Reference::parse(repository);
+                    let reference = reference
+                        .map_err(|e| bad(&key("allowedRepositories"), format!("{repository}: {e}")))?;
+                    config.allowed_repositories.push(reference.name());
+                }
+            }
+            _ => return Err(bad(&format!("frontend.{name:?}"), "want dockerfile.v0 or gateway.v0")),
+        }
+    }
+    Ok(config)
+}
+
 /// Reads the file that the flags name, and puts both together.
 pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
     refuse_flags(flags)?;
@@ -109,7 +140,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         max_parallelism: flags.oci.max_parallelism.or(worker.max_parallelism).unwrap_or_default(),
         cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         gc: gc(&flags.oci, worker, &root)?,
-        builtin_dockerfile: true,
+        frontends: frontends(file)?,
         provenance_environment: provenance_environment(environment)?,
         root,
     };
@@ -196,11 +227,6 @@ fn refuse_keys(file: &File) -> Result<(), Error> {
         (worker.bridge_subnet.is_some(), "worker.oci.bridgeSubnet"),
         (file.history.max_age.is_some(), "history.maxAge"),
         (file.history.max_entries.is_some(), "history.maxEntries"),
-        (file.frontend.values().any(|f| f.enabled == Some(false)), "frontend.*.enabled = false"),
-        (
-            file.frontend.values().any(|f| !f.allowed_repositories.is_empty()),
-            "frontend.*.allowedRepositories",
-        ),
         (file.system.platforms_cache_max_age.is_some(), "system.platformsCacheMaxAge"),
         (file.system.max_registry_concurrency.is_some(), "system.maxRegistryConcurrency"),
         (file.cache.is_some(), "cache.gha"),

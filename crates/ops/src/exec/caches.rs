@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use kiln_engine::OpContext;
 use kiln_proto::pb;
 use kiln_worker::{CacheMount, Sharing, Unpacked};
 
-use crate::{Host, Kiln, OpError, Output};
+use super::mounts::Given;
+use crate::{Host, OpError};
 
 /// The cache mounts that an op holds, by key.
 #[derive(Debug, Default)]
@@ -25,17 +25,15 @@ struct Wanted {
 }
 
 impl Caches {
-    /// Takes all that the mounts of `op` name; waits where another op has one for itself.
+    /// Takes all that the mounts name; waits where another op has one for itself.
     pub(super) async fn take(
         host: &Host,
-        cx: &OpContext<Kiln>,
-        op: &pb::ExecOp,
-        inputs: &[Output],
+        given: &Given<'_>,
+        inputs: &[Option<Unpacked>],
     ) -> Result<Self, OpError> {
-        let command = op.meta.as_ref().map(|meta| meta.args.join(" ")).unwrap_or_default();
         let mut wanted: BTreeMap<String, Wanted> = BTreeMap::new();
-        for mount in op.mounts.iter().filter(|mount| mount.mount_type() == pb::MountType::Cache) {
-            let below = super::mounts::input_of(mount, inputs)?.unpack(cx).await?;
+        for mount in given.mounts.iter().filter(|mount| mount.mount_type() == pb::MountType::Cache) {
+            let below = super::mounts::input_of(mount, inputs)?;
             let key = key(mount, below.as_ref())?;
             // The first decides how the op shares it with others.
             let name = id(mount)?.to_owned();
@@ -43,7 +41,7 @@ impl Caches {
                 name,
                 below,
                 sharing: sharing(mount),
-                description: description(mount, &command),
+                description: description(mount, given.user),
             });
         }
         let mut held = BTreeMap::new();
@@ -87,8 +85,8 @@ fn sharing(mount: &pb::Mount) -> Sharing {
 }
 
 /// What users see in the list of what is stored.
-fn description(mount: &pb::Mount, command: &str) -> String {
-    let description = format!("cached mount {} from exec {command}", mount.dest);
+fn description(mount: &pb::Mount, user: &str) -> String {
+    let description = format!("cached mount {} from {user}", mount.dest);
     match mount.cache_opt.as_ref().map(|options| &options.id) {
         Some(id) if !id.is_empty() && *id != mount.dest => format!("{description} with id {id:?}"),
         _ => description,
@@ -113,7 +111,7 @@ mod tests {
 
     #[test]
     fn descriptions_name_ids_that_are_not_the_place() {
-        assert_eq!(description(&mount("/a", "/a"), "x"), "cached mount /a from exec x");
-        assert_eq!(description(&mount("/a", "b"), "x"), "cached mount /a from exec x with id \"b\"");
+        assert_eq!(description(&mount("/a", "/a"), "exec x"), "cached mount /a from exec x");
+        assert_eq!(description(&mount("/a", "b"), "exec x"), "cached mount /a from exec x with id \"b\"");
     }
 }

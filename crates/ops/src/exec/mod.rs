@@ -1,8 +1,8 @@
 //! The exec op: runs a process in a root made of inputs.
 
 mod caches;
-mod mounts;
-mod secrets;
+pub(crate) mod mounts;
+pub(crate) mod secrets;
 
 use std::{sync::Arc, time::Duration};
 
@@ -13,13 +13,15 @@ use kiln_executor::{
 };
 use kiln_oci::{Digest, Platform, default_path_env};
 use kiln_proto::pb;
+use kiln_session::Group;
+use kiln_worker::Unpacked;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     Host, Kiln, OpError, Output, canonical,
     selector::{InputUse, Selector, content_digest, dedupe, digest_of_paths},
 };
-use mounts::Prepared;
+use mounts::{Given, Prepared};
 
 /// Pieces of output that may wait for whoever reads the log.
 const OUTPUT_QUEUE: usize = 64;
@@ -102,16 +104,49 @@ impl ExecOp {
     ) -> Result<Vec<Output>, ExecError<Kiln>> {
         let security = self.security();
         self.host.executor.prepare(security);
-        match self.run(cx, &inputs, security).await {
-            Ok(outputs) => Ok(outputs),
+        // What each mount begins with, for whoever looks into a failure.
+        let used = |mount: &pb::Mount| usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned();
+        let used: Vec<Option<Output>> = self.op.mounts.iter().map(used).collect();
+        let failed = |error| ExecError { error, inputs: used.clone(), mounts: used.clone() };
+        let sessions = self.host.sessions_of(cx);
+        let mut prepared = self.prepare(cx, &sessions, &inputs).await.map_err(failed)?;
+        match self.run(cx, &sessions, &mut prepared, security).await {
+            Ok(()) => {
+                let committed = tokio::task::spawn_blocking(move || prepared.commit()).await;
+                committed.map_err(OpError::from).flatten().map_err(failed)
+            }
             Err(error) => {
-                let used = |mount: &pb::Mount| {
-                    usize::try_from(mount.input).ok().and_then(|i| inputs.get(i)).cloned()
-                };
-                let used: Vec<Option<Output>> = self.op.mounts.iter().map(used).collect();
-                Err(ExecError { error, inputs: used.clone(), mounts: used })
+                let inputs = used.clone();
+                let salvaged = tokio::task::spawn_blocking(move || prepared.salvage(&inputs)).await;
+                let mounts = salvaged.unwrap_or_else(|_| used.clone());
+                Err(ExecError { error, inputs: used, mounts })
             }
         }
+    }
+
+    async fn prepare(
+        &self,
+        cx: &OpContext<Kiln>,
+        sessions: &Group,
+        inputs: &[Output],
+    ) -> Result<Prepared, OpError> {
+        if self.platform.is_windows() != cfg!(windows) {
+            let here = Platform::host();
+            let problem = format!("running a step for {} on {}", self.platform.format(), here.format());
+            return Err(OpError::Unsupported(problem));
+        }
+        let mut trees: Vec<Option<Unpacked>> = vec![None; inputs.len()];
+        for mount in &self.op.mounts {
+            let is_tree = matches!(mount.mount_type(), pb::MountType::Bind | pb::MountType::Cache);
+            let at = usize::try_from(mount.input).ok().filter(|at| is_tree && *at < inputs.len());
+            if let Some(at) = at {
+                trees[at] = inputs[at].unpack(cx).await?;
+            }
+        }
+        let meta = self.meta()?;
+        let user = format!("exec {}", meta.args.join(" "));
+        let given = Given { mounts: &self.op.mounts, cwd: &meta.cwd, user: &user };
+        Prepared::new(&self.host, sessions, given, &trees).await
     }
 
     fn security(&self) -> Security {
@@ -124,18 +159,12 @@ impl ExecOp {
     async fn run(
         &self,
         cx: &OpContext<Kiln>,
-        inputs: &[Output],
+        sessions: &Group,
+        prepared: &mut Prepared,
         security: Security,
-    ) -> Result<Vec<Output>, OpError> {
-        if self.platform.is_windows() != cfg!(windows) {
-            let here = Platform::host();
-            let problem = format!("running a step for {} on {}", self.platform.format(), here.format());
-            return Err(OpError::Unsupported(problem));
-        }
-        let sessions = self.host.sessions_of(cx);
-        let mut prepared = Prepared::new(&self.host, cx, &sessions, &self.op, inputs).await?;
-        let secret_env = secrets::environment(&sessions, &self.op.secretenv).await?;
-        let (spec, valid) = (self.spec(&mut prepared, secret_env, security)?, &self.meta()?.valid_exit_codes);
+    ) -> Result<(), OpError> {
+        let secret_env = secrets::environment(sessions, &self.op.secretenv).await?;
+        let (spec, valid) = (self.spec(prepared, secret_env, security)?, &self.meta()?.valid_exit_codes);
         let (io, mut output) = ProcessIo::output(OUTPUT_QUEUE);
         let progress = cx.progress().clone();
         let read = async {
@@ -157,7 +186,7 @@ impl ExecOp {
             let command = self.meta()?.args.join(" ");
             return Err(OpError::Exit { command, code: exit.code, oom: exit.oom_killed });
         }
-        tokio::task::spawn_blocking(move || prepared.commit()).await?
+        Ok(())
     }
 
     fn spec(
@@ -188,7 +217,7 @@ impl ExecOp {
             process,
             hostname: (!meta.hostname.is_empty()).then(|| meta.hostname.clone()),
             extra_hosts: meta.extra_hosts.iter().map(host_address).collect::<Result<_, _>>()?,
-            network: self.network()?,
+            network: network(&self.host, self.op.network())?,
             security,
             rlimits: meta.ulimit.iter().map(rlimit).collect(),
             resources: self.limits(),
@@ -199,17 +228,6 @@ impl ExecOp {
             remove_stub_parents: meta.remove_mount_stubs_recursive,
             samples: false,
         })
-    }
-
-    fn network(&self) -> Result<Network, OpError> {
-        match self.op.network() {
-            pb::NetMode::None => Ok(Network::None),
-            pb::NetMode::Host => Ok(Network::Host),
-            pb::NetMode::Unset if self.host.sandbox_network => {
-                Err(OpError::Unsupported("a network of its own for a step".into()))
-            }
-            pb::NetMode::Unset => Ok(Network::Host),
-        }
     }
 
     fn limits(&self) -> Resources {
@@ -223,6 +241,18 @@ impl ExecOp {
             cpuset_cpus: r.cpuset_cpus.clone(),
             cpuset_mems: r.cpuset_mems.clone(),
         }
+    }
+}
+
+/// The network of a container that asks for `mode`.
+pub(crate) fn network(host: &Host, mode: pb::NetMode) -> Result<Network, OpError> {
+    match mode {
+        pb::NetMode::None => Ok(Network::None),
+        pb::NetMode::Host => Ok(Network::Host),
+        pb::NetMode::Unset if host.sandbox_network => {
+            Err(OpError::Unsupported("a network of its own for a step".into()))
+        }
+        pb::NetMode::Unset => Ok(Network::Host),
     }
 }
 
@@ -251,7 +281,7 @@ fn content_of(paths: Vec<String>) -> Vec<Selector> {
 }
 
 /// Both spellings of each proxy, as programs differ in which they read.
-fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
+pub(crate) fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
     let all = [
         ("HTTP_PROXY", &proxy.http_proxy),
         ("HTTPS_PROXY", &proxy.https_proxy),
@@ -264,12 +294,12 @@ fn proxies(proxy: &pb::ProxyEnv) -> Vec<String> {
         .collect()
 }
 
-fn host_address(host: &pb::HostIp) -> Result<HostAddress, OpError> {
+pub(crate) fn host_address(host: &pb::HostIp) -> Result<HostAddress, OpError> {
     let bad = |_| OpError::Invalid(format!("extra host {}: {:?} is no IP address", host.host, host.ip));
     Ok(HostAddress { host: host.host.clone(), ip: host.ip.parse().map_err(bad)? })
 }
 
-fn rlimit(limit: &pb::Ulimit) -> Rlimit {
+pub(crate) fn rlimit(limit: &pb::Ulimit) -> Rlimit {
     Rlimit { name: limit.name.clone(), soft: limit.soft, hard: limit.hard }
 }
 

@@ -1,17 +1,27 @@
 //! From the mounts of an exec op to those of a container, and from what they became to the op's outputs.
 
-use kiln_engine::OpContext;
 use kiln_executor::{Mount, MountSource, RootSpec, TmpfsSpec, Tree};
+use kiln_fstree::Root;
 use kiln_proto::pb;
 use kiln_session::Group;
 use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
 
 use super::caches::Caches;
 use super::secrets::{self, AgentSocket};
-use crate::{Host, Kiln, OpError, Output};
+use crate::{Host, OpError, Output};
+
+/// What is to be mounted, and for whom.
+#[derive(Clone, Copy)]
+pub(crate) struct Given<'a> {
+    pub(crate) mounts: &'a [pb::Mount],
+    /// What relative destinations count from.
+    pub(crate) cwd: &'a str,
+    /// Who uses them, as people are told: `exec sh -c …`.
+    pub(crate) user: &'a str,
+}
 
 /// Mounts that are ready to be used.
-pub(super) struct Prepared {
+pub(crate) struct Prepared {
     root: Option<Part>,
     readonly_root: bool,
     /// Sorted by destination, so that parents come before what is mounted in them.
@@ -22,6 +32,8 @@ pub(super) struct Prepared {
 
 /// One mount.
 struct Part {
+    /// Its place among the mounts that were asked for.
+    at: usize,
     dest: String,
     selector: String,
     readonly: bool,
@@ -42,37 +54,36 @@ enum Source {
 }
 
 impl Prepared {
-    pub(super) async fn new(
+    /// Prepares the mounts. `inputs` are those that the mounts name, with their files.
+    pub(crate) async fn new(
         host: &Host,
-        cx: &OpContext<Kiln>,
         sessions: &Group,
-        op: &pb::ExecOp,
-        inputs: &[Output],
+        given: Given<'_>,
+        inputs: &[Option<Unpacked>],
     ) -> Result<Self, OpError> {
         let mut prepared = Self { root: None, readonly_root: false, parts: Vec::new(), _agents: Vec::new() };
-        let meta = op.meta.clone().unwrap_or_default();
-        let caches = Caches::take(host, cx, op, inputs).await?;
-        for mount in &op.mounts {
+        let caches = Caches::take(host, &given, inputs).await?;
+        for (at, mount) in given.mounts.iter().enumerate() {
             let is_root = mount.dest == kiln_llb::ROOT_MOUNT;
             if is_root && mount.mount_type() != pb::MountType::Bind {
                 let problem =
                     format!("the root cannot be a mount of type {}", mount.mount_type().as_str_name());
                 return Err(OpError::Invalid(problem));
             }
-            let one = One { host, cx, sessions, mount, command: &meta.args, caches: &caches };
+            let one = One { host, sessions, mount, user: given.user, caches: &caches };
             let input = input_of(mount, inputs)?;
-            let Some(source) = one.source(&input, &mut prepared._agents).await? else { continue };
+            let Some(source) = one.source(input, &mut prepared._agents).await? else { continue };
             // Secrets and agents say 0 where they mean none.
             let has_output = matches!(mount.mount_type(), pb::MountType::Bind | pb::MountType::Cache);
             let output = usize::try_from(mount.output).ok().filter(|_| has_output);
             let dest = if mount.dest.starts_with('/') {
                 mount.dest.clone()
             } else {
-                format!("/{}/{}", meta.cwd.trim_matches('/'), mount.dest)
+                format!("/{}/{}", given.cwd.trim_matches('/'), mount.dest)
             };
             // A secret is the client's: a step that writes to it would only believe that it did.
             let readonly = mount.readonly || mount.mount_type() == pb::MountType::Secret;
-            let part = Part { dest, selector: mount.selector.clone(), readonly, output, source };
+            let part = Part { at, dest, selector: mount.selector.clone(), readonly, output, source };
             if is_root {
                 prepared.readonly_root = mount.readonly;
                 prepared.root = Some(part);
@@ -85,12 +96,10 @@ impl Prepared {
     }
 
     /// The container's root and mounts.
-    pub(super) fn specs(&mut self) -> Result<(RootSpec, Vec<Mount>), OpError> {
-        let root = self.root.as_mut().ok_or_else(|| OpError::Invalid("the exec op mounts no root".into()))?;
-        let tree = root
-            .source
-            .tree()?
-            .ok_or_else(|| OpError::Invalid("the root of an exec op must be a tree".into()))?;
+    pub(crate) fn specs(&mut self) -> Result<(RootSpec, Vec<Mount>), OpError> {
+        let root = self.root.as_mut().ok_or_else(|| OpError::Invalid("nothing is mounted at /".into()))?;
+        let tree =
+            root.source.tree()?.ok_or_else(|| OpError::Invalid("the mount at / must be a tree".into()))?;
         let root = RootSpec { tree, readonly: self.readonly_root };
         let mut mounts = Vec::with_capacity(self.parts.len());
         for part in &mut self.parts {
@@ -104,6 +113,41 @@ impl Prepared {
             mounts.push(Mount { dest: part.dest.clone(), source, readonly: part.readonly });
         }
         Ok((root, mounts))
+    }
+
+    /// What the mounts have become after a failure, in the order in which they were asked for. `inputs` stands for those that
+    /// cannot be told. Blocks.
+    pub(super) fn salvage(self, inputs: &[Option<Output>]) -> Vec<Option<Output>> {
+        let mut mounts = inputs.to_vec();
+        for part in self.root.into_iter().chain(self.parts) {
+            let Source::Write(mutable) = part.source else { continue };
+            match (mutable.commit(), mounts.get_mut(part.at)) {
+                (Ok(tree), Some(slot)) => *slot = Some(tree.into()),
+                (Ok(_), None) => {}
+                (Err(error), _) => tracing::warn!(%error, dest = part.dest, "a failed step's files are lost"),
+            }
+        }
+        mounts
+    }
+
+    /// A view of the mount that was asked for at this place, as it is now; `None` where there is no tree. What is written
+    /// meanwhile may show in it or not. Blocks.
+    pub(crate) fn view(&mut self, at: usize) -> Result<Option<Root>, OpError> {
+        let part = self.root.iter_mut().chain(&mut self.parts).find(|part| part.at == at);
+        let Some(part) = part else { return Ok(None) };
+        let spec = match &mut part.source {
+            Source::Read(tree) => tree.mount_spec()?,
+            Source::Write(mutable) => mutable.mount_spec()?,
+            Source::Cache(cache, _) => cache.mount_spec(),
+            Source::Other(_) => return Ok(None),
+        };
+        let root = spec.read_only().open().map_err(kiln_worker::Error::from)?;
+        let selector = part.selector.trim_matches('/');
+        if selector.is_empty() {
+            return Ok(Some(root));
+        }
+        let inside = root.subtree(selector);
+        inside.map(Some).map_err(|error| OpError::Invalid(format!("mount {}: {error}", part.dest)))
     }
 
     /// The op's outputs. Blocks.
@@ -145,8 +189,8 @@ impl Source {
 }
 
 /// The input that a mount begins with; the empty tree where it has none.
-pub(super) fn input_of(mount: &pb::Mount, inputs: &[Output]) -> Result<Output, OpError> {
-    let Ok(at) = usize::try_from(mount.input) else { return Ok(Output(None)) };
+pub(super) fn input_of(mount: &pb::Mount, inputs: &[Option<Unpacked>]) -> Result<Option<Unpacked>, OpError> {
+    let Ok(at) = usize::try_from(mount.input) else { return Ok(None) };
     let input = inputs.get(at).cloned();
     input.ok_or_else(|| OpError::Invalid(format!("mount {} has no input {at}", mount.dest)))
 }
@@ -154,22 +198,24 @@ pub(super) fn input_of(mount: &pb::Mount, inputs: &[Output]) -> Result<Output, O
 /// One mount that is being prepared.
 struct One<'a> {
     host: &'a Host,
-    cx: &'a OpContext<Kiln>,
     sessions: &'a Group,
     mount: &'a pb::Mount,
-    command: &'a [String],
+    user: &'a str,
     caches: &'a Caches,
 }
 
 impl One<'_> {
-    async fn source(&self, input: &Output, agents: &mut Vec<AgentSocket>) -> Result<Option<Source>, OpError> {
+    async fn source(
+        &self,
+        input: Option<Unpacked>,
+        agents: &mut Vec<AgentSocket>,
+    ) -> Result<Option<Source>, OpError> {
         let mount = self.mount;
         Ok(Some(match mount.mount_type() {
-            pb::MountType::Bind => self.bind(input.unpack(self.cx).await?).await?,
+            pb::MountType::Bind => self.bind(input).await?,
             pb::MountType::Cache => {
-                let below = input.unpack(self.cx).await?;
-                let output = below.as_ref().map(|tree| tree.as_ref().clone());
-                Source::Cache(self.caches.get(mount, below.as_ref())?, output)
+                let output = input.as_ref().map(|tree| tree.as_ref().clone());
+                Source::Cache(self.caches.get(mount, input.as_ref())?, output)
             }
             pb::MountType::Tmpfs => {
                 let size = mount
@@ -210,7 +256,7 @@ impl One<'_> {
     }
 
     async fn writable(&self, below: Option<Unpacked>) -> Result<Source, OpError> {
-        let description = format!("mount {} from exec {}", self.mount.dest, self.command.join(" "));
+        let description = format!("mount {} from {}", self.mount.dest, self.user);
         let worker = self.host.worker.clone();
         let create = move || worker.create(below.as_ref(), RefOptions::described(description));
         Ok(Source::Write(tokio::task::spawn_blocking(create).await??))

@@ -30,7 +30,7 @@ async fn find(sessions: &Group, id: &str) -> Result<Option<Bytes>, OpError> {
 }
 
 /// `NAME=value` for each secret of the environment.
-pub(super) async fn environment(sessions: &Group, secrets: &[pb::SecretEnv]) -> Result<Vec<String>, OpError> {
+pub(crate) async fn environment(sessions: &Group, secrets: &[pb::SecretEnv]) -> Result<Vec<String>, OpError> {
     let mut env = Vec::with_capacity(secrets.len());
     for secret in secrets {
         match find(sessions, &secret.id).await? {

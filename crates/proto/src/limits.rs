@@ -13,8 +13,9 @@ pub const MAX_HEADER_LIST: u32 = 16 << 20;
 /// HTTP/2 flow control: bytes in flight for one stream. A tunnel inside a tunnel needs windows this large to fill a link.
 pub const STREAM_WINDOW: u32 = 1 << 20;
 
-/// HTTP/2 flow control: bytes in flight for one connection.
-pub const CONNECTION_WINDOW: u32 = 4 << 20;
+/// HTTP/2 flow control: bytes in flight for one connection. Many streams may stand still, as transfers do when a disk is slow,
+/// before they keep the answers to other calls, such as health checks, from coming through.
+pub const CONNECTION_WINDOW: u32 = 32 << 20;
 
 /// A generated client or server with the message limits of these services.
 pub trait Limited: Sized {

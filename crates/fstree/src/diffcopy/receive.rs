@@ -37,7 +37,7 @@ const QUEUE: usize = 16;
 const BUDGET: usize = 16 << 20;
 /// What a packet without content counts for in the budget.
 const EMPTY: usize = 64;
-/// How long the sender may take to close its stream after its last word.
+/// How long the sender may take to close its stream after its last word, or to say why it no longer listens.
 const GOODBYE: Duration = Duration::from_secs(5);
 
 /// See [`receive`](super::receive).
@@ -260,10 +260,18 @@ async fn ended() {
 
 async fn forward(mut requests: Requests, outgoing: &mpsc::Sender<Packet>) -> Result<()> {
     while let Some(id) = requests.recv().await {
-        let request = Packet { id, ..packet(PacketType::PacketReq) };
-        outgoing.send(request).await.map_err(|_| Error::Transport("the sender went away".to_owned()))?;
+        say(outgoing, Packet { id, ..packet(PacketType::PacketReq) }).await?;
     }
     Ok(())
+}
+
+/// A stream that takes nothing more has an end that says why, which [`Pump::run`] is about to read.
+async fn say(outgoing: &mpsc::Sender<Packet>, packet: Packet) -> Result<()> {
+    if outgoing.send(packet).await.is_ok() {
+        return Ok(());
+    }
+    tokio::time::sleep(GOODBYE).await;
+    Err(Error::Transport("the sender stopped listening".to_owned()))
 }
 
 /// Waits for the differ and all files, does what must be last, and tells the sender. Errors of threads surface here.
@@ -295,7 +303,6 @@ async fn finish(
     let last = spawn_blocking(move || plan.finish(&root)).await;
     last.map_err(|e| Error::Transport(e.to_string()))??;
     finished.store(true, Ordering::Release);
-    let fin = packet(PacketType::PacketFin);
-    outgoing.send(fin).await.map_err(|_| Error::Transport("the sender went away".to_owned()))?;
+    say(outgoing, packet(PacketType::PacketFin)).await?;
     Ok((all, files))
 }

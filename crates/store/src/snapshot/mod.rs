@@ -13,6 +13,7 @@
 
 mod native;
 mod overlay;
+pub(crate) mod spread;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -1,0 +1,41 @@
+use std::fs::File;
+use std::io;
+use std::path::Path;
+
+use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
+
+/// `FS_TOPDIR_FL`, which `chattr +T` sets. Folders do not inherit it.
+pub(super) fn mark(dir: &Path) -> io::Result<()> {
+    let dir = File::open(dir)?;
+    let flags = ioctl_getflags(&dir)?;
+    if !flags.contains(IFlags::TOPDIR) {
+        ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use rustix::io::Errno;
+
+    use super::*;
+
+    #[test]
+    fn a_folder_is_marked_and_those_in_it_are_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let flags = |path: &Path| ioctl_getflags(File::open(path).unwrap());
+        match mark(dir.path()) {
+            Ok(()) => {
+                mark(dir.path()).unwrap();
+                let inner = dir.path().join("1");
+                std::fs::create_dir(&inner).unwrap();
+                assert!(flags(dir.path()).unwrap().contains(IFlags::TOPDIR));
+                assert!(!flags(&inner).unwrap().contains(IFlags::TOPDIR));
+            }
+            Err(error) => {
+                let unknown = [Errno::NOTTY, Errno::OPNOTSUPP, Errno::INVAL, Errno::NOSYS];
+                assert!(unknown.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error())), "{error}");
+            }
+        }
+    }
+}

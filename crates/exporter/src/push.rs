@@ -153,19 +153,27 @@ impl Target<'_> {
 
     /// A layer that is elsewhere is fetched only if the registry has it nowhere.
     async fn push_layer(&self, image: &Image, layer: &Layer) -> Result<()> {
-        let digest = &layer.descriptor.digest;
-        let here = self.cx.store.content().stat(digest)?.is_some();
-        if !here {
-            if self.remote.has_blob(digest).await.map_err(|source| self.failed(source))? {
-                return Ok(());
-            }
-            if let Some(tree) = &image.tree {
-                tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer"))?;
-            }
-        }
+        let blob = &layer.descriptor;
         let sources: Vec<_> =
             layer.repositories.iter().filter_map(|name| Reference::parse(name).ok()).collect();
-        self.push_blob(&layer.descriptor, &sources).await
+        let here = self.cx.store.content().stat(&blob.digest)?.is_some();
+        let spared = match here {
+            true => false,
+            false => {
+                let spared = self.remote.spare_blob(blob, &sources).await;
+                spared.map_err(|source| self.failed(source))?.is_some()
+            }
+        };
+        if !spared {
+            if let (Some(tree), false) = (&image.tree, here) {
+                tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer"))?;
+            }
+            self.push_blob(blob, &sources).await?;
+        }
+        if let Some(tree) = &image.tree {
+            tree.pushed(layer, self.remote.name()).map_err(Error::of_ref("note where a layer is"))?;
+        }
+        Ok(())
     }
 
     async fn push_blob(&self, blob: &Descriptor, sources: &[Reference]) -> Result<()> {

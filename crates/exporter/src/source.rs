@@ -59,6 +59,12 @@ pub trait ResultRef: Send + Sync {
     /// Brings the blob of a layer to the content store.
     fn fetch<'a>(&'a self, layer: &'a Layer) -> BoxFuture<'a, Result<(), RefError>>;
 
+    /// Notes that a repository has the blob of a layer, so that others on the same registry can take it from there.
+    ///
+    /// # Errors
+    /// The store's.
+    fn pushed(&self, layer: &Layer, repository: &str) -> Result<(), RefError>;
+
     /// The files, fetched if they are elsewhere.
     fn open(&self) -> BoxFuture<'_, Result<Root, RefError>>;
 }

@@ -56,6 +56,10 @@ impl ResultRef for Folder {
         Box::pin(async { Ok(()) })
     }
 
+    fn pushed(&self, _: &Layer, _: &str) -> Result<(), RefError> {
+        Ok(())
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Root, RefError>> {
         Box::pin(async { Ok(Root::open(self.folder.path())?) })
     }

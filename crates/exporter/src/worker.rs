@@ -68,6 +68,13 @@ impl ResultRef for WorkerRef {
         })
     }
 
+    fn pushed(&self, layer: &Layer, repository: &str) -> Result<(), RefError> {
+        match self.known(&layer.descriptor.digest) {
+            Some(blob) => Ok(blob.of.add_image_ref(repository)?),
+            None => Ok(()),
+        }
+    }
+
     fn open(&self) -> BoxFuture<'_, Result<Root, RefError>> {
         Box::pin(async move {
             let files = self.tree.unpack(Arc::clone(&self.providers)).await?;

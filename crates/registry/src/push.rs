@@ -10,7 +10,7 @@ use crate::{
     config::Endpoint,
     retry::retry,
     transport::{Call, refuse, shown},
-    upload::Upload,
+    upload::{Upload, mount},
 };
 
 /// How a blob came to be in the repository.
@@ -49,6 +49,30 @@ impl Remote {
         .await
     }
 
+    /// Has the repository have a blob without any of its bytes: it has it, or takes it from one of `sources` on the same
+    /// registry. `None`: they must be sent.
+    ///
+    /// # Errors
+    /// The registry's, after some tries.
+    pub async fn spare_blob(
+        &self,
+        descriptor: &Descriptor,
+        sources: &[Reference],
+    ) -> Result<Option<Pushed>, Error> {
+        if self.has_blob(&descriptor.digest).await? {
+            return Ok(Some(Pushed::Existed));
+        }
+        let Some(from) = self.neighbour(sources) else { return Ok(None) };
+        let taken = mount(self, self.target()?, &descriptor.digest, from).await?;
+        Ok(taken.then_some(Pushed::Mounted))
+    }
+
+    /// The first of `sources` that is another repository of the same registry.
+    fn neighbour<'a>(&self, sources: &'a [Reference]) -> Option<&'a Reference> {
+        let domain = self.name.split('/').next().unwrap_or_default();
+        sources.iter().find(|s| s.domain() == domain && s.path() != self.path)
+    }
+
     /// Puts a blob into the repository. `sources` are repositories that may have it on the same registry; `open` gives its
     /// bytes, from the first on, and is called for each try. An upload that breaks off goes on where it ended, if the
     /// registry still has what came.
@@ -64,8 +88,7 @@ impl Remote {
         if self.has_blob(&descriptor.digest).await? {
             return Ok(Pushed::Existed);
         }
-        let domain = self.name.split('/').next().unwrap_or_default();
-        let from = sources.iter().find(|s| s.domain() == domain && s.path() != self.path);
+        let from = self.neighbour(sources);
         Upload { remote: self, endpoint: self.target()?, descriptor, from, open }.run().await
     }
 

@@ -55,6 +55,11 @@ impl Remote {
         Self { registries, name: reference.name(), path: reference.path().to_owned(), endpoints, auth }
     }
 
+    /// The repository, as users write it and without a tag.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
     /// The same repository, with other credentials.
     #[must_use]
     pub fn with_auth(&self, auth: Auth) -> Self {

@@ -13,7 +13,7 @@
 use futures::StreamExt as _;
 use http::{HeaderValue, Method, StatusCode, header};
 use http_body_util::BodyDataStream;
-use kiln_oci::{Descriptor, Reference};
+use kiln_oci::{Descriptor, Digest, Reference};
 use reqwest::{Body, Response, Url};
 
 use crate::{
@@ -76,25 +76,8 @@ impl Upload<'_> {
         self.remote.shown(self.descriptor.digest.as_str())
     }
 
-    /// Begins an upload; `None`: the registry has taken the blob from elsewhere.
     async fn begin(&self) -> Result<Option<Begun>, Error> {
-        let mut url = self.remote.url(self.endpoint, "blobs/uploads/")?;
-        if let Some(from) = self.from {
-            url.query_pairs_mut()
-                .append_pair("mount", self.descriptor.digest.as_str())
-                .append_pair("from", from.path());
-        }
-        retry(async || {
-            let none = HeaderValue::from_static("0");
-            let call = Call::new(Method::POST, url.clone()).header(header::CONTENT_LENGTH, none);
-            let response = self.remote.send(self.endpoint, &call, true).await?;
-            match response.status() {
-                StatusCode::CREATED => Ok(None),
-                StatusCode::ACCEPTED => Ok(Some(Begun { place: location(&response)?, offset: 0 })),
-                _ => Err(refuse("POST", &self.reference(), response).await),
-            }
-        })
-        .await
+        begin(self.remote, self.endpoint, &self.descriptor.digest, self.from).await
     }
 
     /// Sends what the registry does not have, and ends the upload.
@@ -147,6 +130,43 @@ impl Upload<'_> {
         let place = location(&response).unwrap_or_else(|_| begun.place.clone());
         (offset <= self.descriptor.size).then_some(Begun { place, offset })
     }
+}
+
+/// Asks the registry to take a blob from another of its repositories, and gives up the upload that it begins when it does not.
+pub(crate) async fn mount(
+    remote: &Remote,
+    endpoint: &Endpoint,
+    digest: &Digest,
+    from: &Reference,
+) -> Result<bool, Error> {
+    let Some(begun) = begin(remote, endpoint, digest, Some(from)).await? else { return Ok(true) };
+    // Registries forget uploads by themselves, in time.
+    let _forgotten = remote.send(endpoint, &Call::new(Method::DELETE, begun.place), true).await;
+    Ok(false)
+}
+
+/// Begins an upload; `None`: the registry has taken the blob from elsewhere.
+async fn begin(
+    remote: &Remote,
+    endpoint: &Endpoint,
+    digest: &Digest,
+    from: Option<&Reference>,
+) -> Result<Option<Begun>, Error> {
+    let mut url = remote.url(endpoint, "blobs/uploads/")?;
+    if let Some(from) = from {
+        url.query_pairs_mut().append_pair("mount", digest.as_str()).append_pair("from", from.path());
+    }
+    retry(async || {
+        let none = HeaderValue::from_static("0");
+        let call = Call::new(Method::POST, url.clone()).header(header::CONTENT_LENGTH, none);
+        let response = remote.send(endpoint, &call, true).await?;
+        match response.status() {
+            StatusCode::CREATED => Ok(None),
+            StatusCode::ACCEPTED => Ok(Some(Begun { place: location(&response)?, offset: 0 })),
+            _ => Err(refuse("POST", &remote.shown(digest.as_str()), response).await),
+        }
+    })
+    .await
 }
 
 fn octets(method: Method, url: Url, length: u64) -> Call<'static> {

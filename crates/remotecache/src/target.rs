@@ -102,26 +102,26 @@ impl Target {
 
     async fn put_layer(&self, cx: &Context, collected: &Collected, layer: &LayerBlob) -> Result<(), Error> {
         let blob = &layer.descriptor;
-        let there = match self {
-            // One that is here is asked for when it is pushed.
-            Self::Registry(remote, _) => {
-                !layer.is_here()? && remote.has_blob(&blob.digest).await.map_err(|e| self.failed(e))?
-            }
-            Self::Store(store) => store.size(blob.digest.as_str()).await.is_ok_and(|size| size == blob.size),
-        };
-        if there {
-            return Ok(());
-        }
-        layer.fetch(Arc::clone(collected.providers())).await?;
         match self {
             Self::Registry(remote, _) => {
                 let names = layer.of.image_refs();
                 let sources: Vec<_> = names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
-                let (store, digest) = (cx.store.clone(), blob.digest.clone());
-                let open = move || blob_body(&store, &digest);
-                remote.push_blob(blob, &sources, &open).await.map_err(|e| self.failed(e))?;
+                // One that is here is asked for when it is pushed.
+                if layer.is_here()?
+                    || remote.spare_blob(blob, &sources).await.map_err(|e| self.failed(e))?.is_none()
+                {
+                    layer.fetch(Arc::clone(collected.providers())).await?;
+                    let (store, digest) = (cx.store.clone(), blob.digest.clone());
+                    let open = move || blob_body(&store, &digest);
+                    remote.push_blob(blob, &sources, &open).await.map_err(|e| self.failed(e))?;
+                }
+                layer.of.add_image_ref(remote.name())?;
             }
             Self::Store(store) => {
+                if store.size(blob.digest.as_str()).await.is_ok_and(|size| size == blob.size) {
+                    return Ok(());
+                }
+                layer.fetch(Arc::clone(collected.providers())).await?;
                 let file = cx.store.content().blob(&blob.digest)?.into_file();
                 store.put(blob.digest.as_str(), blob.size, file).await?;
             }

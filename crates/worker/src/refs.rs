@@ -7,8 +7,11 @@ use kiln_oci::{Descriptor, Digest};
 use kiln_store::{Json, MountSpec, Stack};
 
 use crate::node::{Node, now_ms};
-use crate::record::{USED, VALUES};
+use crate::record::{Record, USED, VALUES};
 use crate::{Error, Parents, RecordType, RefId, Worker};
+
+/// Images and repositories that a ref remembers.
+const IMAGE_REFS: usize = 32;
 
 /// A tree that never changes, perhaps lazy. Cloning is cheap; while a clone lives the ref is in use.
 #[derive(Clone, Debug)]
@@ -104,7 +107,7 @@ impl ImmutableRef {
         self.node().with(|record| record.image_refs.clone())
     }
 
-    /// Notes that it is a layer of the image `name`.
+    /// Notes that it is a layer of the image `name`, or a blob of the repository of that name. The last few are kept.
     ///
     /// # Errors
     /// [`Error::Store`].
@@ -112,7 +115,12 @@ impl ImmutableRef {
         if self.node().with(|record| record.image_refs.iter().any(|known| known == name)) {
             return Ok(());
         }
-        self.node().update(|record| record.image_refs.push(name.to_owned()), |_| Ok(()))
+        let note = |record: &mut Record| {
+            let forgotten = (record.image_refs.len() + 1).saturating_sub(IMAGE_REFS);
+            record.image_refs.drain(..forgotten);
+            record.image_refs.push(name.to_owned());
+        };
+        self.node().update(note, |_| Ok(()))
     }
 
     /// What people are told that it is.

@@ -47,6 +47,61 @@ async fn a_blob_is_pushed_once() {
     assert!(stored.lock().unwrap()[descriptor.digest.as_str()] == blob);
 }
 
+/// A registry of which one repository has a blob, and that takes it into others if it `mounts`.
+async fn neighbours(mounts: bool) -> (String, Arc<Mutex<Vec<String>>>) {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = seen.clone();
+    let address = serve(move |request| {
+        let path = request.path().split("/blobs/").nth(1).unwrap_or_default().to_owned();
+        let path = path.split("sha256").next().unwrap_or_default();
+        log.lock().unwrap().push(format!("{} {path}{}", request.method(), query(request.path())));
+        match request.method() {
+            "HEAD" => Answer::new("404 Not Found"),
+            "POST" if mounts => Answer::new("201 Created"),
+            "POST" => Answer::new("202 Accepted").header("Location", "/v2/a/b/blobs/uploads/1"),
+            "DELETE" => Answer::new("204 No Content"),
+            _ => Answer::new("400 Bad Request"),
+        }
+    })
+    .await;
+    (address, seen)
+}
+
+/// What of a query does not depend on digests.
+fn query(path: &str) -> String {
+    let from = path.split_once("from=").map(|(_, from)| format!(" from {}", from.replace("%2F", "/")));
+    from.unwrap_or_default()
+}
+
+#[tokio::test]
+async fn a_blob_that_another_repository_has_is_not_sent() {
+    let (address, seen) = neighbours(true).await;
+    let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, b"blob");
+    let sources = ["elsewhere.example/c/d", &format!("{address}/a/b"), &format!("{address}/c/d:1")]
+        .map(|name| kiln_oci::Reference::parse(name).unwrap());
+    assert_eq!(remote.spare_blob(&descriptor, &sources).await.unwrap(), Some(Pushed::Mounted));
+    let mount = "POST uploads/?mount= from c/d";
+    assert_eq!(*seen.lock().unwrap(), ["HEAD ", mount]);
+
+    let sent = || unreachable!("nothing is sent");
+    assert_eq!(remote.push_blob(&descriptor, &sources, &sent).await.unwrap(), Pushed::Mounted);
+    // Nobody of the same registry is known to have it: nothing is asked but whether it is there.
+    seen.lock().unwrap().clear();
+    assert_eq!(remote.spare_blob(&descriptor, &sources[..2]).await.unwrap(), None);
+    assert_eq!(*seen.lock().unwrap(), ["HEAD "]);
+}
+
+#[tokio::test]
+async fn an_upload_in_place_of_a_mount_is_given_up() {
+    let (address, seen) = neighbours(false).await;
+    let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, b"blob");
+    let source = kiln_oci::Reference::parse(&format!("{address}/c/d")).unwrap();
+    assert_eq!(remote.spare_blob(&descriptor, &[source]).await.unwrap(), None);
+    assert_eq!(*seen.lock().unwrap(), ["HEAD ", "POST uploads/?mount= from c/d", "DELETE uploads/1"]);
+}
+
 /// What a registry has seen.
 #[derive(Default)]
 struct Seen {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, mpsc};
 use crate::content::BLOBS;
 use crate::lease::{HELD, HOLDS, LEASES, now};
 use crate::reaper::{Garbage, Reaper, Uncovered, Work};
-use crate::snapshot::{SNAPSHOTS, spread};
+use crate::snapshot::SNAPSHOTS;
 use crate::{
     Content, Db, Error, Json, Lease, LeaseId, LeaseInfo, NativeSnapshotter, OverlaySnapshotter, Resource,
     RootLock, SnapshotId, SnapshotInfo, Snapshotter, SnapshotterKind, Table, Tx, boot,
@@ -75,7 +75,6 @@ impl Store {
         let dir = std::path::absolute(dir).map_err(Error::io("find", dir))?;
         let snapshots_dir = dir.join("snapshots");
         std::fs::create_dir_all(&snapshots_dir).map_err(Error::io("create", &snapshots_dir))?;
-        spread::over_groups(&snapshots_dir);
         let db = Db::open(&dir.join("kiln.redb"))?;
         let generation = next_generation(&db)?;
         let boot = options.boot_id.clone().or_else(boot::id);

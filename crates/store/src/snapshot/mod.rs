@@ -13,7 +13,7 @@
 
 mod native;
 mod overlay;
-pub(crate) mod spread;
+mod spread;
 mod usage;
 
 use std::path::{Path, PathBuf};

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
 
+use super::spread::Spread;
 use super::{Active, SNAPSHOTS, SnapshotId, Snapshotter, SnapshotterKind, Stack, Usage, usage};
 use crate::mount::OverlayUpper;
 use crate::reaper::{Garbage, remove_tree};
@@ -17,6 +18,7 @@ pub struct OverlaySnapshotter {
     generation: u64,
     next: AtomicU64,
     reaper: Sender<Garbage>,
+    spread: Spread,
 }
 
 impl OverlaySnapshotter {
@@ -28,7 +30,8 @@ impl OverlaySnapshotter {
     ) -> Result<Self, Error> {
         let empty = dir.join("empty/fs");
         std::fs::create_dir_all(&empty).map_err(Error::io("create", &empty))?;
-        Ok(Self { dir, db, generation, next: AtomicU64::new(1), reaper })
+        let spread = Spread::over(&dir);
+        Ok(Self { dir, db, generation, next: AtomicU64::new(1), reaper, spread })
     }
 
     /// Whether overlay mounts with an upper layer can be made in `dir` by this process.
@@ -63,6 +66,7 @@ impl OverlaySnapshotter {
     }
 
     fn make_folders(&self, base: &Stack) -> Result<SnapshotId, Error> {
+        let mut tries = 0;
         loop {
             let id = SnapshotId::new(self.generation, self.next.fetch_add(1, Ordering::Relaxed));
             let folder = self.folder(&id);
@@ -74,6 +78,11 @@ impl OverlaySnapshotter {
             }
             let upper = folder.join("fs");
             std::fs::create_dir(&upper).map_err(Error::io("create", &upper))?;
+            if self.spread.is_crowded(tries, &folder, &upper) {
+                remove_tree(&folder)?;
+                tries += 1;
+                continue;
+            }
             let top = base.0.first().map(|top| self.path(top));
             host::own_root(&upper, top.as_deref())?;
             if !base.0.is_empty() {

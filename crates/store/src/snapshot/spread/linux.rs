@@ -1,5 +1,6 @@
 use std::fs::File;
 use std::io;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
 use rustix::fs::{IFlags, ioctl_getflags, ioctl_setflags};
@@ -12,6 +13,10 @@ pub(super) fn mark(dir: &Path) -> io::Result<()> {
         ioctl_setflags(&dir, flags | IFlags::TOPDIR)?;
     }
     Ok(())
+}
+
+pub(super) fn inode(path: &Path) -> Option<u64> {
+    Some(std::fs::symlink_metadata(path).ok()?.ino())
 }
 
 #[cfg(test)]

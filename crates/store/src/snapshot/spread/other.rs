@@ -1,7 +1,11 @@
 use std::io;
 use std::path::Path;
 
-/// Nothing to mark here.
+/// No file system here has such a mark.
 pub(super) fn mark(_dir: &Path) -> io::Result<()> {
-    Ok(())
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+pub(super) fn inode(_path: &Path) -> Option<u64> {
+    None
 }

@@ -20,6 +20,7 @@ mod filter;
 mod id;
 mod layers;
 mod merge;
+mod mount_points;
 mod mutable;
 mod node;
 mod problems;

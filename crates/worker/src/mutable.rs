@@ -86,6 +86,15 @@ impl MutableRef {
         self.parent.as_ref()
     }
 
+    pub(crate) fn worker(&self) -> &Worker {
+        &self.worker
+    }
+
+    /// The snapshots below it.
+    pub(crate) fn base(&self) -> &Stack {
+        &self.base
+    }
+
     pub(crate) fn snapshot(&self) -> &SnapshotId {
         match &self.state {
             State::Fresh { active, .. } => active.id(),

@@ -44,6 +44,49 @@ fn steps_stand_on_steps() {
 }
 
 #[test]
+fn folders_above_mount_points_are_no_difference() {
+    for fixture in fixtures() {
+        let worker = &fixture.worker;
+        let base = step(worker, None, |root| {
+            for folder in ["etc", "run/a", "srv", "opt", "mnt"] {
+                root.mkdir_all(folder, 0o755).unwrap();
+            }
+        });
+        let base = base.unpacked().unwrap();
+        let mut mutable = worker.create(Some(&base), RefOptions::default()).unwrap();
+        let tree = mutable.open().unwrap();
+        for folder in ["etc", "run/a", "srv", "opt", "mnt"] {
+            // Copied up by what is made in it and removed again, as mount points are.
+            let before = tree.stat(folder).unwrap().mtime;
+            tree.write(format!("{folder}/x"), b"", 0o644).unwrap();
+            tree.remove(format!("{folder}/x")).unwrap();
+            let dir = tree.open_dir(folder).unwrap();
+            dir.set_times_self(kiln_fstree::SetTimes::both(before)).unwrap();
+        }
+        tree.open_dir("srv").unwrap().chmod_self(0o700).unwrap();
+        tree.write("mnt/kept", b"1", 0o644).unwrap();
+        // Made anew, which hides what is below.
+        tree.remove_all("opt").unwrap();
+        tree.mkdir_all("opt", 0o755).unwrap();
+        drop(tree);
+        let mounts = ["/etc/hosts", "/run/a/b", "/srv/x", "/opt/x", "/mnt/x", "/none/x"];
+        mutable.forget_mount_points(mounts.into_iter()).unwrap();
+        let snapshots = worker.store().snapshots();
+        let second = mutable.commit().unwrap().unpacked().unwrap();
+        assert_eq!(files(&second), ["etc/", "mnt/", "mnt/kept=1", "opt/", "run/", "run/a/", "srv/"]);
+        if snapshots.kind() == SnapshotterKind::Overlay {
+            let upper = snapshots.path(&second.stack().0[0]);
+            let mut left: Vec<_> = std::fs::read_dir(upper)
+                .unwrap()
+                .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+                .collect();
+            left.sort();
+            assert_eq!(left, ["mnt", "opt", "srv"]);
+        }
+    }
+}
+
+#[test]
 fn a_dropped_mutable_ref_leaves_nothing() {
     for fixture in fixtures() {
         let worker = &fixture.worker;

@@ -10,6 +10,9 @@ use super::caches::Caches;
 use super::secrets::{self, AgentSocket};
 use crate::{Host, OpError, Output};
 
+/// Files that every container has mounted over those of its tree.
+const NAME_FILES: [&str; 2] = ["/etc/hosts", "/etc/resolv.conf"];
+
 /// What is to be mounted, and for whom.
 #[derive(Clone, Copy)]
 pub(crate) struct Given<'a> {
@@ -152,6 +155,10 @@ impl Prepared {
 
     /// The op's outputs. Blocks.
     pub(super) fn commit(self) -> Result<Vec<Output>, OpError> {
+        if let Some(Part { source: Source::Write(root), .. }) = &self.root {
+            let given = self.parts.iter().map(|part| part.dest.as_str());
+            root.forget_mount_points(given.chain(NAME_FILES))?;
+        }
         let mut outputs: Vec<(usize, Output)> = Vec::new();
         for part in self.root.into_iter().chain(self.parts) {
             let Some(at) = part.output else { continue };

@@ -59,8 +59,6 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let checked = checked?;
     let gate: Arc<dyn Gate> = checked.policies.clone();
     let (session, entitlements) = (request.session.clone(), checked.allowed.clone());
-    let data = JobData { session: session.clone(), entitlements: entitlements.clone(), gate: Some(gate) };
-    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let host = daemon.host().clone();
     let imports = Arc::new(Imports::new(
         host.worker.clone(),
@@ -68,12 +66,20 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         Group::of(host.sessions.clone(), vec![session.clone()]),
         steps.clone(),
     ));
+    let data = JobData {
+        session: session.clone(),
+        entitlements: entitlements.clone(),
+        gate: Some(gate),
+        mounts: Some(imports.clone()),
+    };
+    let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
-    let bridge = Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports);
+    let bridge =
+        Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports.clone());
     let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
     let open = Open { job, running: Some(running) };
-    let outcome = run(daemon, &bridge, &build, &request, returned, checked).await;
+    let outcome = run(daemon, &bridge, &build, &request, returned, checked, &imports).await;
     open.close().await;
     outcome
 }
@@ -110,6 +116,7 @@ async fn run(
     request: &SolveRequest,
     returned: oneshot::Receiver<Result<FrontendResult, WireError>>,
     checked: Checked,
+    imports: &Imports,
 ) -> Result<SolveResponse, WireError> {
     let Checked { mut exporters, caches, provenance, .. } = checked;
     let started = Time::now();
@@ -135,6 +142,7 @@ async fn run(
             request,
             result: &result,
             source: &source,
+            imports,
             lost: AtomicBool::new(false),
         };
         let outcome = exports.run(&exporters, &caches).await;
@@ -311,6 +319,7 @@ struct Exports<'a> {
     request: &'a SolveRequest,
     result: &'a FrontendResult,
     source: &'a Source,
+    imports: &'a Imports,
     /// Set when a layer of the result could not be had.
     lost: AtomicBool,
 }
@@ -357,7 +366,15 @@ impl Exports<'_> {
         let written = caches.iter().filter(|cache| cache.place != Place::Inline).map(|cache| {
             let step = self.bridge.steps().start(cache.name());
             let (cx, session) = (self.context(&step, &lease), session.as_ref());
-            async move { caches::export(cache, &cx, session, self.result, step).await }
+            let export = caches::Export {
+                options: cache,
+                cx,
+                session,
+                result: self.result,
+                bridge: self.bridge,
+                imports: self.imports,
+            };
+            async move { export.run(step).await }
         });
         let written: Vec<BoxFuture<'_, _>> = written.map(|one| Box::pin(one) as BoxFuture<'_, _>).collect();
         let (_, written) = futures::future::try_join(
@@ -419,7 +436,7 @@ impl<'a> Export<'a> {
 }
 
 /// Shows a warning at a step.
-fn warn(bridge: &Bridge, step: &Digest, warning: Option<String>) {
+pub(crate) fn warn(bridge: &Bridge, step: &Digest, warning: Option<String>) {
     let Some(short) = warning else { return };
     bridge.steps().warn(WarningEvent {
         vertex: step.clone(),

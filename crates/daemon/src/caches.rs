@@ -5,15 +5,19 @@ use std::{collections::BTreeMap, sync::Arc};
 use futures::future::{BoxFuture, try_join_all};
 use kiln_engine::CachedResult;
 use kiln_exporter::{Context, InlineCache, Layer, LayerWish, RefError};
-use kiln_frontend::{BuildRef, CacheImport, FrontendResult, Refs, Step, wire_error};
+use kiln_frontend::{Bridge, BuildRef, CacheImport, FrontendResult, Refs, Step, wire_error};
 use kiln_ops::Kiln;
 use kiln_proto::{
     control::{CacheOptionsEntry, SolveRequest},
     status::WireError,
 };
-use kiln_remotecache::{Error, ExportOptions, Mode, Place, Target, collect, exports, inline, response};
+use kiln_remotecache::{
+    Error, ExportOptions, ExportedMount, Imports, Mode, Place, Target, collect, exports, inline, response,
+};
 use kiln_session::{Session, caller::ContentStore};
 use kiln_worker::RemoteOptions;
+
+use crate::build::warn;
 
 /// The caches that a request names to import.
 pub(crate) fn imports_of(request: &SolveRequest) -> Vec<CacheImport> {
@@ -43,51 +47,79 @@ async fn built(result: &FrontendResult) -> Result<Vec<&CachedResult<Kiln>>, Wire
     try_join_all(result.refs.iter().map(|tree| tree.result())).await
 }
 
-/// Exports a build's cache, shown as `step`.
-pub(crate) async fn export(
-    options: &ExportOptions,
-    cx: &Context,
-    session: Option<&Arc<Session>>,
-    result: &FrontendResult,
-    step: Step,
-) -> Result<BTreeMap<String, String>, WireError> {
-    let outcome = write(options, cx, session, result).await;
-    step.end(outcome.as_ref().err().map(|error| error.message.clone()));
-    match outcome {
-        Err(error) if options.ignore_error => {
-            tracing::warn!(error = error.message, "a cache was not exported");
-            Ok(BTreeMap::new())
-        }
-        outcome => outcome,
-    }
+/// One export of a build's cache.
+pub(crate) struct Export<'a> {
+    pub(crate) options: &'a ExportOptions,
+    pub(crate) cx: Context,
+    pub(crate) session: Option<&'a Arc<Session>>,
+    pub(crate) result: &'a FrontendResult,
+    pub(crate) bridge: &'a Bridge,
+    pub(crate) imports: &'a Imports,
 }
 
-async fn write(
-    options: &ExportOptions,
-    cx: &Context,
-    session: Option<&Arc<Session>>,
-    result: &FrontendResult,
-) -> Result<BTreeMap<String, String>, WireError> {
-    let target = match &options.place {
-        Place::Inline => return Ok(BTreeMap::new()),
-        Place::Local { dest } => {
-            let none =
-                || wire_error("a local cache is written to the client, but the build came without a session");
-            let session = session.ok_or_else(none)?;
-            let store = ContentStore::new(session.clone(), &format!("local:{dest}"));
-            Target::Store(store.map_err(wire_error)?)
+impl Export<'_> {
+    /// Exports the cache, shown as `step`.
+    pub(crate) async fn run(&self, step: Step) -> Result<BTreeMap<String, String>, WireError> {
+        let outcome = self.write(&step).await;
+        step.end(outcome.as_ref().err().map(|error| error.message.clone()));
+        match outcome {
+            Err(error) if self.options.ignore_error => {
+                tracing::warn!(error = error.message, "a cache was not exported");
+                Ok(BTreeMap::new())
+            }
+            outcome => outcome,
         }
-        Place::Registry { reference, insecure } => {
-            Target::registry(cx, reference, *insecure).await.map_err(wire_error)?
+    }
+
+    async fn write(&self, step: &Step) -> Result<BTreeMap<String, String>, WireError> {
+        let Self { options, cx, .. } = self;
+        let Some(target) = self.target().await? else { return Ok(BTreeMap::new()) };
+        let built = built(self.result).await?;
+        let prepare = cx.step("preparing build cache for export");
+        let collected =
+            prepare.end(collect(&built, options.mode, options.layers).await).map_err(wire_error)?;
+        let mounts = self.mounts(&target, step).await?;
+        let send = cx.step("sending cache export");
+        let written = target.write(cx, &collected, options.form, &mounts).await;
+        let manifest = send.end(written).map_err(wire_error)?;
+        let response = manifest.map(|manifest| response(&manifest)).transpose().map_err(wire_error)?;
+        Ok(response.into_iter().collect())
+    }
+
+    /// Where the cache goes by itself.
+    async fn target(&self) -> Result<Option<Target>, WireError> {
+        match &self.options.place {
+            Place::Inline => Ok(None),
+            Place::Local { dest } => {
+                let none = || {
+                    wire_error("a local cache is written to the client, but the build came without a session")
+                };
+                let session = self.session.ok_or_else(none)?;
+                let store = ContentStore::new(session.clone(), &format!("local:{dest}"));
+                Ok(Some(Target::Store(store.map_err(wire_error)?)))
+            }
+            Place::Registry { reference, insecure } => {
+                Target::registry(&self.cx, reference, *insecure).await.map(Some).map_err(wire_error)
+            }
         }
-    };
-    let built = built(result).await?;
-    let prepare = cx.step("preparing build cache for export");
-    let collected = prepare.end(collect(&built, options.mode, options.layers).await).map_err(wire_error)?;
-    let send = cx.step("sending cache export");
-    let manifest = send.end(target.write(cx, &collected, options.form).await).map_err(wire_error)?;
-    let response = manifest.map(|manifest| response(&manifest)).transpose().map_err(wire_error)?;
-    Ok(response.into_iter().collect())
+    }
+
+    /// The cache mounts that go along.
+    async fn mounts(&self, target: &Target, step: &Step) -> Result<Vec<ExportedMount>, WireError> {
+        let selection = &self.options.mounts;
+        if selection.is_empty() {
+            return Ok(Vec::new());
+        }
+        let host = self.bridge.host();
+        let wanted = self.imports.mounts_wanted(selection).await;
+        let from = (&host.worker, &host.hashes);
+        let packed = wanted.pack(&self.cx, target, from, self.options.layers.settings).await;
+        let (mounts, warnings) = packed.map_err(wire_error)?;
+        for warning in warnings {
+            warn(self.bridge, step.digest(), Some(warning));
+        }
+        Ok(mounts)
+    }
 }
 
 /// The cache that the images of a build carry along.

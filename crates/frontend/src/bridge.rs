@@ -11,7 +11,7 @@ use kiln_engine::{Job, WarningEvent};
 use kiln_fstree::Root;
 use kiln_llb::policy::Policy;
 use kiln_oci::{Digest, Platform};
-use kiln_ops::{Entitlements, Host, Kiln};
+use kiln_ops::{Entitlements, Host, Kiln, NamedMount};
 use kiln_proto::{
     fsutil::Stat,
     gateway, pb,
@@ -216,16 +216,18 @@ impl Bridge {
         let (job, host) = (self.job.clone(), self.host.clone());
         let place = (self.failures.clone(), self.steps.clone());
         let new = BuildRef::new(definition, job, host, self.allowed.clone(), caches, place)?;
-        self.drop_cache_mounts(new.graph());
+        self.note_cache_mounts(new.graph());
         let new = Arc::new(new);
         self.refs.lock().unwrap_or_else(PoisonError::into_inner).insert(new.id().to_owned(), new.clone());
         Ok(Some(new))
     }
 
-    /// Empties the cache mounts of steps that ignore the cache, each once in a build.
-    fn drop_cache_mounts(&self, graph: &kiln_llb::Graph) {
+    /// Notes the cache mounts of the build, and empties those of steps that ignore the cache, each once in a build.
+    fn note_cache_mounts(&self, graph: &kiln_llb::Graph) {
+        let mounts = kiln_ops::cache_mounts(graph);
+        self.caches.note_mounts(&mounts);
         let mut dropped = self.dropped.lock().unwrap_or_else(PoisonError::into_inner);
-        for (name, based) in kiln_ops::cache_mounts_to_drop(graph) {
+        for NamedMount { name, based, .. } in mounts.into_iter().filter(|mount| mount.fresh) {
             if !dropped.insert((name.clone(), based)) {
                 continue;
             }

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use kiln_engine::CacheStore;
-use kiln_ops::Kiln;
+use kiln_ops::{Kiln, NamedMount};
 use kiln_proto::{gateway, status::WireError};
 
 /// One cache.
@@ -28,4 +28,8 @@ pub trait CacheImports: Send + Sync + fmt::Debug {
     /// # Errors
     /// For a kind of cache that there is not.
     fn open(&self, import: &CacheImport) -> Result<Arc<dyn CacheStore<Kiln>>, WireError>;
+
+    /// The build has steps with these cache mounts, whether they will run or not. Those that are to be new are not to be
+    /// had from any cache.
+    fn note_mounts(&self, mounts: &[NamedMount]);
 }

@@ -125,7 +125,7 @@ impl SideContainer {
             .collect();
         check_mounts(&mounts)?;
         let user = format!("container {name}");
-        let given = Given { mounts: &mounts, cwd: "/", user: &user };
+        let given = Given { mounts: &mounts, cwd: "/", user: &user, filling: None };
         let prepared = Prepared::new(&host, &sessions, given, &trees).await?;
         Ok(Self {
             host,

@@ -11,7 +11,7 @@ use kiln_proto::pb;
 use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Parents, Providers, Unpacked};
 
 use crate::{
-    Entitlements, Gate, Host, OpError, build::BuildOp, exec::ExecOp, file::FileOp,
+    Entitlements, Gate, Host, MountSource, OpError, build::BuildOp, exec::ExecOp, file::FileOp,
     passthrough::PassthroughOp, source::SourceOp,
 };
 
@@ -37,6 +37,8 @@ pub struct JobData {
     pub entitlements: Entitlements,
     /// Looks at definitions that steps of it bring along; none lets them all pass.
     pub gate: Option<Arc<dyn Gate>>,
+    /// Where the content of cache mounts can be had that are not here; none: nowhere.
+    pub mounts: Option<Arc<dyn MountSource>>,
 }
 
 /// The result of an op: a file tree, or the empty one.

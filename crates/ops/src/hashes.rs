@@ -62,6 +62,14 @@ impl Hashes {
         Ok(digest)
     }
 
+    /// The content digest of a whole tree. Blocks.
+    ///
+    /// # Errors
+    /// [`OpError::Checksum`] for files that cannot be read; [`OpError::Worker`].
+    pub fn whole(&self, tree: &Unpacked) -> Result<Digest, OpError> {
+        self.checksum(Some(tree), "/", &ChecksumOptions::default())
+    }
+
     fn shared(&self, tree: &Unpacked) -> Result<Shared, OpError> {
         let id = tree.as_ref().id();
         let mut recent = lock(&self.recent);

@@ -75,20 +75,32 @@ pub fn load_uncached(
     Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
 }
 
-/// The names of the cache mounts of steps that are to run whatever the cache holds (such a step begins with a new one), and
-/// whether the mount begins with files of an input.
-pub fn cache_mounts_to_drop(graph: &kiln_llb::Graph) -> Vec<(String, bool)> {
-    let ignoring = graph.vertices().iter().filter(|vertex| vertex.metadata.ignore_cache);
-    let mounts = ignoring.filter_map(|vertex| match &vertex.op.op {
-        Some(Op::Exec(op)) => Some(&op.mounts),
-        _ => None,
-    });
-    let caches = mounts.flatten().filter(|m| m.mount_type() == pb::MountType::Cache);
-    let name = |mount: &pb::Mount| match mount.cache_opt.as_ref().map(|c| c.id.as_str()) {
-        None | Some("") => mount.dest.clone(),
-        Some(id) => id.to_owned(),
-    };
-    caches.map(|mount| (name(mount), mount.input != kiln_llb::EMPTY)).collect()
+/// A cache mount that a step of a definition names.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NamedMount {
+    /// Its id.
+    pub name: String,
+    /// Whether it begins with files of an input.
+    pub based: bool,
+    /// Whether the step is to run whatever the cache holds: it begins with a new mount.
+    pub fresh: bool,
+}
+
+/// The cache mounts of a definition's steps.
+pub fn cache_mounts(graph: &kiln_llb::Graph) -> Vec<NamedMount> {
+    let mut named = Vec::new();
+    for vertex in graph.vertices() {
+        let Some(Op::Exec(op)) = &vertex.op.op else { continue };
+        for mount in op.mounts.iter().filter(|m| m.mount_type() == pb::MountType::Cache) {
+            let name = match mount.cache_opt.as_ref().map(|c| c.id.as_str()) {
+                None | Some("") => mount.dest.clone(),
+                Some(id) => id.to_owned(),
+            };
+            let (based, fresh) = (mount.input != kiln_llb::EMPTY, vertex.metadata.ignore_cache);
+            named.push(NamedMount { name, based, fresh });
+        }
+    }
+    named
 }
 
 fn load_vertex(

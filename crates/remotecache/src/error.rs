@@ -77,6 +77,14 @@ pub enum Error {
     /// The content store failed.
     #[error(transparent)]
     Content(#[from] kiln_store::Error),
+    /// A cache mount could not be sent along.
+    #[error("cache mount {id}: {problem}")]
+    Mount {
+        /// Its id in LLB.
+        id: String,
+        /// What is wrong.
+        problem: String,
+    },
     /// Another build's import of the same cache failed.
     #[error("{0}")]
     Shared(String),

@@ -14,7 +14,10 @@ use kiln_oci::{Descriptor, Digest, Hasher, Index, Manifest, media_type};
 use kiln_source::image::{Place, media_type_of};
 use serde::Deserialize;
 
-use crate::{CacheConfig, CacheGraph, Error, config};
+use crate::{
+    CacheConfig, CacheGraph, Error, config,
+    mounts::{self, MountEntry},
+};
 
 /// Annotation of a layer: the digest of its tar stream.
 pub(crate) const UNCOMPRESSED: &str = "containerd.io/uncompressed";
@@ -32,6 +35,8 @@ pub(crate) struct Imported {
     pub(crate) graph: CacheGraph,
     /// What kind of manifest it was, for people.
     pub(crate) manifest_type: String,
+    /// The cache mounts beside it.
+    pub(crate) mounts: Vec<MountEntry>,
 }
 
 /// Reads the cache whose manifest or index is `root`. `name` is what people call it.
@@ -40,23 +45,24 @@ pub(crate) async fn read(place: &Place, name: &str, root: &Descriptor) -> Result
     let json = reader.document(root).await?;
     let kind = media_type_of(&json).ok_or_else(|| reader.bad("is neither a manifest nor an index"))?;
     let mut graph = CacheGraph::default();
+    let mut mounts = Vec::new();
     if media_type::is_index(&kind) {
         let index = Index::decode(&json).map_err(|error| reader.bad(error))?;
         match index.manifests.iter().find(|one| one.media_type == config::MEDIA_TYPE) {
-            Some(config) => reader.add(&mut graph, config, &index.manifests).await?,
+            Some(config) => mounts = reader.add(&mut graph, config, &index.manifests).await?,
             None => reader.add_images(&mut graph, &index).await?,
         }
     } else if media_type::is_manifest(&kind) {
         let manifest = Manifest::decode(&json).map_err(|error| reader.bad(error))?;
         if manifest.config.media_type == config::MEDIA_TYPE {
-            reader.add(&mut graph, &manifest.config, &manifest.layers).await?;
+            mounts = reader.add(&mut graph, &manifest.config, &manifest.layers).await?;
         } else {
             reader.add_image(&mut graph, manifest).await?;
         }
     } else {
         return Err(reader.bad(format_args!("has the type {kind}")));
     }
-    Ok(Imported { graph, manifest_type: kind })
+    Ok(Imported { graph, manifest_type: kind, mounts })
 }
 
 struct Reader<'a> {
@@ -89,16 +95,18 @@ impl Reader<'_> {
         self.verified(&descriptor.digest, content)
     }
 
-    /// A cache with a config of its own.
+    /// A cache with a config of its own. Gives the cache mounts among what is listed beside it.
     async fn add(
         &self,
         graph: &mut CacheGraph,
         config: &Descriptor,
-        layers: &[Descriptor],
-    ) -> Result<(), Error> {
+        listed: &[Descriptor],
+    ) -> Result<Vec<MountEntry>, Error> {
         let config = CacheConfig::decode(&self.blob(config).await?)?;
-        let layers = layers.iter().map(|layer| (layer.digest.clone(), layer.clone())).collect();
-        graph.add(&config, &layers)
+        let (mounts, layers) = mounts::read(listed);
+        let layers = layers.into_iter().map(|layer| (layer.digest.clone(), layer.clone())).collect();
+        graph.add(&config, &layers)?;
+        Ok(mounts)
     }
 
     /// The inline caches of an index's images.

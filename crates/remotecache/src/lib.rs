@@ -7,6 +7,8 @@
 //!   place ─▶ import ─▶ CacheGraph ─▶ ImportedCache ─▶ the engine           lazily: keys now, layers when needed
 //! ```
 //!
+//! Cache mounts travel beside a cache when the client asks for them; [`mounts`] draws how.
+//!
 //! [`CacheConfig`] is the format on the wire. What is read of it was written by strangers: [`CacheGraph`] checks everything,
 //! and a cache that is damaged is a warning and a build without it.
 
@@ -17,6 +19,7 @@ mod graph;
 mod import;
 mod imports;
 mod inline;
+mod mounts;
 mod options;
 mod place;
 mod progress;
@@ -29,6 +32,7 @@ pub use error::Error;
 pub use graph::{CacheGraph, Lower};
 pub use imports::Imports;
 pub use inline::inline;
-pub use options::{Attributes, ExportOptions, Form, ImportOptions, Mode, Place, exports};
+pub use mounts::{ExportedMount, MountSelection, MountsWanted};
+pub use options::{Attributes, ExportOptions, Form, ImportFrom, ImportOptions, Mode, Place, exports};
 pub use store::ImportedCache;
 pub use target::{MANIFEST, Target, response};

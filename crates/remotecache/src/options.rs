@@ -6,7 +6,7 @@ use kiln_layer::{Compression, Settings};
 use kiln_oci::Reference;
 use kiln_worker::RemoteOptions;
 
-use crate::Error;
+use crate::{Error, MountSelection, mounts::ATTRIBUTE};
 
 /// Attributes as a client sends them.
 pub type Attributes = BTreeMap<String, String>;
@@ -63,6 +63,8 @@ pub struct ExportOptions {
     pub layers: RemoteOptions,
     /// The form of its manifest.
     pub form: Form,
+    /// The cache mounts that go along.
+    pub mounts: MountSelection,
     /// Whether the build succeeds when the export fails.
     pub ignore_error: bool,
 }
@@ -73,7 +75,7 @@ impl ExportOptions {
     /// # Errors
     /// [`Error::Kind`], [`Error::Attribute`], [`Error::Layer`] for a compression that there is not.
     pub fn new(kind: &str, attributes: &Attributes) -> Result<Self, Error> {
-        let attrs = Reader { kind, attributes };
+        let attrs = Reader { kind, attributes, door: "exporter" };
         let place = match kind {
             "inline" => Place::Inline,
             "local" => Place::Local { dest: attrs.needed("dest")?.to_owned() },
@@ -94,7 +96,14 @@ impl ExportOptions {
             return Err(attrs.bad("image-manifest=true needs oci-mediatypes=true".into()));
         }
         let ignore_error = attrs.flag("ignore-error")?.unwrap_or(false);
-        Ok(Self { place, mode, layers: attrs.layers()?, form, ignore_error })
+        let mounts = attrs.mounts()?;
+        if place == Place::Inline && !mounts.is_empty() {
+            let problem = format!(
+                "{ATTRIBUTE}: an image's config has no room for them, only type=registry and type=local have"
+            );
+            return Err(attrs.bad(problem));
+        }
+        Ok(Self { place, mode, layers: attrs.layers()?, form, mounts, ignore_error })
     }
 
     /// What people are told that is going on.
@@ -130,7 +139,16 @@ pub fn exports<'a>(
 
 /// One cache that a build imports, as its client names it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ImportOptions {
+pub struct ImportOptions {
+    /// Where it is.
+    pub from: ImportFrom,
+    /// The cache mounts that it may fill.
+    pub mounts: MountSelection,
+}
+
+/// Where an imported cache is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportFrom {
     /// From a folder of the client.
     Local {
         /// The folder, as the client names it.
@@ -153,17 +171,19 @@ impl ImportOptions {
     /// # Errors
     /// [`Error::Kind`], [`Error::Attribute`].
     pub fn new(kind: &str, attributes: &Attributes) -> Result<Self, Error> {
-        let attrs = Reader { kind, attributes };
-        match kind {
-            "local" => {
-                Ok(Self::Local { src: attrs.text("src").to_owned(), digest: attrs.text("digest").to_owned() })
-            }
-            "registry" => Ok(Self::Registry {
+        let attrs = Reader { kind, attributes, door: "importer" };
+        let from = match kind {
+            "local" => ImportFrom::Local {
+                src: attrs.text("src").to_owned(),
+                digest: attrs.text("digest").to_owned(),
+            },
+            "registry" => ImportFrom::Registry {
                 name: attrs.text("ref").to_owned(),
                 insecure: attrs.flag("registry.insecure")?.unwrap_or(false),
-            }),
-            _ => Err(unknown("importer", kind)),
-        }
+            },
+            _ => return Err(unknown("importer", kind)),
+        };
+        Ok(Self { from, mounts: attrs.mounts()? })
     }
 }
 
@@ -179,11 +199,12 @@ fn unknown(door: &'static str, kind: &str) -> Error {
 struct Reader<'a> {
     kind: &'a str,
     attributes: &'a Attributes,
+    door: &'static str,
 }
 
 impl<'a> Reader<'a> {
     fn bad(&self, problem: String) -> Error {
-        Error::Attribute { door: "exporter", kind: self.kind.to_owned(), problem }
+        Error::Attribute { door: self.door, kind: self.kind.to_owned(), problem }
     }
 
     fn text(&self, name: &str) -> &'a str {
@@ -211,6 +232,13 @@ impl<'a> Reader<'a> {
             Some("0" | "f" | "F" | "false" | "FALSE" | "False") => Ok(Some(false)),
             Some(other) => Err(self.bad(format!("{name} {other:?}: want true or false"))),
         }
+    }
+
+    fn mounts(&self) -> Result<MountSelection, Error> {
+        let Some(text) = self.attributes.get(ATTRIBUTE) else { return Ok(MountSelection::default()) };
+        let empty =
+            || self.bad(format!("{ATTRIBUTE} {text:?}: want ids with commas or semicolons between, or all"));
+        MountSelection::parse(text).ok_or_else(empty)
     }
 
     fn layers(&self) -> Result<RemoteOptions, Error> {
@@ -272,6 +300,8 @@ mod tests {
             ("local", &[("dest", "x"), ("compression", "lzma9")], "lzma9"),
             ("local", &[("dest", "x"), ("compression-level", "x")], "compression-level"),
             ("local", &[("dest", "x"), ("image-manifest", "1"), ("oci-mediatypes", "0")], "oci-mediatypes"),
+            ("local", &[("dest", "x"), ("cache-mounts", ",")], "cache-mounts"),
+            ("inline", &[("cache-mounts", "all")], "cache-mounts"),
             ("gha", &[], "gha"),
             ("s3", &[], "s3"),
             ("azblob", &[], "azblob"),
@@ -281,6 +311,19 @@ mod tests {
             assert!(error.contains(word), "{error}");
         }
         assert!(ImportOptions::new("gha", &attributes(&[])).unwrap_err().to_string().contains("gha"));
+    }
+
+    #[test]
+    fn cache_mounts_are_named_on_either_side() {
+        let all = [("dest", "x"), ("cache-mounts", "go-build,npm")];
+        let export = ExportOptions::new("local", &attributes(&all)).unwrap();
+        assert_eq!(export.mounts, MountSelection::parse("npm;go-build").unwrap());
+        let import = ImportOptions::new("registry", &attributes(&[("ref", "a"), ("cache-mounts", "all")]));
+        assert!(import.unwrap().mounts.has("any"));
+        let import = ImportOptions::new("registry", &attributes(&[("ref", "a")])).unwrap();
+        assert!(import.mounts.is_empty());
+        let error = ImportOptions::new("local", &attributes(&[("cache-mounts", "")])).unwrap_err();
+        assert!(error.to_string().starts_with("local cache importer: cache-mounts"), "{error}");
     }
 
     #[test]

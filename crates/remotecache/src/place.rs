@@ -7,7 +7,7 @@ use kiln_registry::{Auth, Registries, Remote};
 use kiln_session::Group;
 use kiln_source::image::Place;
 
-use crate::{Error, ImportOptions};
+use crate::{Error, ImportFrom, ImportOptions};
 
 /// The place of a cache, with whoever answers for the build that imports it.
 #[derive(Clone, Debug)]
@@ -20,17 +20,17 @@ pub(crate) struct ImportPlace {
 impl ImportPlace {
     /// What people call the cache.
     pub(crate) fn name(&self) -> String {
-        match &self.options {
-            ImportOptions::Local { src, .. } => format!("local:{src}"),
-            ImportOptions::Registry { name, .. } => name.clone(),
+        match &self.options.from {
+            ImportFrom::Local { src, .. } => format!("local:{src}"),
+            ImportFrom::Registry { name, .. } => name.clone(),
         }
     }
 
     /// The repository that its layers are in, for pushes that need not send them.
     pub(crate) fn repository(&self) -> Option<String> {
-        match &self.options {
-            ImportOptions::Local { .. } => None,
-            ImportOptions::Registry { name, .. } => {
+        match &self.options.from {
+            ImportFrom::Local { .. } => None,
+            ImportFrom::Registry { name, .. } => {
                 Some(Reference::parse(name).ok()?.with_default_tag().to_string())
             }
         }
@@ -42,8 +42,8 @@ impl ImportPlace {
 
     /// Finds the cache's manifest or index.
     pub(crate) async fn open(&self) -> Result<(Place, Descriptor), Error> {
-        match &self.options {
-            ImportOptions::Local { src, digest } => {
+        match &self.options.from {
+            ImportFrom::Local { src, digest } => {
                 if src.is_empty() || digest.is_empty() {
                     return Err(self.bad("local", "requires src and an explicit digest"));
                 }
@@ -52,7 +52,7 @@ impl ImportPlace {
                 let size = place.blob_size(&self.name(), &digest).await?;
                 Ok((place, Descriptor::new("", digest, size)))
             }
-            ImportOptions::Registry { name, insecure } => {
+            ImportFrom::Registry { name, insecure } => {
                 if name.is_empty() {
                     return Err(self.bad("registry", "requires ref"));
                 }

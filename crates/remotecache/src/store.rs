@@ -8,10 +8,12 @@ use std::{collections::HashMap, fmt, sync::Arc};
 use futures::future::BoxFuture;
 use kiln_engine::{
     Backlink, CacheStore, Change, KeyId, Link, Loaded, OpContext, Record, RecordId, StoreError,
+    VertexProgress,
 };
 use kiln_frontend::Steps;
-use kiln_oci::{Descriptor, Digest, Time, media_type};
-use kiln_ops::{Kiln, Output};
+use kiln_fstree::Root;
+use kiln_oci::{Descriptor, Digest, Reference, Time, media_type};
+use kiln_ops::{Kiln, Output, WantedMount};
 use kiln_session::Group;
 use kiln_source::image::Place;
 use kiln_worker::{BlobProvider, ImmutableRef, LayerSource, RefOptions, Worker};
@@ -20,6 +22,7 @@ use tokio::sync::OnceCell;
 use crate::{
     CacheGraph, Error,
     import::{self, CREATED_AT, DESCRIPTION, UNCOMPRESSED},
+    mounts::{KeptMount, MountEntry, restore, shown},
     place::ImportPlace,
 };
 
@@ -39,6 +42,8 @@ pub struct ImportedCache {
 struct Read {
     graph: CacheGraph,
     place: Place,
+    /// The cache mounts that the client wants of it.
+    mounts: Vec<MountEntry>,
 }
 
 impl fmt::Debug for ImportedCache {
@@ -64,11 +69,61 @@ impl ImportedCache {
                 step.digest(),
                 &format!("inferred cache manifest type: {}", imported.manifest_type),
             ));
-            Ok(Read { graph: imported.graph, place })
+            let wanted = &self.place.options.mounts;
+            let mounts: Vec<_> = imported.mounts.into_iter().filter(|mount| wanted.has(&mount.id)).collect();
+            if !wanted.is_empty() {
+                let names: Vec<_> = mounts.iter().map(|mount| shown(&mount.id)).collect();
+                let names = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
+                let told = format!("cache mounts to restore when a step runs: {names}");
+                self.steps.tell(crate::progress::done(step.digest(), &told));
+            }
+            Ok(Read { graph: imported.graph, place, mounts })
         };
         let outcome = outcome.await;
         step.end(outcome.as_ref().err().map(ToString::to_string));
         outcome
+    }
+
+    /// The cache mounts that the client wants of this cache. One that cannot be read has none.
+    async fn mounts(&self) -> &[MountEntry] {
+        if self.place.options.mounts.is_empty() || self.ready().await.is_err() {
+            return &[];
+        }
+        let read = self.read.get().and_then(|read| read.as_ref().ok());
+        read.map(|read| read.mounts.as_slice()).unwrap_or_default()
+    }
+
+    /// Whether it has a cache mount of this id.
+    pub(crate) async fn offers(&self, name: &str, based: bool) -> bool {
+        self.mounts().await.iter().any(|mount| mount.id == name && mount.base.is_some() == based)
+    }
+
+    /// Puts the content of a cache mount into `root`; false when there is none.
+    pub(crate) async fn fill(
+        &self,
+        wanted: &WantedMount,
+        root: Root,
+        sessions: &Group,
+        progress: &VertexProgress,
+    ) -> Result<bool, String> {
+        let mounts = self.mounts().await.iter();
+        let entry = mounts.into_iter().find(|mount| mount.id == wanted.name && mount.base == wanted.base);
+        let Some((entry, Ok(read))) = entry.zip(self.read.get()) else { return Ok(false) };
+        let from = (self.shown.as_str(), &read.place);
+        restore(&self.worker, from, entry, root, sessions, progress).await?;
+        Ok(true)
+    }
+
+    /// Its cache mounts, to be passed on.
+    pub(crate) async fn kept_mounts(&self) -> Vec<KeptMount> {
+        let mounts = self.mounts().await;
+        let Some(Ok(read)) = self.read.get() else { return Vec::new() };
+        let from: Arc<dyn BlobProvider> = Arc::new(read.place.clone());
+        let names = self.place.repository().and_then(|name| Reference::parse(&name).ok());
+        let names: Vec<_> = names.into_iter().collect();
+        let kept =
+            |entry: &MountEntry| KeptMount { entry: entry.clone(), from: from.clone(), names: names.clone() };
+        mounts.iter().map(kept).collect()
     }
 
     fn graph(&self) -> Option<&CacheGraph> {

@@ -11,7 +11,7 @@ use kiln_session::caller::ContentStore;
 use kiln_worker::LayerBlob;
 use reqwest::Body;
 
-use crate::{Collected, Error, Form, collect::describe, config};
+use crate::{Collected, Error, ExportedMount, Form, collect::describe, config};
 
 /// Layers that are written at once. Most of them are there already, and only asked for.
 const AT_ONCE: usize = 8;
@@ -44,8 +44,8 @@ impl Target {
         Ok(Self::Registry(Box::new(remote), reference.clone()))
     }
 
-    /// Writes the cache, and tells the descriptor of its manifest; `None` when it has no layer, as then there is nothing to
-    /// write.
+    /// Writes the cache with the cache mounts that go along, and tells the descriptor of its manifest; `None` when it has
+    /// neither layers nor mounts, as then there is nothing to write.
     ///
     /// # Errors
     /// The place's; [`Error::Worker`] for layers that must be fetched first.
@@ -54,9 +54,10 @@ impl Target {
         cx: &Context,
         collected: &Collected,
         form: Form,
+        mounts: &[ExportedMount],
     ) -> Result<Option<Descriptor>, Error> {
         let (config, blobs) = collected.config();
-        if config.layers.is_empty() {
+        if config.layers.is_empty() && mounts.is_empty() {
             return cx.step("skipping cache export for empty result").end(Ok(None));
         }
         let mut seen = std::collections::HashSet::new();
@@ -66,8 +67,11 @@ impl Target {
             .filter(|layer| seen.insert(&layer.blob))
             .filter_map(|layer| blobs.get(&layer.blob))
             .collect();
-        let each: Vec<BoxFuture<'_, Result<(), Error>>> =
-            layers.iter().map(|layer| self.layer(cx, collected, layer).boxed()).collect();
+        let each: Vec<BoxFuture<'_, Result<(), Error>>> = layers
+            .iter()
+            .map(|layer| self.layer(cx, collected, layer).boxed())
+            .chain(mounts.iter().map(|mount| self.mount(cx, mount).boxed()))
+            .collect();
         stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
 
         let json = config.encode()?;
@@ -76,7 +80,8 @@ impl Target {
         step.end(self.blob(&descriptor, json.into()).await)?;
         // A layer that stands on several others is named once for each.
         let layers = config.layers.iter().filter_map(|layer| blobs.get(&layer.blob));
-        let (manifest, json) = manifest(layers.map(describe).collect(), descriptor, form)?;
+        let mounts = mounts.iter().map(ExportedMount::describe).collect();
+        let (manifest, json) = manifest(layers.map(describe).collect(), mounts, descriptor, form)?;
         let what = if form.image_manifest { "cache image manifest" } else { "cache manifest" };
         let step = cx.step(&format!("writing {what} {}", manifest.digest));
         step.end(self.manifest(&manifest, json.into()).await)?;
@@ -129,6 +134,47 @@ impl Target {
         Ok(())
     }
 
+    /// Has the place have a blob without any of its bytes, if it can: it has it, or another repository of the registry, in
+    /// which one of `sources` is, does.
+    pub(crate) async fn spare(&self, blob: &Descriptor, sources: &[Reference]) -> Result<bool, Error> {
+        match self {
+            Self::Registry(remote, _) => {
+                let spared = remote.spare_blob(blob, sources).await;
+                Ok(spared.map_err(|e| self.failed(e))?.is_some())
+            }
+            Self::Store(store) => {
+                Ok(store.size(blob.digest.as_str()).await.is_ok_and(|size| size == blob.size))
+            }
+        }
+    }
+
+    /// A cache mount. One that the place has is not sent.
+    async fn mount(&self, cx: &Context, mount: &ExportedMount) -> Result<(), Error> {
+        let blob = &mount.entry.content.blob;
+        let step = cx.step(&format!("writing cache mount {} {}", mount.shown(), blob.digest));
+        let outcome = self.put_mount(cx, blob).await;
+        step.moved(blob.size, blob.size);
+        step.end(outcome)
+    }
+
+    async fn put_mount(&self, cx: &Context, blob: &Descriptor) -> Result<(), Error> {
+        if self.spare(blob, &[]).await? {
+            return Ok(());
+        }
+        match self {
+            Self::Registry(remote, _) => {
+                let (store, digest) = (cx.store.clone(), blob.digest.clone());
+                let open = move || blob_body(&store, &digest);
+                remote.push_blob(blob, &[], &open).await.map_err(|e| self.failed(e))?;
+            }
+            Self::Store(store) => {
+                let file = cx.store.content().blob(&blob.digest)?.into_file();
+                store.put(blob.digest.as_str(), blob.size, file).await?;
+            }
+        }
+        Ok(())
+    }
+
     async fn blob(&self, descriptor: &Descriptor, content: Bytes) -> Result<(), Error> {
         match self {
             Self::Registry(remote, _) => {
@@ -163,9 +209,10 @@ pub fn response(manifest: &Descriptor) -> Result<(String, String), Error> {
     Ok((MANIFEST.to_owned(), json))
 }
 
-/// The manifest or index of a cache.
+/// The manifest or index of a cache. Cache mounts stand after the layers, as more of them.
 fn manifest(
     mut layers: Vec<Descriptor>,
+    mounts: Vec<Descriptor>,
     config: Descriptor,
     form: Form,
 ) -> Result<(Descriptor, Vec<u8>), Error> {
@@ -174,6 +221,7 @@ fn manifest(
             layer.media_type = media_type::to_docker(&layer.media_type).to_owned();
         }
     }
+    layers.extend(mounts);
     let (kind, json) = match (form.image_manifest, form.oci) {
         (true, _) => {
             let manifest = Manifest::new(media_type::OCI_MANIFEST, config, layers);
@@ -194,10 +242,14 @@ mod tests {
     use super::*;
 
     fn written(form: Form) -> String {
+        written_with(form, vec![])
+    }
+
+    fn written_with(form: Form, mounts: Vec<Descriptor>) -> String {
         let mut layer = Descriptor::of(media_type::OCI_LAYER_GZIP, b"layer");
         layer.annotations.insert("a".into(), "b".into());
         let config = Descriptor::of(config::MEDIA_TYPE, b"{}");
-        let (descriptor, json) = manifest(vec![layer], config, form).unwrap();
+        let (descriptor, json) = manifest(vec![layer], mounts, config, form).unwrap();
         assert_eq!(descriptor.digest, Digest::sha256(&json));
         String::from_utf8(json).unwrap()
     }
@@ -226,5 +278,20 @@ mod tests {
         );
         assert_eq!(written(Form { oci: false, image_manifest: false }), expected);
         assert!(written(Form { oci: true, image_manifest: false }).contains(media_type::OCI_INDEX));
+    }
+
+    #[test]
+    fn cache_mounts_stand_after_the_layers_and_keep_their_type() {
+        let mount = Descriptor::of("application/vnd.kiln.cachemount.v0.tar", b"mount");
+        let entry = format!(
+            r#"{{"mediaType":"application/vnd.kiln.cachemount.v0.tar","digest":"{}","size":5}}"#,
+            Digest::sha256("mount")
+        );
+        for (oci, image_manifest) in [(true, true), (true, false), (false, false)] {
+            let form = Form { oci, image_manifest };
+            let (without, with) = (written(form), written_with(form, vec![mount.clone()]));
+            assert_eq!(with.replace(&format!(",{entry}"), ""), without);
+            assert!(with.find("tar+gzip").or(with.find("tar.gzip")) < with.find(&entry));
+        }
     }
 }

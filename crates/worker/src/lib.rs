@@ -31,7 +31,9 @@ mod unlazy;
 mod usage;
 mod worker;
 
-pub use cache_mount::{CacheMount, Sharing};
+pub use cache_mount::{
+    CacheMount, Frozen, FrozenMount, KnownMount, MountContent, MountFiller, MountWish, Sharing, unpack_mount,
+};
 pub use engine_cache::{CacheResults, EngineCache};
 pub use error::Error;
 pub use filter::{Filter, FilterError};

@@ -134,6 +134,14 @@ impl Worker {
         tokio::task::spawn_blocking(run).await?
     }
 
+    /// Free bytes of the disk that everything is kept on, for those who are not root.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn free_space(&self) -> Result<u64, Error> {
+        free_space(self.store().dir())
+    }
+
     fn prune_once(
         &self,
         options: &PruneOptions,

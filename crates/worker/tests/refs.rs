@@ -8,7 +8,7 @@ use std::sync::Arc;
 use common::{Memory, files, fixtures, image, layer, open, step};
 use kiln_layer::{Compression, Settings};
 use kiln_store::SnapshotterKind;
-use kiln_worker::{Error, LayerEvent, NoProviders, Parents, RefOptions, RemoteOptions, Sharing};
+use kiln_worker::{Error, LayerEvent, MountWish, NoProviders, Parents, RefOptions, RemoteOptions, Sharing};
 
 fn none() -> Arc<dyn kiln_worker::Providers> {
     Arc::new(NoProviders)
@@ -284,18 +284,19 @@ async fn cache_mounts_are_shared_private_or_locked() {
     for fixture in fixtures() {
         let worker = &fixture.worker;
         let base = step(worker, None, |root| root.write("seed", b"s", 0o600).unwrap()).unpacked().unwrap();
-        let one = worker.cache_mount("k", Some(&base), Sharing::Shared, "cached mount").await.unwrap();
-        let two = worker.cache_mount("k", Some(&base), Sharing::Shared, "cached mount").await.unwrap();
+        let wish = |sharing| MountWish { name: "k", base: Some(&base), sharing, description: "cached mount" };
+        let one = worker.cache_mount(wish(Sharing::Shared), None).await.unwrap();
+        let two = worker.cache_mount(wish(Sharing::Shared), None).await.unwrap();
         assert_eq!(one.id(), two.id());
         let root = one.mount_spec().open().unwrap();
         assert_eq!(root.read("seed", 10).unwrap(), b"s");
         root.write("new", b"n", 0o644).unwrap();
-        let own = worker.cache_mount("k", Some(&base), Sharing::Private, "cached mount").await.unwrap();
+        let own = worker.cache_mount(wish(Sharing::Private), None).await.unwrap();
         assert_ne!(own.id(), one.id());
         assert!(own.mount_spec().open().unwrap().read("new", 10).is_err());
 
         // Both are in use: who locks must wait until one is free.
-        let wait = worker.cache_mount("k", Some(&base), Sharing::Locked, "cached mount");
+        let wait = worker.cache_mount(wish(Sharing::Locked), None);
         let mut wait = std::pin::pin!(wait);
         let early = tokio::time::timeout(std::time::Duration::from_millis(50), &mut wait).await;
         assert!(early.is_err());

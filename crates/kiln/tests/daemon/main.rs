@@ -13,4 +13,5 @@ mod cancel;
 mod full_disk;
 mod join;
 mod kill;
+mod mounts;
 mod support;

@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 
 use kiln_proto::pb;
-use kiln_worker::{CacheMount, Sharing, Unpacked};
+use kiln_worker::{CacheMount, MountFiller, MountWish, Sharing, Unpacked};
 
 use super::mounts::Given;
 use crate::{Host, OpError};
@@ -46,7 +46,13 @@ impl Caches {
         }
         let mut held = BTreeMap::new();
         for (key, Wanted { name, below, sharing, description }) in wanted {
-            let cache = host.worker.cache_mount(&name, below.as_ref(), sharing, &description).await?;
+            let filler = match given.filling {
+                Some(filling) => filling.of(host, &name, below.as_ref()).await?,
+                None => None,
+            };
+            let wish = MountWish { name: &name, base: below.as_ref(), sharing, description: &description };
+            let filler = filler.as_ref().map(|filler| filler as &dyn MountFiller);
+            let cache = host.worker.cache_mount(wish, filler).await?;
             held.insert(key, cache);
         }
         Ok(Self(held))

@@ -1,6 +1,7 @@
 //! The exec op: runs a process in a root made of inputs.
 
 mod caches;
+pub(crate) mod filling;
 pub(crate) mod mounts;
 pub(crate) mod secrets;
 
@@ -21,6 +22,7 @@ use crate::{
     Host, Kiln, OpError, Output, canonical,
     selector::{InputUse, Selector, content_digest, dedupe, digest_of_paths},
 };
+use filling::Filling;
 use mounts::{Given, Prepared};
 
 /// Pieces of output that may wait for whoever reads the log.
@@ -145,7 +147,8 @@ impl ExecOp {
         }
         let meta = self.meta()?;
         let user = format!("exec {}", meta.args.join(" "));
-        let given = Given { mounts: &self.op.mounts, cwd: &meta.cwd, user: &user };
+        let filling = Filling::new(cx, sessions);
+        let given = Given { mounts: &self.op.mounts, cwd: &meta.cwd, user: &user, filling: Some(&filling) };
         Prepared::new(&self.host, sessions, given, &trees).await
     }
 

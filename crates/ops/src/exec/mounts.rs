@@ -7,6 +7,7 @@ use kiln_session::Group;
 use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
 
 use super::caches::Caches;
+use super::filling::Filling;
 use super::secrets::{self, AgentSocket};
 use crate::{Host, OpError, Output};
 
@@ -21,6 +22,8 @@ pub(crate) struct Given<'a> {
     pub(crate) cwd: &'a str,
     /// Who uses them, as people are told: `exec sh -c …`.
     pub(crate) user: &'a str,
+    /// What cache mounts that are not here are filled from.
+    pub(crate) filling: Option<&'a Filling>,
 }
 
 /// Mounts that are ready to be used.

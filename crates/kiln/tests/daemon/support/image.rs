@@ -26,7 +26,9 @@ impl Image {
         base.folder("etc");
         base.folder("tmp");
         base.file("bin/busybox", 0o755, &std::fs::read(BUSYBOX).unwrap());
-        for name in ["sh", "cat", "cp", "ls", "mkdir", "mv", "rm", "seq", "setsid", "sleep", "true", "wget"] {
+        for name in
+            ["sh", "cat", "cp", "ls", "mkdir", "mv", "rm", "seq", "setsid", "sleep", "stat", "true", "wget"]
+        {
             base.link(&format!("bin/{name}"), "busybox");
         }
         base.file("etc/passwd", 0o644, b"root:x:0:0:root:/:/bin/sh\n");

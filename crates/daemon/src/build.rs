@@ -145,7 +145,8 @@ async fn run(
             imports,
             lost: AtomicBool::new(false),
         };
-        let outcome = exports.run(&exporters, &caches).await;
+        let worker = &daemon.host().worker;
+        let outcome = worker.growing(exports.run(&exporters, &caches)).await.map_err(wire_error).flatten();
         let anew = match &outcome {
             Err(error) if exports.lost.load(Ordering::Acquire) => anew(&result, error).await?,
             _ => None,

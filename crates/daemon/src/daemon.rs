@@ -50,6 +50,9 @@ impl Daemon {
         let worker = worker
             .await
             .map_err(|e| Error::Io { what: "opening the state folder".into(), source: e.into() })??;
+        if let Some(limit) = config.ceiling {
+            worker.set_ceiling(limit);
+        }
         let id = worker_id(&config.root)?;
         let platforms = match config.platforms.as_slice() {
             [] => vec![Platform::host()],

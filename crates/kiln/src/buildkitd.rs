@@ -1,5 +1,6 @@
 //! `buildkitd`: the daemon.
 
+mod gc;
 mod settings;
 
 use std::{ffi::OsString, path::PathBuf, process::ExitCode, time::Duration};

@@ -210,14 +210,25 @@ impl Op<Kiln> for KilnOp {
             .tree()
             .filter(|tree| !matches!(tree.parents(), Parents::Diff { .. }) && tree.unpacked().is_none());
         let _shown = left.map(|_| cx.progress().resume());
-        result.unpack(cx).await.map(drop)
+        let Some(tree) = result.tree() else { return Ok(()) };
+        if tree.unpacked().is_some() {
+            return Ok(());
+        }
+        tree.worker().growing(result.unpack(cx)).await.map_err(OpError::from).flatten().map(drop)
     }
 
     async fn exec(&self, cx: &OpContext<Kiln>, inputs: Vec<Output>) -> Result<Vec<Output>, ExecError<Kiln>> {
         match self {
-            Self::Source(op) => op.exec(cx).await.map_err(ExecError::new),
+            Self::Source(op) => {
+                let done = op.host.worker.growing(op.exec(cx)).await;
+                done.map_err(OpError::from).flatten().map_err(ExecError::new)
+            }
+            // It knows which trees it writes to.
             Self::Exec(op) => op.exec(cx, inputs).await,
-            Self::File(op) => op.exec(cx, inputs).await,
+            Self::File(op) => {
+                let done = op.host.worker.growing(op.exec(cx, inputs)).await;
+                done.map_err(|full| ExecError::new(full.into())).flatten()
+            }
             Self::Merge(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Diff(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Build(op) => op.exec(cx, inputs).await.map_err(ExecError::new),

@@ -34,6 +34,7 @@ mod lease;
 mod lock;
 mod mount;
 mod reaper;
+mod size;
 mod snapshot;
 mod store;
 mod sweep;
@@ -44,6 +45,7 @@ pub use error::Error;
 pub use lease::{Lease, LeaseId, LeaseInfo, Resource};
 pub use lock::RootLock;
 pub use mount::{MountSpec, OverlayUpper};
+pub use size::{Meter, Sizes};
 pub use snapshot::{
     Active, NativeSnapshotter, OverlaySnapshotter, SnapshotId, SnapshotInfo, Snapshotter, SnapshotterKind,
     Stack, Usage,

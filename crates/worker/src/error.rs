@@ -49,6 +49,21 @@ pub enum Error {
     /// A ref has no addressable parent: a layer by blob can only stand on layers by blob.
     #[error("ref {0} has no layer digest to build upon")]
     NotAddressable(RefId),
+    /// The store is at its ceiling, and nothing is left that nobody uses.
+    #[error(
+        "the builder's storage is full: {} of at most {} (maxUsedSpace) are in use{}, and nothing is left to prune: raise maxUsedSpace in buildkitd.toml, run fewer builds at once, or make the build need less (`du` lists what there is)",
+        Bytes(*.used),
+        Bytes(*.limit),
+        if *.wanted > 0 { format!(", {} more are needed", Bytes(*.wanted)) } else { String::new() },
+    )]
+    Full {
+        /// The most bytes that the store may take.
+        limit: u64,
+        /// Bytes that it takes.
+        used: u64,
+        /// Bytes that were to be added, as far as known.
+        wanted: u64,
+    },
     /// A filter of disk usage or prune.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -67,6 +82,23 @@ pub enum Error {
     /// This build of Kiln cannot do it.
     #[error("{0} is not supported")]
     Unsupported(String),
+}
+
+/// An amount as people read it, in decimal units.
+struct Bytes(u64);
+
+impl std::fmt::Display for Bytes {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let (mut amount, mut unit) = (self.0 as f64, "B");
+        for next in ["kB", "MB", "GB", "TB"] {
+            if amount < 1000.0 {
+                break;
+            }
+            (amount, unit) = (amount / 1000.0, next);
+        }
+        let digits = if unit == "B" { 0 } else { 2 };
+        write!(f, "{amount:.digits$} {unit}")
+    }
 }
 
 impl Error {
@@ -88,5 +120,22 @@ impl Error {
 impl From<tokio::task::JoinError> for Error {
     fn from(error: tokio::task::JoinError) -> Self {
         Self::Task(error.to_string())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_full_store_says_what_is_full_and_what_to_do() {
+        let error = Error::Full { limit: 50_000_000_000, used: 50_123_000_000, wanted: 0 }.to_string();
+        assert!(error.contains("50.12 GB of at most 50.00 GB (maxUsedSpace) are in use, and"), "{error}");
+        assert!(error.contains("raise maxUsedSpace"), "{error}");
+        let error = Error::Full { limit: 999, used: 1, wanted: 123_456_789 }.to_string();
+        assert!(
+            error.contains("1 B of at most 999 B") && error.contains(", 123.46 MB more are needed"),
+            "{error}"
+        );
     }
 }

@@ -14,6 +14,7 @@
 //! them, so that a record and the cache results that name it go in one transaction.
 
 mod cache_mount;
+mod ceiling;
 mod engine_cache;
 mod error;
 mod filter;
@@ -34,6 +35,7 @@ mod worker;
 pub use cache_mount::{
     CacheMount, Frozen, FrozenMount, KnownMount, MountContent, MountFiller, MountWish, Sharing, unpack_mount,
 };
+pub use ceiling::{Growth, ceiling_of};
 pub use engine_cache::{CacheResults, EngineCache};
 pub use error::Error;
 pub use filter::{Filter, FilterError};

@@ -69,6 +69,9 @@ impl MutableRef {
             tx.add_uncovered(&Resource::Snapshot(snapshot.clone()));
             Ok::<_, Error>(())
         })?;
+        if let Some(ceiling) = worker.ceiling() {
+            ceiling.meter.forget(&snapshot);
+        }
         let state = State::Kept { handle: ImmutableRef::new(node, true), snapshot };
         Ok(Self { worker: worker.clone(), parent, base, options: RefOptions::default(), state })
     }
@@ -95,7 +98,8 @@ impl MutableRef {
         &self.base
     }
 
-    pub(crate) fn snapshot(&self) -> &SnapshotId {
+    /// Its snapshot.
+    pub fn snapshot(&self) -> &SnapshotId {
         match &self.state {
             State::Fresh { active, .. } => active.id(),
             State::Kept { snapshot, .. } => snapshot,

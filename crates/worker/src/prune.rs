@@ -45,7 +45,7 @@ const GB: u64 = 1_000_000_000;
 /// Limits that are given replace the default ones, all together.
 pub fn default_gc_policy(disk_bytes: u64, limits: Option<(u64, u64, u64)>) -> Vec<GcPolicy> {
     let part = |percent: u64| {
-        if disk_bytes == 0 { 2 * GB } else { (disk_bytes / 100 * percent / (1 << 30) + 1) * GB }
+        if disk_bytes == 0 { 2 * GB } else { (disk_bytes.saturating_mul(percent) / 100 / (1 << 30) + 1) * GB }
     };
     let defaults = (part(10).min(10 * GB), part(80).min(100 * GB), part(20));
     let (reserved_space, max_used_space, min_free_space) = limits.unwrap_or(defaults);
@@ -159,6 +159,35 @@ impl Worker {
         }
         let free = if options.min_free_space == 0 { 0 } else { free_space(self.store().dir())? };
         let keep = keep_bytes(total, free, options);
+        self.prune_down(listed, (total, keep), options, filter, removed)
+    }
+
+    /// Removes records as `options` say, the least used first, until so many bytes of them are gone. Returns how many are.
+    ///
+    /// # Errors
+    /// As [`Worker::prune`].
+    pub(crate) async fn prune_bytes(&self, options: PruneOptions, bytes: u64) -> Result<u64, Error> {
+        let filter = Filter::parse(&options.filters)?;
+        let worker = self.clone();
+        let _one = self.inner().pruning.lock().await;
+        let run = move || {
+            let mut gone = 0;
+            let count = |record: DiskRecord| gone += record.size;
+            worker.prune_down(worker.listed()?, (bytes, 1), &options, &filter, &mut { count })?;
+            Ok(gone)
+        };
+        tokio::task::spawn_blocking(run).await?
+    }
+
+    /// Removes what may go of `listed`, which takes `total` bytes, until less than `keep` are left; 0: all of it.
+    fn prune_down(
+        &self,
+        listed: Vec<Listed>,
+        (mut total, keep): (u64, u64),
+        options: &PruneOptions,
+        filter: &Filter,
+        removed: &mut impl FnMut(DiskRecord),
+    ) -> Result<(), Error> {
         let cut = now_ms().saturating_sub(options.keep_duration_ms);
         let mut left: HashMap<RefId, Listed> = listed.into_iter().map(|l| (l.id.clone(), l)).collect();
         let mut refused: HashSet<RefId> = HashSet::new();

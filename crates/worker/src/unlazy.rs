@@ -28,7 +28,7 @@ use kiln_store::{Active, Resource, SnapshotInfo, SnapshotterKind, Stack};
 use crate::node::Node;
 use crate::record::lease;
 use crate::worker::Inner;
-use crate::{Error, ImmutableRef, Parents, Unpacked, merge};
+use crate::{Error, ImmutableRef, Parents, Unpacked, Worker, merge};
 
 /// How long a transfer waits for one of the same blob that was given up.
 const GIVEN_UP: Duration = Duration::from_secs(10);
@@ -258,6 +258,7 @@ async fn bring(node: &Arc<Node>, base: Stack, providers: &Arc<dyn Providers>) ->
         let file = content.blob(&blob.digest)?.into_file();
         return apply(node, &blob, base, Source::File(file), providers).await;
     }
+    Worker::from_inner(Arc::clone(&node.worker)).make_room(blob.size).await?;
     let transfer = Transfer::begin(node, &blob).await?;
     let behind = transfer.behind()?;
     let fetched = transfer.run(&provider, providers);
@@ -293,6 +294,7 @@ pub(crate) async fn fetch(
         return Ok(());
     }
     let provider = providers.provider(&blob.digest).ok_or_else(|| Error::NoProvider(blob.digest.clone()))?;
+    Worker::from_inner(Arc::clone(&node.worker)).make_room(blob.size).await?;
     Transfer::begin(&node, &blob).await?.run(&provider, &providers).await
 }
 

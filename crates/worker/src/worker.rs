@@ -7,6 +7,7 @@ use kiln_oci::{Descriptor, Digest};
 use kiln_store::{Json, Stack, Store, StoreTx};
 
 use crate::cache_mount::CacheMounts;
+use crate::ceiling::Ceiling;
 use crate::node::{self, Node, Registry, now};
 use crate::record::{
     CHILDREN, INDEX, REFS, Record, VALUES, blob_chain_key, chain_id, chain_key, lease, ref_of,
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) fetching: Fetching,
     /// One prune at a time, so that each sees what the one before left.
     pub(crate) pruning: tokio::sync::Mutex<()>,
+    /// What the store may take at most; not set: anything.
+    pub(crate) ceiling: std::sync::OnceLock<Ceiling>,
 }
 
 /// What a new ref is told about itself.
@@ -90,6 +93,7 @@ impl Worker {
             pack_permits: Arc::new(tokio::sync::Semaphore::new(cores)),
             fetching: Fetching::default(),
             pruning: tokio::sync::Mutex::new(()),
+            ceiling: std::sync::OnceLock::new(),
         };
         let worker = Self { inner: Arc::new(inner) };
         worker.drop_lost()?;

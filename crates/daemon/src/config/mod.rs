@@ -52,6 +52,8 @@ pub struct Config {
     pub cgroup_parent: Option<String>,
     /// Rules of garbage collection; `None`: none runs.
     pub gc: Option<Vec<GcPolicy>>,
+    /// The most bytes that the store may take while builds run; `None`: no limit.
+    pub ceiling: Option<u64>,
     /// Which frontends builds may use.
     pub frontends: FrontendConfig,
     /// What provenance says of the machine, beside what it says by itself: [`provenance_environment`].
@@ -75,6 +77,7 @@ impl Default for Config {
             max_parallelism: 0,
             cgroup_parent: None,
             gc: None,
+            ceiling: None,
             frontends: FrontendConfig::default(),
             provenance_environment: BTreeMap::new(),
         }

@@ -7,19 +7,18 @@ use std::{
 
 use kiln_daemon::{
     Config, Error, TlsFiles,
-    config::{
-        Amount, File, FrontendConfig, GcPolicyTable, RegistryTable, WorkerTable, parse_disk, parse_duration,
-        provenance_environment, read,
-    },
+    config::{File, FrontendConfig, RegistryTable, WorkerTable, provenance_environment, read},
 };
 use kiln_executor::DnsConfig;
 use kiln_oci::{Platform, Reference};
 use kiln_ops::Entitlement;
 use kiln_registry::{HostConfig, KeyPair};
 use kiln_store::SnapshotterKind;
-use kiln_worker::{GcPolicy, default_gc_policy};
 
-use super::{Flags, Oci};
+use super::{
+    Flags, Oci,
+    gc::{Gc, GcFlags},
+};
 
 const DEFAULT_FILE: &str = "/etc/buildkit/buildkitd.toml";
 const DEFAULT_ENVIRONMENT: &str = "/etc/buildkit/provenance.d";
@@ -76,7 +75,7 @@ fn own(level: &str) -> String {
     crates.map(|name| format!("{name}={level}")).join(",")
 }
 
-fn bad(option: &str, problem: impl std::fmt::Display) -> Error {
+pub(super) fn bad(option: &str, problem: impl std::fmt::Display) -> Error {
     Error::Option { option: option.to_owned(), problem: problem.to_string() }
 }
 
@@ -121,6 +120,8 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         .map_err(|source| Error::Io { what: format!("finding {}", root.display()), source })?;
     let entitlements = file.insecure_entitlements.iter().chain(&flags.entitlements);
     let environment = file.provenance_env_dir.as_deref().unwrap_or(Path::new(DEFAULT_ENVIRONMENT));
+    let gc = GcFlags { enabled: flags.oci.gc, keep_storage: flags.oci.gc_keepstorage.as_deref() };
+    let gc = Gc::new(gc, worker, &root)?;
     let config = Config {
         addresses: addresses(flags, file),
         tls: tls(flags, file)?,
@@ -139,7 +140,8 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         oci_binary: flags.oci.binary.clone().or_else(|| worker.binary.clone()),
         max_parallelism: flags.oci.max_parallelism.or(worker.max_parallelism).unwrap_or_default(),
         cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
-        gc: gc(&flags.oci, worker, &root)?,
+        ceiling: gc.as_ref().and_then(|gc| gc.ceiling),
+        gc: gc.map(|gc| gc.policies),
         frontends: frontends(file)?,
         provenance_environment: provenance_environment(environment)?,
         root,
@@ -341,83 +343,6 @@ fn snapshotter(oci: &Oci, worker: &WorkerTable) -> Result<Option<SnapshotterKind
         Some(other @ ("fuse-overlayfs" | "stargz")) => Err(Error::Unsupported(format!("{option} {other}"))),
         Some(other) => Err(bad(option, format!("{other:?}: want auto, overlayfs or native"))),
     }
-}
-
-/// The rules of garbage collection; `None` when it is off.
-fn gc(oci: &Oci, worker: &WorkerTable, root: &Path) -> Result<Option<Vec<GcPolicy>>, Error> {
-    if !oci.gc.or(worker.gc).unwrap_or(true) {
-        return Ok(None);
-    }
-    let disk = disk_size(root);
-    if !worker.gc_policy.is_empty() {
-        return worker.gc_policy.iter().map(|table| policy(table, disk)).collect::<Result<_, _>>().map(Some);
-    }
-    let amount = |key: &str, amount: &Option<Amount>| -> Result<Option<u64>, Error> {
-        amount.as_ref().map(|a| parse_disk(&a.text(), disk).map_err(|e| bad(key, e))).transpose()
-    };
-    let limits = match &oci.gc_keepstorage {
-        Some(text) => Some(megabytes(text)?),
-        None => {
-            let reserved = amount("reservedSpace", &worker.reserved_space)?;
-            let maximum = amount("maxUsedSpace", &worker.max_used_space)?;
-            let free = amount("minFreeSpace", &worker.min_free_space)?;
-            let keep = amount("gckeepstorage", &worker.gc_keep_storage)?;
-            match (reserved, maximum, free) {
-                (None, None, None) => keep.map(|keep| (keep, 0, 0)),
-                (r, m, f) => Some((r.unwrap_or_default(), m.unwrap_or_default(), f.unwrap_or_default())),
-            }
-        }
-    };
-    Ok(Some(default_gc_policy(disk, limits)))
-}
-
-/// `RESERVED[,FREE[,MAXIMUM]]` in megabytes, as (reserved, maximum, free) in bytes.
-fn megabytes(text: &str) -> Result<(u64, u64, u64), Error> {
-    let mut numbers = [0; 3];
-    let parts: Vec<&str> = text.split(',').collect();
-    let wrong =
-        || bad("--oci-worker-gc-keepstorage", format!("{text:?}: want RESERVED[,FREE[,MAXIMUM]] in MB"));
-    if parts.len() > 3 {
-        return Err(wrong());
-    }
-    for (number, part) in numbers.iter_mut().zip(parts) {
-        *number = part.trim().parse::<u64>().map_err(|_| wrong())? * 1_000_000;
-    }
-    Ok((numbers[0], numbers[2], numbers[1]))
-}
-
-fn policy(table: &GcPolicyTable, disk: u64) -> Result<GcPolicy, Error> {
-    let size = |key: &str, amount: &Option<Amount>| -> Result<u64, Error> {
-        let key = format!("worker.oci.gcpolicy.{key}");
-        amount.as_ref().map_or(Ok(0), |a| parse_disk(&a.text(), disk).map_err(|e| bad(&key, e)))
-    };
-    let keep = match &table.keep_duration {
-        None => std::time::Duration::ZERO,
-        Some(amount) => {
-            parse_duration(&amount.text()).map_err(|e| bad("worker.oci.gcpolicy.keepDuration", e))?
-        }
-    };
-    let reserved = if table.reserved_space.is_some() { &table.reserved_space } else { &table.keep_bytes };
-    Ok(GcPolicy {
-        filters: table.filters.clone(),
-        all: table.all,
-        keep_duration_ms: u64::try_from(keep.as_millis()).unwrap_or(u64::MAX),
-        reserved_space: size("reservedSpace", reserved)?,
-        max_used_space: size("maxUsedSpace", &table.max_used_space)?,
-        min_free_space: size("minFreeSpace", &table.min_free_space)?,
-    })
-}
-
-/// Bytes of the disk that holds `path`, or the nearest of its parents that exists; 0 when that cannot be told.
-#[cfg(unix)]
-fn disk_size(path: &Path) -> u64 {
-    let stat = path.ancestors().find_map(|p| rustix::fs::statvfs(p).ok());
-    stat.map_or(0, |s| s.f_blocks.saturating_mul(s.f_frsize))
-}
-
-#[cfg(not(unix))]
-fn disk_size(_path: &Path) -> u64 {
-    0
 }
 
 /// A group's number, by its name in `/etc/group` if it is none.

@@ -10,6 +10,7 @@
 
 mod bad_input;
 mod cancel;
+mod ceiling;
 mod full_disk;
 mod join;
 mod kill;

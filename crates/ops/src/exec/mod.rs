@@ -111,8 +111,17 @@ impl ExecOp {
         let used: Vec<Option<Output>> = self.op.mounts.iter().map(used).collect();
         let failed = |error| ExecError { error, inputs: used.clone(), mounts: used.clone() };
         let sessions = self.host.sessions_of(cx);
-        let mut prepared = self.prepare(cx, &sessions, &inputs).await.map_err(failed)?;
-        match self.run(cx, &sessions, &mut prepared, security).await {
+        // To be dropped after what it watches.
+        let mut growth = self.host.worker.grow().await.map_err(|full| failed(full.into()))?;
+        let prepared = growth.run(self.prepare(cx, &sessions, &inputs)).await;
+        let mut prepared = prepared.map_err(OpError::from).flatten().map_err(failed)?;
+        prepared.snapshots().for_each(|snapshot| growth.writes(snapshot));
+        let ran = match growth.run(self.run(cx, &sessions, &mut prepared, security)).await {
+            Ok(ran) => ran,
+            // There is no room for what it leaves.
+            Err(full) => return Err(failed(full.into())),
+        };
+        match ran {
             Ok(()) => {
                 let committed = tokio::task::spawn_blocking(move || prepared.commit()).await;
                 committed.map_err(OpError::from).flatten().map_err(failed)

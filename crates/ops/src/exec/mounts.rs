@@ -4,6 +4,7 @@ use kiln_executor::{Mount, MountSource, RootSpec, TmpfsSpec, Tree};
 use kiln_fstree::Root;
 use kiln_proto::pb;
 use kiln_session::Group;
+use kiln_store::SnapshotId;
 use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
 
 use super::caches::Caches;
@@ -99,6 +100,15 @@ impl Prepared {
         }
         prepared.parts.sort_by(|a, b| a.dest.cmp(&b.dest));
         Ok(prepared)
+    }
+
+    /// What the container can make grow.
+    pub(super) fn snapshots(&self) -> impl Iterator<Item = &SnapshotId> {
+        self.root.iter().chain(&self.parts).filter_map(|part| match &part.source {
+            Source::Write(mutable) => Some(mutable.snapshot()),
+            Source::Cache(cache, _) => Some(cache.snapshot()),
+            Source::Read(_) | Source::Other(_) => None,
+        })
     }
 
     /// The container's root and mounts.

@@ -24,6 +24,7 @@ pub(crate) async fn restore(
     if size > free {
         return Err(format!("it has {size} bytes, and {free} are free"));
     }
+    worker.make_room(size).await.map_err(|error| error.to_string())?;
     let part = progress.part(format!("restoring cache mount {} from {cache}", shown(&entry.id)));
     let total = i64::try_from(content.blob.size).unwrap_or(i64::MAX);
     let part = Arc::new(Mutex::new(part));

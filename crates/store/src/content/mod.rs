@@ -186,6 +186,11 @@ impl Content {
         format!("{kind}{}-{n}", self.shared.generation)
     }
 
+    /// The folder of blobs that are being written.
+    pub(crate) fn ingest_dir(&self) -> PathBuf {
+        self.shared.dir.join("ingest")
+    }
+
     fn ingest_path(&self, name: &str) -> PathBuf {
         self.shared.dir.join("ingest").join(name)
     }

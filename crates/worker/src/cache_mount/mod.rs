@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use kiln_fstree::Root;
-use kiln_store::{MountSpec, Stack};
+use kiln_store::{MountSpec, SnapshotId, Stack};
 use tokio::sync::{Mutex, Notify};
 
 use crate::layers::Change;
@@ -96,6 +96,11 @@ impl CacheMount {
     /// The ref that keeps it.
     pub fn id(&self) -> &RefId {
         self.held.mutable.id()
+    }
+
+    /// Its snapshot.
+    pub fn snapshot(&self) -> &SnapshotId {
+        self.held.mutable.snapshot()
     }
 
     /// How to mount it: a plain folder, which any number of containers may mount. Whoever does keeps this value.

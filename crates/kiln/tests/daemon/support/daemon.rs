@@ -37,14 +37,23 @@ impl Daemon {
         Self::spawn(folder, root).listening()
     }
 
+    /// Starts one that collects garbage.
+    pub(crate) fn collecting(folder: &Path) -> Self {
+        Self::spawn_with(folder, &folder.join("root"), true).listening()
+    }
+
     /// Starts one, and does not wait for anything.
     pub(crate) fn spawn(folder: &Path, root: &Path) -> Self {
+        Self::spawn_with(folder, root, false)
+    }
+
+    fn spawn_with(folder: &Path, root: &Path, collects: bool) -> Self {
         let config = folder.join("buildkitd.toml");
         if !config.exists() {
             std::fs::write(&config, "").unwrap();
         }
         let mut child = Command::new(KILN)
-            .args(["buildkitd", "--debug", "--oci-worker-gc=false", "--root"])
+            .args(["buildkitd", "--debug", &format!("--oci-worker-gc={collects}"), "--root"])
             .arg(root)
             .arg("--config")
             .arg(&config)

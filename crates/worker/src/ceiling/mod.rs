@@ -1,0 +1,196 @@
+//! A ceiling that the store does not grow past while builds run.
+//!
+//! ```text
+//! step ─▶ Growth ─▶ room? ──no──▶ prune what nobody uses ──still no──▶ Error::Full
+//!            │
+//!            └─ while it works, a watch measures; over the ceiling: prune; still over: the step that grows most is ended
+//! ```
+//!
+//! The watch runs only while something grows, and takes at most a tenth of a core: it measures ten times a second near the ceiling
+//! and twice a second elsewhere, unless that costs too much.
+
+mod growth;
+mod policy;
+
+use std::collections::HashSet;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use kiln_store::{Meter, Sizes, SnapshotId};
+
+pub use growth::Growth;
+use growth::Works;
+pub use policy::ceiling_of;
+
+use crate::{Error, PruneOptions, Worker};
+
+/// How old a measurement may be for a step that begins.
+const FRESH: Duration = Duration::from_millis(500);
+/// How long a step that was ended may take to go.
+const GOING: Duration = Duration::from_secs(10);
+
+/// The ceiling of a worker, and what is known of the room below it.
+#[derive(Debug)]
+pub(crate) struct Ceiling {
+    /// Bytes.
+    limit: u64,
+    pub(crate) meter: Meter,
+    works: Mutex<Works>,
+    measured: Mutex<Option<Measured>>,
+    /// One makes room at a time, so that each sees what the one before made.
+    relieving: tokio::sync::Mutex<()>,
+}
+
+/// What was found last.
+#[derive(Clone, Copy, Debug)]
+struct Measured {
+    at: Instant,
+    used: u64,
+    /// How long it took.
+    cost: Duration,
+}
+
+impl Ceiling {
+    pub(crate) fn new(limit: u64) -> Self {
+        Self {
+            limit,
+            meter: Meter::default(),
+            works: Mutex::default(),
+            measured: Mutex::default(),
+            relieving: tokio::sync::Mutex::default(),
+        }
+    }
+
+    fn works(&self) -> MutexGuard<'_, Works> {
+        self.works.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn last(&self) -> Option<Measured> {
+        *self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn full(&self, used: u64, wanted: u64) -> Error {
+        Error::Full { limit: self.limit, used, wanted }
+    }
+}
+
+impl Worker {
+    /// Keeps the store below `limit` bytes from now on. The first that is set stays.
+    pub fn set_ceiling(&self, limit: u64) {
+        if self.inner().ceiling.set(Ceiling::new(limit)).is_err() {
+            tracing::warn!(limit, "the store has a ceiling already");
+        }
+    }
+
+    pub(crate) fn ceiling(&self) -> Option<&Ceiling> {
+        self.inner().ceiling.get()
+    }
+
+    /// Makes sure that there is room for `bytes` more, by pruning what nobody uses, the least recently used first.
+    ///
+    /// # Errors
+    /// [`Error::Full`] when there is not enough to prune.
+    pub async fn make_room(&self, bytes: u64) -> Result<(), Error> {
+        let Some(ceiling) = self.ceiling() else { return Ok(()) };
+        let wanted = bytes.max(1);
+        let fits = |used: u64| used.saturating_add(wanted) <= ceiling.limit;
+        if ceiling.last().is_some_and(|last| last.at.elapsed() < FRESH && fits(last.used)) {
+            return Ok(());
+        }
+        let _one = ceiling.relieving.lock().await;
+        let mut used = self.measured(ceiling).await?.total();
+        if !fits(used) {
+            let freed = self.free_up(used.saturating_add(wanted) - ceiling.limit).await?;
+            if fits(used.saturating_sub(freed)) {
+                self.reaped().await?;
+            }
+            used = self.measured(ceiling).await?.total();
+        }
+        if fits(used) { Ok(()) } else { Err(ceiling.full(used, bytes)) }
+    }
+
+    /// Measures the store.
+    async fn measured(&self, ceiling: &Ceiling) -> Result<Sizes, Error> {
+        let worker = self.clone();
+        let measure = tokio::task::spawn_blocking(move || {
+            let Some(ceiling) = worker.ceiling() else { return Ok((Sizes::default(), Duration::ZERO)) };
+            let start = Instant::now();
+            let sizes = worker.store().measure(&ceiling.meter, &worker.writable())?;
+            Ok::<_, Error>((sizes, start.elapsed()))
+        });
+        let (sizes, cost) = measure.await??;
+        let now = Measured { at: Instant::now(), used: sizes.total(), cost };
+        *ceiling.measured.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
+        Ok(sizes)
+    }
+
+    /// Snapshots with a record that somebody may write to: kept refs in use.
+    fn writable(&self) -> HashSet<SnapshotId> {
+        let live: Vec<_> =
+            self.inner().registry.lock().values().filter_map(std::sync::Weak::upgrade).collect();
+        let snapshot = |record: &crate::record::Record| record.snapshot.clone().filter(|_| record.mutable);
+        live.iter().filter_map(|node| node.with(snapshot)).collect()
+    }
+
+    /// Prunes until so many bytes are freed, or nothing is left that nobody uses; internal records last. Returns how many will
+    /// be free when they are gone from the disk.
+    async fn free_up(&self, bytes: u64) -> Result<u64, Error> {
+        let mut left = bytes;
+        for all in [false, true] {
+            if left > 0 {
+                left -=
+                    left.min(self.prune_bytes(PruneOptions { all, ..PruneOptions::default() }, left).await?);
+            }
+        }
+        tracing::debug!(bytes, left, "made room below the ceiling");
+        Ok(bytes - left)
+    }
+
+    /// Waits until what was pruned is gone from the disk.
+    async fn reaped(&self) -> Result<(), Error> {
+        let worker = self.clone();
+        Ok(tokio::task::spawn_blocking(move || worker.store().wait_reaped()).await?)
+    }
+
+    /// Looks after the ceiling for as long as something grows.
+    async fn watch(self) {
+        let Some(ceiling) = self.ceiling() else { return };
+        loop {
+            if let Err(error) = self.keep_below(ceiling).await {
+                tracing::warn!(%error, "cannot look after the ceiling of the store");
+            }
+            let (used, cost) = ceiling.last().map_or((0, FRESH), |last| (last.used, last.cost));
+            tokio::time::sleep(policy::pause(ceiling.limit, used, cost)).await;
+            if ceiling.works().end_watch() {
+                return;
+            }
+        }
+    }
+
+    /// Measures, and makes room where the store has grown too far.
+    async fn keep_below(&self, ceiling: &Ceiling) -> Result<(), Error> {
+        let _one = ceiling.relieving.lock().await;
+        let sizes = self.measured(ceiling).await?;
+        ceiling.works().note(&sizes.changing);
+        if sizes.total() <= ceiling.limit {
+            return Ok(());
+        }
+        let freed = self.free_up(policy::to_free(ceiling.limit, sizes.total())).await?;
+        let mut used = sizes.total() - freed.min(sizes.total());
+        if used <= ceiling.limit {
+            // What goes from the disk takes a while, in which more may come.
+            self.reaped().await?;
+            used = self.measured(ceiling).await?.total();
+        }
+        if used <= ceiling.limit {
+            return Ok(());
+        }
+        let ended = ceiling.works().end_one(|| ceiling.full(used, 0));
+        if let Some(gone) = ended {
+            // Its files go with it. Until then nobody else is to blame.
+            drop(tokio::time::timeout(GOING, gone).await);
+            self.reaped().await?;
+        }
+        Ok(())
+    }
+}

@@ -30,6 +30,16 @@ fn internal(error: impl std::fmt::Display) -> Status {
     Status::internal(error.to_string())
 }
 
+/// Why records could not be listed or pruned, told as BuildKit tells it.
+fn usage_error(what: &str, filters: &[String], error: kiln_worker::Error) -> Status {
+    match error {
+        kiln_worker::Error::Filter(error) => {
+            Status::unknown(format!("failed to parse {what} filters [{}]: {error}", filters.join(" ")))
+        }
+        error => internal(error),
+    }
+}
+
 #[tonic::async_trait]
 impl Control for ControlService {
     type PruneStream = Messages<UsageRecord>;
@@ -41,7 +51,8 @@ impl Control for ControlService {
         let request = request.into_inner();
         let age = u64::try_from(request.age_limit / 1_000_000).unwrap_or_default();
         let filters = filters(request.filter);
-        let record = self.0.host().worker.disk_usage(&filters, age).await.map_err(internal)?;
+        let record = self.0.host().worker.disk_usage(&filters, age).await;
+        let record = record.map_err(|error| usage_error("diskusage", &filters, error))?;
         Ok(DiskUsageResponse { record: record.into_iter().map(usage).collect() }.into())
     }
 
@@ -61,11 +72,11 @@ impl Control for ControlService {
         tokio::spawn(async move {
             let worker = &host.worker;
             let everything = options.is_everything();
-            let told = sender.clone();
+            let (told, filters) = (sender.clone(), options.filters.clone());
             // A client that left does not stop the prune that it asked for.
             let tell = move |record: DiskRecord| drop(told.send(Ok(usage(record))));
             if let Err(error) = worker.prune(vec![options], tell).await {
-                drop(sender.send(Err(internal(error))));
+                drop(sender.send(Err(usage_error("prune", &filters, error))));
             }
             if everything && let Err(error) = forget_images(&host).await {
                 drop(sender.send(Err(error)));

@@ -177,7 +177,14 @@ fn evaluate(expr: &Expr, data: &Value) -> Result<Value, String> {
 }
 
 fn lookup(value: &Value, field: &str) -> Result<Value, String> {
-    let Value::Object(map) = value else { return Err(format!("there is no field {field} in {value}")) };
+    let Value::Object(map) = value else {
+        let kind = match value {
+            Value::Array(_) => "a list: use {{range .}}",
+            Value::Null => "nothing",
+            _ => "a plain value",
+        };
+        return Err(format!("there is no field {field} in {kind}"));
+    };
     let same = |key: &String| key.eq_ignore_ascii_case(field);
     let found = map.get(field).or_else(|| map.iter().find(|(key, _)| same(key)).map(|(_, value)| value));
     found.cloned().ok_or_else(|| {

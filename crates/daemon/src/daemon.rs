@@ -50,9 +50,6 @@ impl Daemon {
         let worker = worker
             .await
             .map_err(|e| Error::Io { what: "opening the state folder".into(), source: e.into() })??;
-        if let Some(limit) = config.ceiling {
-            worker.set_ceiling(limit);
-        }
         let id = worker_id(&config.root)?;
         let platforms = match config.platforms.as_slice() {
             [] => vec![Platform::host()],
@@ -154,7 +151,7 @@ impl Daemon {
     fn sweep_later(&self) {
         let host = self.inner.host.clone();
         let worker = host.worker.clone();
-        let policies = self.inner.config.gc.clone();
+        let (policies, ceiling) = (self.inner.config.gc.clone(), self.inner.config.ceiling);
         tokio::spawn(async move {
             let sweep = move || {
                 host.executor.sweep();
@@ -164,6 +161,10 @@ impl Daemon {
                 Ok(Ok(swept)) => tracing::debug!(?swept, "swept"),
                 Ok(Err(error)) => tracing::warn!(%error, "sweeping the state folder"),
                 Err(error) => tracing::warn!(%error, "sweeping the state folder"),
+            }
+            // Before, what others left would be in the way of builds.
+            if let Some(limit) = ceiling {
+                worker.set_ceiling(limit);
             }
             let Some(policies) = policies else { return };
             loop {

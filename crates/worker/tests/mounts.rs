@@ -4,7 +4,7 @@
 
 mod common;
 
-use std::os::unix::fs::{PermissionsExt as _, symlink};
+use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, symlink};
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -15,6 +15,7 @@ use common::{Fixture, fixtures};
 use futures::future::BoxFuture;
 use futures::{FutureExt as _, StreamExt as _, stream};
 use kiln_fstree::Root;
+use kiln_layer::tar::{Header, Kind, TarWriter};
 use kiln_layer::{Compression, Settings};
 use kiln_oci::{Descriptor, Digest};
 use kiln_worker::{
@@ -215,6 +216,51 @@ async fn content_that_is_not_what_it_says_is_thrown_away() {
         }
         let left = worker.disk_usage(&["type==exec.cachemount".into()], 0).await.unwrap();
         assert_eq!(left.len(), 6, "nothing half-made stays");
+    }
+}
+
+#[tokio::test]
+async fn an_archive_of_a_stranger_stays_in_its_folder() {
+    let outside = tempfile::tempdir().unwrap();
+    let target = outside.path().to_str().unwrap();
+    let entry = |kind, name: &str, link: &str| {
+        let mut header = Header::new(kind, name);
+        (header.link, header.mode) = (link.as_bytes().to_vec(), 0o4755);
+        header
+    };
+    let evil: [(&str, Vec<Header>); 4] = [
+        ("climbing", vec![entry(Kind::File, "../../../../../../../..{}/climbed", "")]),
+        ("a link", vec![entry(Kind::Symlink, "l", "{}"), entry(Kind::File, "l/linked", "")]),
+        (
+            "a link up",
+            vec![entry(Kind::Symlink, "l", "../../../../../../../..{}"), entry(Kind::File, "l/linked", "")],
+        ),
+        ("a hard link", vec![entry(Kind::HardLink, "h", "{}/seen")]),
+    ];
+    for fixture in fixtures() {
+        std::fs::write(outside.path().join("seen"), "secret").unwrap();
+        for (what, headers) in &evil {
+            let mut tar = TarWriter::new(kiln_layer::LayerWriter::new(Vec::new(), Compression::Gzip.into()));
+            for header in headers {
+                let mut header = header.clone();
+                let here = |bytes: &[u8]| String::from_utf8_lossy(bytes).replace("{}", target).into_bytes();
+                (header.path, header.link) = (here(&header.path), here(&header.link));
+                tar.header(&header).unwrap();
+            }
+            let (bytes, written) = tar.finish().unwrap().finish().unwrap();
+            let blob = Descriptor::of("x", &bytes);
+            let (diff_id, size) = (written.diff_id, written.diff_size);
+            let content = MountContent { blob, diff_id, size, uid: 0, gid: 0, mode: 0o7755 };
+            let given = Given::new((content, bytes));
+            let name = format!("evil {what}");
+            let mount = fixture.worker.cache_mount(wish(&name, Sharing::Shared), Some(&given)).await.unwrap();
+            let inside = mount.mount_spec().open().unwrap();
+            assert!(inside.read("h", 100).is_err(), "{what}");
+        }
+        let left: Vec<_> =
+            std::fs::read_dir(outside.path()).unwrap().map(|e| e.unwrap().file_name()).collect();
+        assert_eq!(left, ["seen"]);
+        assert_eq!(std::fs::metadata(outside.path().join("seen")).unwrap().nlink(), 1);
     }
 }
 

@@ -26,6 +26,7 @@ fn the_store_stays_below_its_ceiling() {
     writeln!(config.unwrap(), "[worker.oci]\nmaxUsedSpace = {LIMIT}").unwrap();
     std::fs::create_dir(folder.path().join("context")).unwrap();
     let mut daemon = Daemon::collecting(folder.path());
+    daemon.says("swept");
     let address = daemon.address();
     let build = |steps: &str| {
         let text = format!("FROM {}/base:latest\n{steps}\n", registry.address);

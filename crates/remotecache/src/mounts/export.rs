@@ -156,9 +156,18 @@ impl Packing<'_> {
         mount: &KnownMount,
         base: Option<Digest>,
     ) -> Result<Option<ExportedMount>, Error> {
+        let step = self.cx.step(&format!("packing cache mount {}", shown(&mount.name)));
+        let outcome = self.pack(mount, base).await;
+        step.end(outcome)
+    }
+
+    async fn pack(
+        &mut self,
+        mount: &KnownMount,
+        base: Option<Digest>,
+    ) -> Result<Option<ExportedMount>, Error> {
         let name = shown(&mount.name);
-        let step = self.cx.step(&format!("packing cache mount {name}"));
-        let frozen = match step.end(self.worker.freeze_cache_mount(mount, PATIENCE).await)? {
+        let frozen = match self.worker.freeze_cache_mount(mount, PATIENCE).await? {
             Frozen::Now(frozen) => frozen,
             Frozen::Gone => return Ok(None),
             Frozen::InUse => {

@@ -35,6 +35,8 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
+        // There is one for each op: see src/metadata.rs.
+        .extern_path(".pb.OpMetadata", "crate::OpMetadata")
         .include_file("packages.rs")
         .compile_fds(descriptors)?;
     Ok(())

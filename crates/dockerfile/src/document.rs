@@ -33,22 +33,45 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Dockerfile, Errors> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Errors> {
+    let read = parse_all(text, linter);
+    match Errors::from_vec(read.errors) {
+        Some(errors) => Err(errors),
+        None => Ok(read.dockerfile),
+    }
+}
+
+/// What could be read of a text.
+#[derive(Debug)]
+pub(crate) struct Read {
+    /// Without the statements that are wrong.
+    pub(crate) dockerfile: Dockerfile,
+    /// What is wrong, in the order of the lines.
+    pub(crate) errors: Vec<Error>,
+    /// Each of the others is in its stage: no FROM is among the wrong statements.
+    pub(crate) stages_known: bool,
+}
+
+/// As [`parse_linted`], with what can be read in spite of errors.
+pub(crate) fn parse_all(text: &str, linter: &mut Linter) -> Read {
     if text.is_empty() {
-        return Err(Error::new(ErrorKind::Syntax, "the Dockerfile is empty").into());
+        let errors = vec![Error::new(ErrorKind::Syntax, "the Dockerfile is empty")];
+        return Read { dockerfile: Dockerfile::default(), errors, stages_known: false };
     }
     let mut statements = Statements::new(text);
     let mut builder = Builder { dockerfile: Dockerfile::default(), in_stage: false, orphaned: false };
     let mut errors = Vec::new();
     // What the lint finds counts if the file can be cut into statements, up to the first that is wrong.
     let mut found = linter.child();
-    let mut is_cut = true;
+    let (mut is_cut, mut stages_known) = (true, true);
     for statement in statements.by_ref() {
+        let mut may_be_from = true;
         let added = match statement {
             Err(error) => {
                 is_cut = false;
                 Err(error)
             }
             Ok(statement) => {
+                may_be_from = matches!(statement.kind, None | Some(Keyword::From));
                 if errors.is_empty() {
                     tree::statement(&statement, &mut found);
                 }
@@ -58,10 +81,13 @@ pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Error
         match added {
             Ok(added) if errors.is_empty() => builder.describe(added, &mut found),
             Ok(_) => {}
-            Err(error) => errors.push(error),
+            Err(error) => {
+                stages_known &= !may_be_from;
+                errors.push(error);
+            }
         }
         if errors.len() == MAX_ERRORS {
-            is_cut = false;
+            (is_cut, stages_known) = (false, false);
             break;
         }
     }
@@ -71,20 +97,16 @@ pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Error
     }
     builder.dockerfile.directives =
         Directives { escape: statements.escape(), syntax: detect_syntax(text), check: find_check(text) };
-    finish(builder.dockerfile, errors, linter)
-}
-
-fn finish(dockerfile: Dockerfile, mut errors: Vec<Error>, linter: &mut Linter) -> Result<Dockerfile, Errors> {
+    let dockerfile = builder.dockerfile;
     if errors.is_empty() && dockerfile.stages.is_empty() {
         errors.push(Error::new(ErrorKind::Syntax, "dockerfile contains no stages to build").expected("FROM"));
     }
     errors.sort_by_key(|e| e.blamed().start);
-    if let Some(errors) = Errors::from_vec(errors) {
-        return Err(errors);
+    if errors.is_empty() {
+        tree::stage_names(&dockerfile.stages, linter);
+        tree::keyword_casing(&dockerfile.stages, linter);
     }
-    tree::stage_names(&dockerfile.stages, linter);
-    tree::keyword_casing(&dockerfile.stages, linter);
-    Ok(dockerfile)
+    Read { dockerfile, errors, stages_known }
 }
 
 /// Parses the text of one instruction other than FROM, such as an ONBUILD trigger of an image.

@@ -79,15 +79,20 @@ impl Word {
     /// The places of what stands before and after the one-byte separator at `at`, when the word is as written and on
     /// one line; else the whole word's place twice.
     pub(crate) fn split_span(&self, at: usize) -> (Span, Span) {
-        let Span { start, end } = self.span;
-        let width = u32::try_from(self.text.len()).ok();
-        match u32::try_from(at) {
-            Ok(at) if start.line == end.line && end.column.checked_sub(start.column) == width => {
-                let middle = Position::new(start.line, start.column + at);
-                let after = Position::new(start.line, start.column + at + 1);
-                (Span::new(start, middle), Span::new(after, end))
-            }
-            _ => (self.span, self.span),
+        split_span(&self.text, self.span, at)
+    }
+}
+
+/// [`Word::split_span`] of a word that isn't one yet.
+pub(crate) fn split_span(text: &str, span: Span, at: usize) -> (Span, Span) {
+    let Span { start, end } = span;
+    let width = u32::try_from(text.len()).ok();
+    match u32::try_from(at) {
+        Ok(at) if start.line == end.line && end.column.checked_sub(start.column) == width => {
+            let middle = Position::new(start.line, start.column + at);
+            let after = Position::new(start.line, start.column + at + 1);
+            (Span::new(start, middle), Span::new(after, end))
         }
+        _ => (span, span),
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_oci::{Digest, Platform};
-use kiln_proto::pb;
+use kiln_proto::{OpMetadata, pb};
 use prost::Message;
 
 use crate::{Error, validate};
@@ -34,7 +34,7 @@ pub struct Vertex {
     /// The inputs, in the order of `op.inputs`.
     pub inputs: Vec<Edge>,
     /// Name, caps, progress group and so on; default if the definition has none.
-    pub metadata: pb::OpMetadata,
+    pub metadata: OpMetadata,
     /// Where in the sources the op stands; `source_index` is an index of [`Graph::sources`].
     pub locations: Vec<pb::Location>,
     name: String,
@@ -276,16 +276,5 @@ pub(crate) fn platform_from_pb(p: &pb::Platform) -> Platform {
         os_version: p.os_version.clone(),
         os_features: p.os_features.clone(),
         variant: p.variant.clone(),
-    }
-}
-
-/// The message of a platform.
-pub(crate) fn platform_to_pb(p: &Platform) -> pb::Platform {
-    pb::Platform {
-        architecture: p.architecture.clone(),
-        os: p.os.clone(),
-        variant: p.variant.clone(),
-        os_version: p.os_version.clone(),
-        os_features: p.os_features.clone(),
     }
 }

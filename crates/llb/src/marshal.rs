@@ -13,32 +13,66 @@ use std::collections::BTreeMap;
 use bytes::{BufMut, Bytes, BytesMut};
 use kiln_proto::pb;
 use prost::Message;
-use prost::encoding::{WireType, encode_key, encode_varint};
+use prost::encoding::{WireType, encode_key, encode_varint, encoded_len_varint};
 
 /// Encodes an op; the digest of the bytes is the vertex' digest.
 pub fn op(mut op: pb::Op) -> Bytes {
     let inner = op.op.take();
-    let mut out = BytesMut::new();
-    append(&mut out, &op);
-    match inner {
-        Some(pb::op::Op::Source(source)) => field(&mut out, 3, &source_op(&source)),
-        Some(pb::op::Op::Build(build)) => field(&mut out, 5, &build_op(&build)),
-        None => {}
-        other => append(&mut out, &pb::Op { op: other, ..pb::Op::default() }),
+    let mut out = BytesMut::with_capacity(op.encoded_len());
+    op.encode_raw(&mut out);
+    if let Some(inner) = inner {
+        kind(&mut out, &inner);
     }
     out.freeze()
 }
 
-fn append(out: &mut BytesMut, message: &pb::Op) {
-    out.reserve(message.encoded_len());
-    message.encode_raw(out);
+/// Appends what kind of op it is, which goes last.
+pub(crate) fn kind(out: &mut BytesMut, inner: &pb::op::Op) {
+    match inner {
+        pb::op::Op::Source(source) => field(out, 3, &source_op(source)),
+        pb::op::Op::Build(build) => field(out, 5, &build_op(build)),
+        other => {
+            out.reserve(other.encoded_len());
+            other.encode(out);
+        }
+    }
 }
 
 /// A length-delimited field.
-fn field(out: &mut BytesMut, number: u32, value: &[u8]) {
+pub(crate) fn field(out: &mut BytesMut, number: u32, value: &[u8]) {
     encode_key(number, WireType::LengthDelimited, out);
     encode_varint(value.len() as u64, out);
     out.put_slice(value);
+}
+
+/// A message whose length is known when it is written.
+pub(crate) fn nested(out: &mut BytesMut, number: u32, body: impl FnOnce(&mut BytesMut)) {
+    encode_key(number, WireType::LengthDelimited, out);
+    let start = out.len() + 1;
+    out.put_u8(0);
+    body(out);
+    let length = out.len() - start;
+    let more = encoded_len_varint(length as u64) - 1;
+    if more > 0 {
+        out.put_bytes(0, more);
+        out.copy_within(start..start + length, start + more);
+    }
+    encode_varint(length as u64, &mut &mut out[start - 1..start + more]);
+}
+
+/// A string that is left out when it is empty.
+pub(crate) fn string(out: &mut BytesMut, number: u32, value: &str) {
+    if !value.is_empty() {
+        field(out, number, value.as_bytes());
+    }
+}
+
+/// A number that is left out when it is 0.
+pub(crate) fn number(out: &mut BytesMut, number: u32, value: i64) {
+    if value != 0 {
+        encode_key(number, WireType::Varint, out);
+        encode_varint(value as u64, out);
+    }
 }
 
 /// A map entry: key is field 1, value field 2, both always written.
@@ -107,6 +141,16 @@ mod tests {
             super::op(op).as_ref(),
             b"\x2a\x12\x08\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01\x12\x05\x0a\x01k\x12\x00"
         );
+    }
+
+    #[test]
+    fn lengths_of_nested_messages() {
+        for length in [0, 1, 127, 128, 16_383, 16_384, 3_000_000] {
+            let (mut nested, mut plain) = (BytesMut::from("before"), BytesMut::from("before"));
+            super::nested(&mut nested, 7, |out| out.put_bytes(b'x', length));
+            field(&mut plain, 7, &vec![b'x'; length]);
+            assert_eq!(nested, plain, "{length}");
+        }
     }
 
     #[test]

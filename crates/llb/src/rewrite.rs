@@ -102,7 +102,7 @@ mod tests {
         let (digest, mut op) = find(&graph, "alpine");
         let (untouched, _) = find(&graph, "busybox");
         let merge = graph.root().vertex.clone();
-        let described = pb::OpMetadata { ignore_cache: true, ..pb::OpMetadata::default() };
+        let described = kiln_proto::OpMetadata { ignore_cache: true, ..Default::default() };
         definition.metadata.insert(merge.to_string(), described);
         let places = pb::Locations { locations: vec![pb::Location::default()] };
         let source = definition.source.get_or_insert_default();

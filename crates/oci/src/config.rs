@@ -1,5 +1,6 @@
 //! Image configs, as the OCI and the Docker image specs describe them.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
@@ -133,8 +134,8 @@ pub struct History {
     #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
     pub author: String,
     /// A remark; builders of Dockerfiles sign here.
-    #[serde(default, skip_serializing_if = "String::is_empty", deserialize_with = "null_default")]
-    pub comment: String,
+    #[serde(default, skip_serializing_if = "str::is_empty", deserialize_with = "null_default")]
+    pub comment: Cow<'static, str>,
     /// The step made no layer.
     #[serde(default, skip_serializing_if = "is_false", deserialize_with = "null_default")]
     pub empty_layer: bool,

@@ -96,14 +96,17 @@ impl Digest {
 
     fn encode(algorithm: Algorithm, value: &[u8]) -> Self {
         const HEX: &[u8; 16] = b"0123456789abcdef";
-        let mut s = String::with_capacity(algorithm.as_str().len() + 1 + value.len() * 2);
-        s.push_str(algorithm.as_str());
-        s.push(':');
-        for b in value {
-            s.push(HEX[usize::from(b >> 4)] as char);
-            s.push(HEX[usize::from(b & 15)] as char);
+        let name = algorithm.as_str().as_bytes();
+        let mut text = [b':'; "sha512:".len() + 128];
+        text[..name.len()].copy_from_slice(name);
+        let mut end = name.len() + 1;
+        for b in value.iter().take(64) {
+            text[end] = HEX[usize::from(b >> 4)];
+            text[end + 1] = HEX[usize::from(b & 15)];
+            end += 2;
         }
-        Self(s.into())
+        // All of it is ASCII.
+        Self(String::from_utf8_lossy(&text[..end]).into())
     }
 
     /// The hash algorithm.

@@ -118,7 +118,7 @@ fn load_vertex(
         Some(Op::Exec(op)) => {
             check(&op, &name, allowed)?;
             let platform = vertex.platform().unwrap_or_else(Platform::host);
-            let resources = vertex.metadata.linux_resources.clone().unwrap_or_default();
+            let resources = vertex.metadata.linux_resources.as_deref().cloned().unwrap_or_default();
             KilnOp::Exec(Box::new(ExecOp { op, platform, inputs, resources, host }))
         }
         Some(Op::File(op)) => KilnOp::File(FileOp { op, inputs, name: name.clone(), host }),
@@ -137,8 +137,8 @@ fn load_vertex(
         options: VertexOptions {
             ignore_cache: metadata.ignore_cache,
             export_cache: metadata.export_cache.map(|e| e.value),
-            progress_group: metadata.progress_group.clone(),
-            description: metadata.description.clone(),
+            progress_group: metadata.progress_group.as_deref().cloned(),
+            description: metadata.description.to_map(),
         },
     })
 }

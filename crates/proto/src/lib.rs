@@ -6,7 +6,9 @@
 
 mod definition;
 pub mod limits;
+mod metadata;
 pub mod protojson;
+mod small_map;
 pub mod status;
 
 /// The packages, nested as protobuf nests them; the names below are what people use.
@@ -23,6 +25,9 @@ pub mod status;
 mod packages {
     tonic::include_proto!("packages");
 }
+
+pub use metadata::OpMetadata;
+pub use small_map::SmallMap;
 
 pub use packages::{
     containerd::services::content::v1 as content,

@@ -16,6 +16,7 @@ use std::{
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use kiln_oci::gojson;
 use kiln_proto::{
+    OpMetadata,
     control::{StatusResponse, Vertex, VertexLog, VertexStatus, VertexWarning},
     pb,
 };
@@ -170,11 +171,11 @@ struct MetadataJson<'a> {
     #[serde(skip_serializing_if = "is_default")]
     ignore_cache: bool,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    description: &'a BTreeMap<String, String>,
+    description: BTreeMap<String, String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     export_cache: Option<ExportCacheJson>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    caps: &'a BTreeMap<String, bool>,
+    caps: BTreeMap<String, bool>,
     #[serde(skip_serializing_if = "Option::is_none")]
     progress_group: Option<GroupJson<'a>>,
 }
@@ -312,13 +313,13 @@ fn location(location: &pb::Location) -> LocationJson {
     LocationJson { source_index: location.source_index, ranges: location.ranges.iter().map(range).collect() }
 }
 
-fn metadata(metadata: &pb::OpMetadata) -> MetadataJson<'_> {
+fn metadata(metadata: &OpMetadata) -> MetadataJson<'_> {
     MetadataJson {
         ignore_cache: metadata.ignore_cache,
-        description: &metadata.description,
+        description: metadata.description.to_map(),
         export_cache: metadata.export_cache.as_ref().map(|e| ExportCacheJson { value: e.value }),
-        caps: &metadata.caps,
-        progress_group: metadata.progress_group.as_ref().map(group),
+        caps: metadata.caps.to_map(),
+        progress_group: metadata.progress_group.as_deref().map(group),
     }
 }
 

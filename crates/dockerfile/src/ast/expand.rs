@@ -4,8 +4,8 @@ use super::{Command, KeyValue, Sources};
 use crate::error::Error;
 use crate::word::Word;
 
-/// Expands one word to one word: called for each text of a command that takes variables, in the order of the
-/// reference (which decides the order of warnings about undefined variables).
+/// Expands one word to one word: called for each text of a command that takes variables and holds more than plain characters,
+/// in the order of the reference (which decides the order of warnings about undefined variables).
 pub type Expander<'a> = dyn FnMut(&str) -> Result<String, Error> + 'a;
 
 impl Command {
@@ -57,7 +57,16 @@ impl Command {
     }
 }
 
+/// What no lexer changes: nothing in it means anything.
+pub(crate) fn is_plain(text: &str) -> bool {
+    let special = |b: u8| matches!(b, b'$' | b'\'' | b'"' | b'\\' | b'`' | b'<' | 0xef);
+    !text.bytes().any(special)
+}
+
 fn expand_word(word: &mut Word, expander: &mut Expander<'_>) -> Result<(), Error> {
+    if is_plain(&word.text) {
+        return Ok(());
+    }
     word.text = expander(&word.text).map_err(|e| e.in_word(word))?;
     Ok(())
 }

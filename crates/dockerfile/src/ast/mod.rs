@@ -18,7 +18,10 @@ mod files;
 mod mount;
 mod run;
 
+use std::borrow::Cow;
+
 pub use expand::Expander;
+pub(crate) use expand::is_plain;
 pub use files::{Add, Copy, InlineFile, Sources};
 pub use run::{Device, Mount, MountFlag, MountType, NetworkMode, Run, SecurityMode, Sharing};
 
@@ -49,7 +52,7 @@ impl Dockerfile {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
     /// The keyword as it was spelled (`FROM`, `from`).
-    pub keyword: String,
+    pub keyword: Cow<'static, str>,
     /// The FROM instruction as written, continuations joined, trimmed.
     pub code: String,
     /// Where the FROM instruction stands.
@@ -84,7 +87,7 @@ impl Stage {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
     /// The keyword as it was spelled (`RUN`, `run`).
-    pub keyword: String,
+    pub keyword: Cow<'static, str>,
     /// The instruction as written, continuations joined, comments in between dropped, heredoc bodies left out,
     /// trimmed. History entries and step names are made of it.
     pub code: String,
@@ -100,13 +103,13 @@ pub struct Instruction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Command {
     /// `ADD`
-    Add(Add),
+    Add(Box<Add>),
     /// `ARG`
     Arg(Arg),
     /// `CMD`
     Cmd(CommandLine),
     /// `COPY`
-    Copy(Copy),
+    Copy(Box<Copy>),
     /// `ENTRYPOINT`
     Entrypoint(CommandLine),
     /// `ENV`

@@ -1,5 +1,9 @@
 //! `--chmod`: an octal number, or symbols as `chmod` takes them.
 
+use super::failure::refuse;
+use crate::error::Error;
+use crate::word::Word;
+
 /// A mode that was read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Mode {
@@ -9,8 +13,12 @@ pub(super) enum Mode {
     Symbols(String),
 }
 
-/// Reads a mode.
-pub(super) fn parse(text: &str) -> Result<Mode, String> {
+/// Reads a mode; the error knows its place.
+pub(super) fn read(word: &Word) -> Result<Mode, Error> {
+    parse(word).map_err(|problem| refuse(problem).at(word.span))
+}
+
+fn parse(text: &str) -> Result<Mode, String> {
     let octal =
         || format!("invalid chmod parameter: '{text}'. it should be octal string and between 0 and 07777");
     if !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit()) {

@@ -205,7 +205,7 @@ impl Request<'_> {
             options.owner = Some(Owner::parse(chown));
         }
         if let Some(mode) = self.chmod.filter(|w| !w.is_empty()) {
-            match chmod::parse(mode).map_err(|e| refuse(e).at(mode.span))? {
+            match chmod::read(mode)? {
                 Mode::Octal(mode) => options.mode = Some(mode),
                 Mode::Symbols(text) => options.mode_str = Some(text),
             }

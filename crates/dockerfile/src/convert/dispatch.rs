@@ -1,5 +1,7 @@
 //! Walking through the instructions of the stages that are needed.
 
+use std::borrow::Cow;
+
 use kiln_llb::build::{Constraints, File, Owner, State};
 use kiln_oci::{HealthCheck, History, ImageConfig, default_path_env};
 
@@ -16,13 +18,12 @@ use crate::document::MAX_ERRORS;
 use crate::error::Error;
 use crate::lint::checks;
 use crate::shell::Lexer;
-use crate::suggest::nearest;
 use crate::text::parse_bool;
 use crate::word::Word;
 
 /// Every RUN has all variables, and tells of all arguments: a small file can make very much of that.
 const MAX_MADE: usize = 128 << 20;
-const HISTORY_COMMENT: &str = "buildkit.dockerfile.v0";
+const HISTORY_COMMENT: Cow<'static, str> = Cow::Borrowed("buildkit.dockerfile.v0");
 /// Build arguments that choose what is scanned; no step sees them.
 const SCAN_CONTEXT: &str = "BUILDKIT_SBOM_SCAN_CONTEXT";
 const SCAN_STAGE: &str = "BUILDKIT_SBOM_SCAN_STAGE";
@@ -87,7 +88,7 @@ impl<R: Resolver> Converter<'_, R> {
             }
         }
         if !self.options.hostname.is_empty() {
-            state = state.hostname(&self.options.hostname);
+            state = state.hostname(self.options.hostname.as_str());
         }
         let working_dir = stage.image.config.working_dir.clone();
         if !working_dir.is_empty() {
@@ -96,7 +97,7 @@ impl<R: Resolver> Converter<'_, R> {
             state = state.dir(dir);
         }
         if !stage.image.config.user.is_empty() {
-            state = state.user(stage.image.config.user.clone());
+            state = state.user(stage.image.config.user.as_str());
         }
         stage.state = state.network(self.options.network);
         Ok(())
@@ -104,9 +105,12 @@ impl<R: Resolver> Converter<'_, R> {
 
     fn dispatch(&mut self, index: usize, mut step: Step) -> Result<(), Error> {
         self.expand(index, &mut step.instruction)?;
+        if let Command::Run(run) = &mut step.instruction.command {
+            let run = std::mem::take(run);
+            return self.run_step(index, step, run);
+        }
         let instruction = &step.instruction;
         match &instruction.command {
-            Command::Run(run) => self.run_step(index, &step, run),
             Command::Copy(copy) => self.copy_step(index, &step, copy),
             Command::Add(add) => self.add_step(index, &step, add),
             Command::Workdir(path) => self.workdir(index, &step, path),
@@ -133,7 +137,7 @@ impl<R: Resolver> Converter<'_, R> {
         let (lexer, heredoc) = (&self.lexer, Lexer::for_heredoc());
         let mut lint = self.linter.with_comments(comments);
         let mut expand = |lexer: &Lexer, word: &str| {
-            let expansion = lexer.word(word, &StateEnv(&stage.state));
+            let expansion = lexer.word_and_unmatched(word, &StateEnv(&stage.state));
             stage.report(&mut lint, *span, &expansion.unmatched);
             expansion.text
         };
@@ -183,7 +187,7 @@ impl<R: Resolver> Converter<'_, R> {
             checks::legacy_pair(&mut lint, instruction, pair);
             checks::secret_name(&mut lint, instruction.span, "ENV", &pair.key);
             let (key, value) = (pair.key.as_str(), pair.value.as_str());
-            message.push_str(&format!(" {key}={value}"));
+            message.extend([" ", key, "=", value]);
             self.stages.list[index].set_env(key, value);
         }
         self.commit(index, message, false);
@@ -195,7 +199,7 @@ impl<R: Resolver> Converter<'_, R> {
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
-            message.push_str(&format!(" {}={}", pair.key, pair.value));
+            message.extend([" ", &pair.key, "=", &pair.value]);
             let labels = &mut self.stages.list[index].image.config.labels;
             labels.insert(pair.key.text.clone(), pair.value.text.clone());
         }
@@ -267,12 +271,7 @@ impl<R: Resolver> Converter<'_, R> {
             let stage = &self.stages.list[index];
             let words = self.lexer.words(port, &StateEnv(&stage.state)).map_err(|e| e.in_word(port))?;
             for word in words {
-                let parsed = expose::parse(&word).map_err(|e| {
-                    let protocol = word.rsplit_once('/').map_or("", |(_, protocol)| protocol);
-                    let unknown = !expose::PROTOCOLS.contains(&protocol);
-                    let near = nearest(protocol, expose::PROTOCOLS).filter(|_| unknown);
-                    refuse(e).at(port.span).suggest(near)
-                })?;
+                let parsed = expose::ports(&word, port.span)?;
                 checks::exposed_port(&mut lint, instruction.span, &word);
                 all.extend(parsed);
             }
@@ -303,7 +302,7 @@ impl<R: Resolver> Converter<'_, R> {
             let owner = Some(Owner::parse(user)).filter(|_| !user.is_empty());
             let constraints = Constraints::new()
                 .custom_name(name)
-                .location(&self.source.map, super::ranges(instruction.span))
+                .location(&self.source.map, instruction.span.lines())
                 .platform(platform);
             let file = File::new().mkdir(&dir, 0o755, true, owner, self.epoch.as_ref().map(nanos));
             stage.state = stage.state.file(file, constraints);
@@ -316,7 +315,7 @@ impl<R: Resolver> Converter<'_, R> {
     pub(super) fn commit(&mut self, index: usize, created_by: String, layer: bool) {
         self.made += created_by.len();
         let created = self.epoch.clone();
-        let comment = HISTORY_COMMENT.to_owned();
+        let comment = HISTORY_COMMENT;
         let entry = History { created, created_by, comment, empty_layer: !layer, ..History::default() };
         self.stages.list[index].image.history.push(entry);
     }
@@ -377,7 +376,7 @@ impl Stage {
     /// Sets a variable of steps and of the image, where one that is there keeps its place.
     fn set_env(&mut self, name: &str, value: &str) {
         self.set_variable(name, value);
-        let (env, entry) = (&mut self.image.config.env, format!("{name}={value}"));
+        let (env, entry) = (&mut self.image.config.env, [name, "=", value].concat());
         match self.env_places.get(name).and_then(|&place| env.get_mut(place)) {
             Some(old) => {
                 *old = entry;
@@ -391,20 +390,25 @@ impl Stage {
     }
 
     /// The arguments of a command, after the stage's shell if it is in shell form.
-    pub(super) fn with_shell(&self, line: &CommandLine) -> Vec<String> {
-        self.shell_command(&line.args, line.prepend_shell)
+    fn with_shell(&self, line: &CommandLine) -> Vec<String> {
+        let command = self.shell_command(line.args.clone(), line.prepend_shell);
+        command.into_iter().map(Cow::into_owned).collect()
     }
 
-    pub(super) fn shell_command(&self, args: &[String], in_shell: bool) -> Vec<String> {
-        if !in_shell {
-            return args.to_vec();
-        }
-        let mut command = match self.image.config.shell.as_slice() {
-            [] if self.image.os == "windows" => vec!["cmd".to_owned(), "/S".to_owned(), "/C".to_owned()],
-            [] => vec!["/bin/sh".to_owned(), "-c".to_owned()],
-            shell => shell.to_vec(),
+    pub(super) fn shell_command(&self, args: Vec<String>, in_shell: bool) -> Vec<Cow<'static, str>> {
+        let borrowed = |words: &[&'static str]| words.iter().map(|&word| Cow::Borrowed(word)).collect();
+        let mut command: Vec<Cow<'static, str>> = match self.image.config.shell.as_slice() {
+            _ if !in_shell => return args.into_iter().map(Cow::Owned).collect(),
+            [] if self.image.os == "windows" => borrowed(&["cmd", "/S", "/C", ""]),
+            [] => borrowed(&["/bin/sh", "-c", ""]),
+            shell => shell.iter().cloned().map(Cow::Owned).chain([Cow::Borrowed("")]).collect(),
         };
-        command.push(args.join(" "));
+        if let Some(last) = command.last_mut() {
+            *last = match <[String; 1]>::try_from(args) {
+                Ok([only]) => only.into(),
+                Err(args) => args.join(" ").into(),
+            };
+        }
         command
     }
 
@@ -422,7 +426,7 @@ impl Stage {
             }
             Command::User(user) => {
                 config.user.clone_from(&user.text);
-                self.change_state(|state| state.user(&user.text));
+                self.change_state(|state| state.user(user.as_str()));
                 format!("USER {user}")
             }
             Command::Volume(volumes) => {
@@ -433,10 +437,7 @@ impl Stage {
                 format!("VOLUME {}", format::plain_list(volumes))
             }
             Command::Stopsignal(name) => {
-                if !signal::is_signal(name) {
-                    let near = signal::near(name);
-                    return Err(refuse(format!("invalid signal: {name}")).at(name.span).suggest(near));
-                }
+                signal::check(name)?;
                 config.stop_signal.clone_from(&name.text);
                 format!("STOPSIGNAL {name}")
             }

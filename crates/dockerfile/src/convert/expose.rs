@@ -2,11 +2,25 @@
 
 use std::net::IpAddr;
 
-/// The protocols that a port may have.
-pub(super) const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+use super::failure::refuse;
+use crate::error::Error;
+use crate::span::Span;
+use crate::suggest::nearest;
 
-/// The ports of a specification, as `80/tcp`.
-pub(super) fn parse(spec: &str) -> Result<Vec<String>, String> {
+/// The protocols that a port may have.
+const PROTOCOLS: [&str; 3] = ["tcp", "udp", "sctp"];
+
+/// The ports of a specification that stands at `span`, as `80/tcp`.
+pub(super) fn ports(spec: &str, span: Span) -> Result<Vec<String>, Error> {
+    parse(spec).map_err(|problem| {
+        let protocol = spec.rsplit_once('/').map_or("", |(_, protocol)| protocol);
+        let unknown = !PROTOCOLS.contains(&protocol);
+        let near = nearest(protocol, PROTOCOLS).filter(|_| unknown);
+        refuse(problem).at(span).suggest(near)
+    })
+}
+
+fn parse(spec: &str) -> Result<Vec<String>, String> {
     let (ip, host, container) = split(spec);
     let (port, protocol) = container.split_once('/').unwrap_or((container, ""));
     if port.is_empty() {

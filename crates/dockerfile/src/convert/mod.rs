@@ -14,6 +14,7 @@
 
 mod args;
 mod build_args;
+mod certain;
 mod chmod;
 mod context;
 mod copy;
@@ -106,7 +107,7 @@ pub async fn lint<R: Resolver>(
     (linter.into_warnings(), result.err())
 }
 
-/// What the target can be given from outside.
+/// What the target can be given from outside, and what the linter found on the way.
 ///
 /// # Errors
 /// As [`convert`].
@@ -114,11 +115,19 @@ pub async fn outline<R: Resolver>(
     source: &Source,
     options: &Options,
     resolver: &R,
-) -> Result<Outline, Failure> {
+) -> Result<(Outline, Vec<crate::lint::Warning>), Failed> {
     let mut linter = Linter::default();
-    let mut converter = Converter::new(source, options, None, resolver, &mut linter, false).await?;
-    let target = converter.run().await?;
-    Ok(converter.outline(target))
+    let result: Result<Outline, Failure> = async {
+        let mut converter = Converter::new(source, options, None, resolver, &mut linter, false).await?;
+        let target = converter.run().await?;
+        Ok(converter.outline(target))
+    }
+    .await;
+    let warnings = linter.into_warnings();
+    match result {
+        Ok(outline) => Ok((outline, warnings)),
+        Err(failure) => Err(Failed { failure, warnings }),
+    }
 }
 
 /// One conversion at work.
@@ -161,7 +170,14 @@ impl<'a, R: Resolver> Converter<'a, R> {
         all_stages: bool,
     ) -> Result<Self, Failure> {
         *linter = Linter::for_file(&source.text, options.check.as_deref())?;
-        let file = crate::parse_linted(&source.text, linter)?;
+        let mut read = crate::document::parse_all(&source.text, linter);
+        if !read.errors.is_empty() && read.stages_known {
+            certain::add_errors(&read.dockerfile, options, &mut read.errors);
+        }
+        if let Some(errors) = Errors::from_vec(read.errors) {
+            return Err(errors.into());
+        }
+        let file = read.dockerfile;
         let platforms = Platforms::new(options, platform);
         let lexer = Lexer::new(file.directives.escape);
         let target = if options.target.is_empty() {
@@ -233,7 +249,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
 
     /// Where an instruction stands, for errors of the daemon.
     fn constraints(&self, span: crate::Span) -> kiln_llb::build::Constraints {
-        kiln_llb::build::Constraints::new().location(&self.source.map, ranges(span))
+        kiln_llb::build::Constraints::new().location(&self.source.map, span.lines())
     }
 }
 

@@ -1,8 +1,12 @@
 //! Names of steps: `[linux/amd64->arm64 builder 2/5] RUN make`.
 
+use std::borrow::Cow;
+use std::fmt::Write;
+
 use kiln_llb::build::Env;
 use kiln_oci::Platform;
 
+use crate::ast::is_plain;
 use crate::shell::{Lexer, Variables};
 
 /// Counts the steps of a stage and names them.
@@ -30,7 +34,8 @@ impl Steps {
             return text.to_owned();
         }
         self.done += 1;
-        let mut out = String::from("[");
+        let mut out = String::with_capacity(text.len() + self.stage.len() + 24);
+        out.push('[');
         if let Some(platform) = platform.filter(|_| self.with_platform) {
             out.push_str(&platform.format_all());
             out.push_str(&cross(platform, target(env)));
@@ -40,8 +45,11 @@ impl Steps {
             out.push_str(&self.stage);
             out.push(' ');
         }
-        let width = self.total.to_string().len();
-        out.push_str(&format!("{:>width$}/{}] ", self.done, self.total));
+        let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let blanks = digits(self.total).saturating_sub(digits(self.done));
+        out.extend(std::iter::repeat_n(' ', blanks));
+        // Writing to a string never fails.
+        let _ok = write!(out, "{}/{}] ", self.done, self.total);
         if onbuild {
             out.push_str("ONBUILD ");
         }
@@ -94,11 +102,15 @@ fn target(env: &Env) -> Option<Platform> {
 }
 
 /// An instruction's text with its variables expanded and its keyword in upper case.
-pub(super) fn display(lexer: &Lexer, code: &str, env: &dyn Variables) -> String {
-    let mut text = lexer.word(code, env).text.unwrap_or_else(|_| code.to_owned());
+pub(super) fn display<'c>(lexer: &Lexer, code: &'c str, env: &dyn Variables) -> Cow<'c, str> {
+    let mut text = match is_plain(code) {
+        true => Cow::Borrowed(code),
+        false => lexer.text(code, env).map_or(Cow::Borrowed(code), Cow::Owned),
+    };
     let keyword = text.find(' ').unwrap_or(text.len());
     if !text[..keyword].bytes().all(|b| b.is_ascii_uppercase()) {
-        text.replace_range(..keyword, &text[..keyword].to_uppercase());
+        let upper = text[..keyword].to_uppercase();
+        text.to_mut().replace_range(..keyword, &upper);
     }
     text
 }

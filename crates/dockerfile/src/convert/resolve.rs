@@ -37,6 +37,7 @@ impl<R: Resolver> Converter<'_, R> {
     /// Adds the stages of the file.
     pub(super) fn add_stages(&mut self, stages: Vec<ast::Stage>) -> Result<(), Failure> {
         let names = declared(&self.globals, &self.global_info);
+        self.stages.list.reserve(stages.len());
         for (index, stage) in stages.into_iter().enumerate() {
             let span = stage.span;
             if let Err(error) = self.add_stage(index, stage, &names) {
@@ -256,7 +257,7 @@ impl<R: Resolver> Converter<'_, R> {
             let name = format!("FROM {reference}");
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
-                .location(&self.source.map, super::ranges(stage.span))
+                .location(&self.source.map, stage.span.lines())
                 .description("com.docker.dockerfile.v1.command", &stage.code)
                 .platform(platform.clone())
                 .custom_name(name);

@@ -3,7 +3,7 @@
 use std::borrow::Cow;
 use std::collections::BTreeMap;
 
-use kiln_llb::build::{Constraints, File, Mount, Run, State};
+use kiln_llb::build::{CUSTOM_NAME, Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
 use kiln_proto::pb;
 
@@ -31,17 +31,18 @@ struct Script {
 }
 
 impl<R: Resolver> Converter<'_, R> {
-    pub(super) fn run_step(&mut self, index: usize, step: &Step, run: &ast::Run) -> Result<(), Error> {
-        let instruction = &step.instruction;
+    pub(super) fn run_step(&mut self, index: usize, step: Step, mut run: ast::Run) -> Result<(), Error> {
+        let span = step.instruction.span;
         // A program may look at any file.
         self.stages.use_path(index, "/".into());
         let stage = &self.stages.list[index];
-        let script = read_script(&run.command, stage.image.os == "windows")?;
-        let args = stage.shell_command(&script.args, run.command.prepend_shell);
+        let in_shell = run.command.prepend_shell;
+        let script = read_script(std::mem::take(&mut run.command), stage.image.os == "windows")?;
+        let args = stage.shell_command(script.args, in_shell);
         let message = stage.history_of(&args);
-        self.made +=
-            stage.state.envs().iter().map(|(name, value)| name.len() + value.len() + 1).sum::<usize>();
-        let mut spec = Run::new(args);
+        let env = stage.state.envs();
+        self.made += env.bytes() + env.len();
+        let mut spec = Run::of(args);
         if let Some((name, data)) = &script.file {
             let file = State::scratch().file(
                 File::new().mkfile(name, 0o755, data.clone(), None, None),
@@ -49,9 +50,9 @@ impl<R: Resolver> Converter<'_, R> {
             );
             spec = spec.mount(Mount::bind(SCRIPTS, &file).selector("/").read_only());
         }
-        spec = self.add_mounts(index, step, run, spec)?;
-        let mut around = self.surroundings(index, run);
-        if self.options.caps.supports(caps::EXEC_META_ULIMIT) {
+        spec = self.add_mounts(index, &step, &run, spec)?;
+        let mut around = self.surroundings(index, &run);
+        if !self.options.ulimits.is_empty() && self.options.caps.supports(caps::EXEC_META_ULIMIT) {
             for limit in &self.options.ulimits {
                 around = around.ulimit(&limit.name, limit.soft, limit.hard);
             }
@@ -62,17 +63,17 @@ impl<R: Resolver> Converter<'_, R> {
         if self.options.shm_size > 0 && self.options.caps.supports(caps::EXEC_MOUNT_TMPFS_SIZE) {
             spec = spec.mount(Mount::tmpfs("/dev/shm", self.options.shm_size));
         }
-        if self.options.caps.supports(caps::EXEC_META_CDI) {
-            for device in &run.devices {
-                spec = spec.device(&device.name, !device.required);
+        for device in &run.devices {
+            if !self.options.caps.supports(caps::EXEC_META_CDI) {
+                let message = format!("--device={}: the daemon does not support devices", device.name);
+                return Err(refuse(message));
             }
-        } else if let Some(device) = run.devices.first() {
-            return Err(refuse(format!("--device={}: the daemon does not support devices", device.name)));
+            spec = spec.device(&device.name, !device.required);
         }
-        let constraints = self.run_constraints(index, step, run, &script.summary);
+        let constraints = self.run_constraints(index, step, &run, &script.summary);
         let stage = &mut self.stages.list[index];
         let exec = stage.state.run(spec.surroundings(around).constraints(constraints));
-        let exec = exec.map_err(|e| refuse(e.to_string()).within(instruction.span))?;
+        let exec = exec.map_err(|e| refuse(e.to_string()).within(span))?;
         stage.state = exec.into_root();
         self.commit(index, message, true);
         Ok(())
@@ -95,13 +96,13 @@ impl<R: Resolver> Converter<'_, R> {
         }
         if !self.options.cgroup_parent.is_empty() && self.options.caps.supports(caps::EXEC_META_CGROUP_PARENT)
         {
-            state = state.cgroup_parent(&self.options.cgroup_parent);
+            state = state.cgroup_parent(self.options.cgroup_parent.as_str());
         }
         state
     }
 
-    fn run_constraints(&mut self, index: usize, step: &Step, run: &ast::Run, summary: &str) -> Constraints {
-        let instruction = &step.instruction;
+    fn run_constraints(&mut self, index: usize, step: Step, run: &ast::Run, summary: &str) -> Constraints {
+        let instruction = step.instruction;
         let lexer = Lexer { raw_quotes: true, keep_unset: true, ..self.lexer.clone() };
         let stage = &mut self.stages.list[index];
         let env = StateEnv(&stage.state);
@@ -117,9 +118,8 @@ impl<R: Resolver> Converter<'_, R> {
         let text = names::display(&lexer, &code, &Masked { base: env, masked });
         let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
         let mut constraints = Constraints::new()
-            .description("com.docker.dockerfile.v1.command", &instruction.code)
-            .location(&self.source.map, super::ranges(instruction.span))
-            .custom_name(name);
+            .descriptions([("com.docker.dockerfile.v1.command", instruction.code), (CUSTOM_NAME, name)])
+            .location(&self.source.map, instruction.span.lines());
         if stage.ignore_cache {
             constraints = constraints.ignore_cache();
         }
@@ -153,8 +153,9 @@ pub(super) fn proxy(build_args: &BTreeMap<String, String>) -> Option<pb::ProxyEn
 
 impl Stage {
     /// A RUN as the history has it: its command after the values of the ARGs that it may depend on.
-    fn history_of(&self, args: &[String]) -> String {
-        let mut out = "RUN".to_owned();
+    fn history_of(&self, args: &[Cow<'static, str>]) -> String {
+        let mut out = String::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>() + 16);
+        out.push_str("RUN");
         if self.build_args.len() > 0 {
             out.push_str(&format!(" |{}", self.build_args.len()));
         }
@@ -165,18 +166,19 @@ impl Stage {
         for arg in args {
             out.extend([" ", arg]);
         }
-        out + " # buildkit"
+        out.push_str(" # buildkit");
+        out
     }
 }
 
-fn read_script(line: &CommandLine, windows: bool) -> Result<Script, Error> {
-    let plain = Script { args: line.args.clone(), summary: String::new(), file: None };
-    let Some(first) = line.files.first() else { return Ok(plain) };
+fn read_script(line: CommandLine, windows: bool) -> Result<Script, Error> {
+    let plain = |args| Script { args, summary: String::new(), file: None };
+    let Some(first) = line.files.first() else { return Ok(plain(line.args)) };
     let ([text], true) = (line.args.as_slice(), line.prepend_shell) else {
         return Err(refuse("heredocs need a command in shell form"));
     };
     if parser::parse_marker(text).is_none() {
-        return Ok(Script { args: vec![rebuild(text, &line.files)], ..plain });
+        return Ok(plain(vec![rebuild(text, &line.files)]));
     }
     // The heredoc is the whole command.
     let data = if first.chomp { parser::chomp(&first.content) } else { first.content.clone() };
@@ -219,12 +221,12 @@ mod tests {
 
     #[test]
     fn heredocs() {
-        let script = read_script(&line("<<EOF", "echo a\necho b\n"), false).unwrap();
+        let script = read_script(line("<<EOF", "echo a\necho b\n"), false).unwrap();
         assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("echo a\necho b\n", " (echo a...)"));
-        let script = read_script(&line("<<EOF", "#!/bin/sh\n"), false).unwrap();
+        let script = read_script(line("<<EOF", "#!/bin/sh\n"), false).unwrap();
         assert_eq!(script.args, ["/dev/pipes/EOF"]);
-        assert!(read_script(&line("<<EOF", "#!/bin/sh\n"), true).unwrap().file.is_none());
-        let script = read_script(&line("cat <<EOF", "x\n"), false).unwrap();
+        assert!(read_script(line("<<EOF", "#!/bin/sh\n"), true).unwrap().file.is_none());
+        let script = read_script(line("cat <<EOF", "x\n"), false).unwrap();
         assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("cat <<EOF\nx\nEOF", ""));
     }
 }

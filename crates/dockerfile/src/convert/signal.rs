@@ -1,6 +1,9 @@
 //! STOPSIGNAL: numbers and names of Linux signals.
 
+use super::failure::refuse;
+use crate::error::Error;
 use crate::suggest::nearest;
+use crate::word::Word;
 
 const NAMES: &[&str] = &[
     "ABRT", "ALRM", "BUS", "CHLD", "CLD", "CONT", "FPE", "HUP", "ILL", "INT", "IO", "IOT", "KILL", "PIPE",
@@ -9,7 +12,7 @@ const NAMES: &[&str] = &[
 ];
 
 /// Is it a signal: a number other than 0, or a name with or without `SIG`?
-pub(super) fn is_signal(s: &str) -> bool {
+fn is_signal(s: &str) -> bool {
     if let Ok(number) = s.parse::<i64>() {
         return number != 0;
     }
@@ -23,8 +26,16 @@ pub(super) fn is_signal(s: &str) -> bool {
     NAMES.contains(&name) || realtime("RTMIN+", 15) || realtime("RTMAX-", 14)
 }
 
+/// The error for a word that is no signal.
+pub(super) fn check(name: &Word) -> Result<(), Error> {
+    match is_signal(name) {
+        true => Ok(()),
+        false => Err(refuse(format!("invalid signal: {name}")).at(name.span).suggest(near(name))),
+    }
+}
+
 /// The signal whose name is near to this one.
-pub(super) fn near(s: &str) -> Option<String> {
+fn near(s: &str) -> Option<String> {
     let upper = s.to_uppercase();
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     nearest(name, NAMES.iter().copied()).map(|name| format!("SIG{name}"))

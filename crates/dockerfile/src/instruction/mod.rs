@@ -9,6 +9,7 @@ mod stage;
 use crate::ast::{Arg, ArgDecl, Command, CommandLine, Instruction, KeyValue, Onbuild, Stage};
 use crate::error::{Error, ErrorKind};
 use crate::parser::{Keyword, Statement};
+use crate::span::Span;
 use crate::suggest::nearest;
 use crate::word::Word;
 use flags::Flags;
@@ -26,18 +27,20 @@ fn refuse(message: impl Into<String>) -> Error {
 
 /// Understands one statement. The error blames its lines.
 pub(crate) fn parse(statement: Statement) -> Result<Parsed, Error> {
-    let (span, keyword_span) = (statement.span, statement.keyword.span);
+    let (span, keyword_span) = (statement.span, statement.keyword_span);
     parse_statement(statement).map_err(|e| e.at(keyword_span).within(span))
 }
 
 fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
-    let Some(kind) = statement.kind else { return Err(unknown_instruction(&statement.keyword)) };
+    let Some(kind) = statement.kind else {
+        return Err(unknown_instruction(&statement.keyword, statement.keyword_span));
+    };
     if kind == Keyword::From {
         return stage::from(statement).map(Parsed::Stage);
     }
     let command = command(kind, &mut statement)?;
     Ok(Parsed::Instruction(Instruction {
-        keyword: statement.keyword.text,
+        keyword: statement.keyword,
         code: code(statement.text),
         span: statement.span,
         comments: statement.comments,
@@ -51,12 +54,12 @@ fn code(mut text: String) -> String {
     text
 }
 
-fn unknown_instruction(keyword: &Word) -> Error {
+fn unknown_instruction(keyword: &str, span: Span) -> Error {
     let nearest = nearest(keyword, Keyword::names()).map(|name| {
         if keyword.chars().all(char::is_lowercase) { name.to_lowercase() } else { name.to_owned() }
     });
     Error::new(ErrorKind::UnknownInstruction, format!("unknown instruction: {keyword}"))
-        .at(keyword.span)
+        .at(span)
         .suggest(nearest)
 }
 
@@ -75,10 +78,10 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
         Flags::parse(&statement.flags, &[])?;
     }
     Ok(match kind {
-        Keyword::Add => Command::Add(files::add(statement)?),
+        Keyword::Add => Command::Add(Box::new(files::add(statement)?)),
         Keyword::Arg => Command::Arg(arg(statement)?),
         Keyword::Cmd => Command::Cmd(command_line(statement)),
-        Keyword::Copy => Command::Copy(files::copy(statement)?),
+        Keyword::Copy => Command::Copy(Box::new(files::copy(statement)?)),
         Keyword::Entrypoint => Command::Entrypoint(command_line(statement)),
         Keyword::Env => Command::Env(pairs(statement, "ENV")?),
         Keyword::Expose => Command::Expose(at_least_one(statement, "EXPOSE", "a port")?),
@@ -125,7 +128,7 @@ fn pairs(statement: &mut Statement, name: &str) -> Result<Vec<KeyValue>, Error> 
     }
 }
 
-fn blank_name(instruction: &str, span: crate::span::Span) -> Error {
+fn blank_name(instruction: &str, span: Span) -> Error {
     refuse(format!("{instruction} with an empty name")).at(span).expected("a name before the `=`")
 }
 

@@ -35,7 +35,7 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
         platform: flags.value("platform"),
         instructions: Vec::new(),
         comments: statement.comments,
-        keyword: statement.keyword.text,
+        keyword: statement.keyword,
     })
 }
 

@@ -37,7 +37,7 @@ fn from(statement: &Statement, linter: &mut Linter) {
     {
         lint.run(statement.span, Finding::StageNameCasing(name));
     }
-    let keyword = statement.keyword.as_str();
+    let keyword = statement.keyword.as_ref();
     if let [_, r#as, _, ..] = words.as_slice() {
         // A keyword in mixed case is warned about by itself.
         let matches = if is_lower(keyword) { is_lower(r#as) } else { !is_upper(keyword) || is_upper(r#as) };
@@ -81,8 +81,8 @@ pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
 pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
     let keywords = || {
         stages.iter().flat_map(|stage| {
-            std::iter::once((stage.keyword.as_str(), stage.span))
-                .chain(stage.instructions.iter().map(|i| (i.keyword.as_str(), i.span)))
+            std::iter::once((stage.keyword.as_ref(), stage.span))
+                .chain(stage.instructions.iter().map(|i| (i.keyword.as_ref(), i.span)))
         })
     };
     let lower = keywords().filter(|(keyword, _)| is_lower(keyword)).count();

@@ -79,8 +79,10 @@ impl<'a> Lines<'a> {
 #[derive(Debug)]
 pub(super) struct LogicalLine<'a> {
     pub(super) text: Cow<'a, str>,
-    /// Where each piece begins: its offset in `text` and its position in the file.
-    pieces: Vec<(usize, Position)>,
+    /// Where the first piece stands in the file.
+    first: Position,
+    /// Where each other piece begins: its offset in `text` and its position in the file.
+    more: Vec<(usize, Position)>,
     /// Number of the last physical line.
     last: u32,
     /// Number of the last physical line when blank lines were among the continuation lines.
@@ -98,7 +100,8 @@ impl<'a> LogicalLine<'a> {
         }
         let mut joined = Self {
             text: Cow::Borrowed(body),
-            pieces: vec![(0, Position::new(first.number, column))],
+            first: Position::new(first.number, column),
+            more: Vec::new(),
             last: first.number,
             empty_continuation: None,
         };
@@ -116,7 +119,7 @@ impl<'a> LogicalLine<'a> {
             }
             let (body, more) = strip_continuation(text, escape);
             continues = more;
-            joined.pieces.push((joined.text.len(), Position::new(line.number, 0)));
+            joined.more.push((joined.text.len(), Position::new(line.number, 0)));
             joined.text.to_mut().push_str(body);
         }
         joined.empty_continuation = has_blank.then_some(joined.last);
@@ -125,7 +128,7 @@ impl<'a> LogicalLine<'a> {
 
     /// From the first byte to the end of the last physical line.
     pub(super) fn span(&self) -> Span {
-        let start = self.pieces.first().map_or_else(Position::default, |(_, position)| *position);
+        let start = self.first;
         let end = self.span_of(0, self.text.len()).end;
         Span::new(start, if end.line < self.last { Position::new(self.last, 0) } else { end })
     }
@@ -147,8 +150,8 @@ impl<'a> LogicalLine<'a> {
     }
 
     fn position(&self, offset: usize) -> Position {
-        let piece = self.pieces.partition_point(|(begin, _)| *begin <= offset).saturating_sub(1);
-        let (begin, position) = self.pieces[piece];
+        let later = self.more.partition_point(|(begin, _)| *begin <= offset);
+        let (begin, position) = later.checked_sub(1).map_or((0, self.first), |piece| self.more[piece]);
         Position::new(position.line, position.column + u32::try_from(offset - begin).unwrap_or(u32::MAX))
     }
 }

@@ -7,6 +7,8 @@ mod keyword;
 mod line;
 mod split;
 
+use std::borrow::Cow;
+
 pub use heredoc::chomp;
 pub(crate) use heredoc::parse_marker;
 pub(crate) use keyword::Keyword;
@@ -30,7 +32,8 @@ const COMMENTS_KEPT: usize = 500;
 #[derive(Debug)]
 pub(crate) struct Statement {
     /// As it was spelled.
-    pub(crate) keyword: Word,
+    pub(crate) keyword: Cow<'static, str>,
+    pub(crate) keyword_span: Span,
     /// `None` when it's no instruction.
     pub(crate) kind: Option<Keyword>,
     /// Words with `--` at the front.
@@ -109,7 +112,7 @@ impl Iterator for Statements<'_> {
     fn next(&mut self) -> Option<Self::Item> {
         loop {
             match self.step() {
-                Ok(Step::Statement(statement)) => return Some(Ok(*statement)),
+                Ok(Step::Statement(statement)) => return Some(Ok(statement)),
                 Ok(Step::Nothing) => {}
                 Ok(Step::End) if self.begun => return None,
                 Ok(Step::End) => {
@@ -126,8 +129,9 @@ impl Iterator for Statements<'_> {
 }
 
 /// What a look at the next line brought.
+#[expect(clippy::large_enum_variant, reason = "it is taken apart at once, and there are many")]
 enum Step {
-    Statement(Box<Statement>),
+    Statement(Statement),
     Nothing,
     End,
 }
@@ -152,7 +156,7 @@ impl<'a> Statements<'a> {
             None => {
                 if let Some(joined) = LogicalLine::join(line, self.escape, &mut self.lines)? {
                     self.begun = true;
-                    return self.instruction(joined).map(|statement| Step::Statement(Box::new(statement)));
+                    return self.instruction(joined).map(Step::Statement);
                 }
             }
         }
@@ -196,6 +200,7 @@ impl<'a> Statements<'a> {
         }
         Ok(Statement {
             keyword: cut.keyword,
+            keyword_span: cut.keyword_span,
             kind: cut.kind,
             flags: cut.flags,
             args: cut.args,
@@ -236,7 +241,8 @@ impl<'a> Statements<'a> {
 
 /// An instruction's pieces.
 struct Cut {
-    keyword: Word,
+    keyword: Cow<'static, str>,
+    keyword_span: Span,
     kind: Option<Keyword>,
     flags: Vec<Word>,
     args: Args,
@@ -245,32 +251,42 @@ struct Cut {
 
 fn cut(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
     let (keyword, flags, rest) = split::instruction(line, part, escape);
-    let keyword = keyword.word(line);
-    let kind = Keyword::parse(&keyword);
+    let (kind, keyword, keyword_span) = keyword_of(line, keyword);
     let mut takes_heredocs = kind.is_some_and(Keyword::takes_heredocs);
     let args = match kind {
         None => Args::default(),
         Some(Keyword::Onbuild) => {
             let trigger = if rest.is_empty() { None } else { Some(trigger(line, rest, escape)?) };
             takes_heredocs = trigger.as_ref().is_some_and(|t| t.takes_heredocs);
-            Args::words(trigger.map(|t| t.keyword).into_iter().collect())
+            Args::words(trigger.map(|t| Word::new(t.keyword, t.keyword_span)).into_iter().collect())
         }
         Some(kind) => arguments(line, rest, kind, escape)?,
     };
-    Ok(Cut { takes_heredocs: takes_heredocs && !args.json, keyword, kind, flags, args })
+    Ok(Cut { takes_heredocs: takes_heredocs && !args.json, keyword, keyword_span, kind, flags, args })
 }
 
 /// What ONBUILD holds. Its own trigger may not be ONBUILD, so this goes one level deep.
 fn trigger(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
     let (keyword, flags, rest) = split::instruction(line, part, escape);
-    let keyword = keyword.word(line);
-    let kind = Keyword::parse(&keyword);
+    let (kind, keyword, keyword_span) = keyword_of(line, keyword);
     let args = match kind {
         None | Some(Keyword::Onbuild) => Args::default(),
         Some(kind) => arguments(line, rest, kind, escape)?,
     };
     let takes_heredocs = kind.is_some_and(Keyword::takes_heredocs) && !args.json;
-    Ok(Cut { keyword, kind, flags, args, takes_heredocs })
+    Ok(Cut { keyword, keyword_span, kind, flags, args, takes_heredocs })
+}
+
+/// The instruction that a part names, and how and where.
+fn keyword_of(line: &LogicalLine<'_>, part: Part) -> (Option<Keyword>, Cow<'static, str>, Span) {
+    let text = part.text(line);
+    let kind = Keyword::parse(text);
+    let spelled = match kind.map(Keyword::name) {
+        // Most instructions are written as they are called here.
+        Some(name) if name == text => Cow::Borrowed(name),
+        _ => Cow::Owned(text.to_owned()),
+    };
+    (kind, spelled, line.span_of(part.start, part.end))
 }
 
 fn arguments(line: &LogicalLine<'_>, rest: Part, kind: Keyword, escape: char) -> Result<Args, Error> {

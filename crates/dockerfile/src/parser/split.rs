@@ -3,7 +3,7 @@
 use super::line::LogicalLine;
 use crate::ast::KeyValue;
 use crate::error::{Error, ErrorKind};
-use crate::word::Word;
+use crate::word::{Word, split_span};
 
 /// A part of a logical line, as byte offsets.
 #[derive(Clone, Copy, Debug)]
@@ -112,7 +112,7 @@ pub(super) fn plain_words(line: &LogicalLine<'_>, part: Part) -> Vec<Word> {
 }
 
 /// Words between blanks that are neither quoted nor escaped; quotes and escapes are kept.
-fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
+fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Part> {
     let text = part.text(line);
     let mut words = Vec::new();
     let mut start = None;
@@ -122,7 +122,7 @@ fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
     while let Some((at, c)) = chars.next() {
         if quote.is_none() && c.is_whitespace() {
             if let Some(start) = start.take() {
-                words.push(line.word(part.start + start, part.start + at));
+                words.push(Part { start: part.start + start, end: part.start + at });
             }
             continue;
         }
@@ -138,14 +138,14 @@ fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
         }
     }
     if let Some(start) = start.filter(|start| *start < end) {
-        words.push(line.word(part.start + start, part.start + end));
+        words.push(Part { start: part.start + start, end: part.start + end });
     }
     words
 }
 
 /// The arguments of ARG: words, some with `=`.
 pub(super) fn declarations(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
-    shell_words(line, part, escape)
+    shell_words(line, part, escape).into_iter().map(|word| word.word(line)).collect()
 }
 
 /// The arguments of ENV and LABEL: `key=value …`, or the legacy form `key value` with everything after the first
@@ -158,7 +158,7 @@ pub(super) fn pairs(
 ) -> Result<Vec<KeyValue>, Error> {
     let words = shell_words(line, part, escape);
     let Some(first) = words.first() else { return Ok(Vec::new()) };
-    if !first.contains('=') {
+    if !first.text(line).contains('=') {
         let (key, value) = cut_blank(line, part);
         let Some(value) = value else {
             return Err(Error::new(ErrorKind::Syntax, format!("{instruction} with a name and no value"))
@@ -167,16 +167,17 @@ pub(super) fn pairs(
         };
         return Ok(vec![KeyValue { key: key.word(line), value: value.word(line), has_delimiter: false }]);
     }
-    words.into_iter().map(|word| pair(word, instruction)).collect()
+    words.into_iter().map(|word| pair(line, word, instruction)).collect()
 }
 
-fn pair(word: Word, instruction: &str) -> Result<KeyValue, Error> {
-    let Some((key, value)) = word.text.split_once('=') else {
-        return Err(Error::new(ErrorKind::Syntax, format!("{instruction}: no = in {:?}", word.text))
-            .at(word.span)
+fn pair(line: &LogicalLine<'_>, word: Part, instruction: &str) -> Result<KeyValue, Error> {
+    let (text, span) = (word.text(line), line.span_of(word.start, word.end));
+    let Some((key, value)) = text.split_once('=') else {
+        return Err(Error::new(ErrorKind::Syntax, format!("{instruction}: no = in {text:?}"))
+            .at(span)
             .expected("`name=value`, with quotes around a value that holds blanks"));
     };
-    let (key_span, value_span) = word.split_span(key.len());
+    let (key_span, value_span) = split_span(text, span, key.len());
     Ok(KeyValue { key: Word::new(key, key_span), value: Word::new(value, value_span), has_delimiter: true })
 }
 
@@ -219,7 +220,7 @@ mod tests {
     fn quotes_and_escapes_keep_words_together() {
         with(r#"a="b c" d\ e 'f " g' "h\" i" "" j\"#, |line, part| {
             assert_eq!(
-                texts(&shell_words(line, part, '\\')),
+                texts(&declarations(line, part, '\\')),
                 [r#"a="b c""#, r"d\ e", r#"'f " g'"#, r#""h\" i""#, r#""""#, "j"]
             );
         });

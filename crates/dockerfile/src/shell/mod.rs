@@ -25,7 +25,7 @@ use std::collections::BTreeSet;
 use crate::error::{Error, ErrorKind};
 pub use vars::{NoVariables, VariableList, Variables};
 
-use scan::{Scan, WordList};
+use scan::{Scan, Track, WordList};
 
 /// Longest text an expansion may grow to, in bytes: variables that double each other must not eat the machine.
 pub const MAX_EXPANSION: usize = 16 << 20;
@@ -76,6 +76,24 @@ impl Lexer {
     #[must_use]
     pub fn word(&self, text: &str, vars: &dyn Variables) -> Expansion {
         let mut scan = Scan::new(self, text, vars);
+        let result = scan.until(None, self.raw_escapes, None).map_err(|failure| failure.into_error(text));
+        Expansion { text: result, matched: scan.matched, unmatched: scan.unmatched }
+    }
+
+    /// Expands to one word, for callers that don't ask which variables there were.
+    ///
+    /// # Errors
+    /// As in [`Expansion::text`].
+    pub fn text(&self, text: &str, vars: &dyn Variables) -> Result<String, Error> {
+        let mut scan = Scan::new(self, text, vars);
+        scan.track = Track::Nothing;
+        scan.until(None, self.raw_escapes, None).map_err(|failure| failure.into_error(text))
+    }
+
+    /// Expands to one word; only names that were not found are noted.
+    pub(crate) fn word_and_unmatched(&self, text: &str, vars: &dyn Variables) -> Expansion {
+        let mut scan = Scan::new(self, text, vars);
+        scan.track = Track::Unmatched;
         let result = scan.until(None, self.raw_escapes, None).map_err(|failure| failure.into_error(text));
         Expansion { text: result, matched: scan.matched, unmatched: scan.unmatched }
     }

@@ -37,11 +37,20 @@ impl WordList {
     }
 }
 
+/// Which names are noted.
+#[derive(Clone, Copy, PartialEq)]
+pub(super) enum Track {
+    All,
+    Unmatched,
+    Nothing,
+}
+
 /// One expansion at work.
 pub(super) struct Scan<'a> {
     pub(super) lexer: &'a Lexer,
     pub(super) matched: BTreeSet<String>,
     pub(super) unmatched: BTreeSet<String>,
+    pub(super) track: Track,
     vars: &'a dyn Variables,
     text: &'a str,
     pos: usize,
@@ -60,6 +69,7 @@ impl<'a> Scan<'a> {
             lexer,
             matched: BTreeSet::new(),
             unmatched: BTreeSet::new(),
+            track: Track::All,
             vars,
             text,
             pos,
@@ -100,8 +110,12 @@ impl<'a> Scan<'a> {
     /// Looks a variable up and remembers whether it was there.
     pub(super) fn lookup(&mut self, name: &str) -> Option<String> {
         let value = self.vars.get(name);
-        let seen = if value.is_some() { &mut self.matched } else { &mut self.unmatched };
-        if !seen.contains(name) {
+        let seen = match (&value, self.track) {
+            (Some(_), Track::All) => Some(&mut self.matched),
+            (None, Track::All | Track::Unmatched) => Some(&mut self.unmatched),
+            _ => None,
+        };
+        if let Some(seen) = seen.filter(|seen| !seen.contains(name)) {
             seen.insert(name.to_owned());
         }
         value.map(std::borrow::Cow::into_owned)
@@ -128,7 +142,11 @@ impl<'a> Scan<'a> {
             return Err(self.fail(format!("substitutions nest deeper than {MAX_DEPTH}")));
         }
         let mut result = String::new();
-        while let Some(c) = self.peek() {
+        loop {
+            if words.is_none() {
+                result.push_str(self.plain_run(stop));
+            }
+            let Some(c) = self.peek() else { break };
             if stop == Some(c) {
                 self.next();
                 self.depth -= 1;
@@ -162,6 +180,21 @@ impl<'a> Scan<'a> {
             None => Ok(result),
             Some(_) => Err(Failure { unclosed: true, ..self.fail("`${` is never closed") }),
         }
+    }
+
+    /// What comes up to the next character that may mean something.
+    fn plain_run(&mut self, stop: Option<char>) -> &'a str {
+        let rest = &self.text[self.pos..];
+        let (escape, stop) = (self.lexer.escape, stop.unwrap_or('$'));
+        if !escape.is_ascii() {
+            return "";
+        }
+        let special = |b: u8| {
+            matches!(b, b'$' | b'<' | b'\'' | b'"') || char::from(b) == escape || char::from(b) == stop
+        };
+        let length = rest.bytes().position(special).unwrap_or(rest.len());
+        self.pos += length;
+        &rest[..length]
     }
 
     /// A character without meaning, or the escape character and what it escapes.

@@ -107,7 +107,7 @@ fn complete(mut history: Vec<History>, layers: &[Layer]) -> Vec<History> {
         } else {
             layer.description.clone()
         },
-        comment: COMMENT.to_owned(),
+        comment: COMMENT.into(),
         ..History::default()
     }));
     let of_layers = history.iter_mut().filter(|entry| !entry.empty_layer);
@@ -199,7 +199,7 @@ mod tests {
     #[test]
     fn the_history_tells_of_the_layers_there_are() {
         let missing = complete(vec![entry("a", Some(1), false)], &[layer("a", Some(5)), layer("b", Some(6))]);
-        assert_eq!((missing[1].created_by.as_str(), missing[1].comment.as_str()), ("b", COMMENT));
+        assert_eq!((missing[1].created_by.as_str(), &*missing[1].comment), ("b", COMMENT));
         assert_eq!(dates(&missing), [1, 6]);
         let surplus =
             complete(vec![entry("a", None, false), entry("b", None, false)], &[layer("a", Some(5))]);

@@ -53,7 +53,7 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     }
     check_caps(&request.attrs, false)?;
     if let Some(name) = request.attrs.get("requestid") {
-        return subrequest::answer(name, &source, &options, &resolver).await;
+        return subrequest::answer(bridge, name, &source, &options, &resolver).await;
     }
     let targets: Vec<Option<&Platform>> = match options.platforms.as_slice() {
         [] => vec![None],

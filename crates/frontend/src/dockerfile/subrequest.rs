@@ -10,11 +10,12 @@ use kiln_dockerfile::{
 use kiln_proto::status::{Detail, WireError};
 use tonic::Code;
 
-use super::{failure, resolver::BridgeResolver};
-use crate::{FrontendResult, Refs, errors::wire_error};
+use super::{failure, resolver::BridgeResolver, warn};
+use crate::{Bridge, FrontendResult, Refs, errors::wire_error};
 
 /// Answers the sub-request `name`.
 pub(super) async fn answer(
+    bridge: &Bridge,
     name: &str,
     source: &Source,
     options: &Options,
@@ -41,8 +42,17 @@ pub(super) async fn answer(
             put("result.txt", targets.text());
         }
         SubRequest::Outline => {
-            let outline = convert::outline(source, options, resolver).await;
-            let outline = outline.map_err(|e| failure(e, Some(source)))?;
+            // Clients are told what the linter found, as by a build.
+            let outline = match convert::outline(source, options, resolver).await {
+                Ok((outline, warnings)) => {
+                    warn(bridge, source, &warnings);
+                    outline
+                }
+                Err(failed) => {
+                    warn(bridge, source, &failed.warnings);
+                    return Err(failure(failed.failure, Some(source)));
+                }
+            };
             put("result.json", outline.json());
             put("result.txt", outline.text());
         }

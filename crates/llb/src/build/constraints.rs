@@ -1,13 +1,17 @@
 //! What every op may carry besides itself: platform, worker filters, metadata, source locations.
 
 use std::borrow::Cow;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_oci::Platform;
-use kiln_proto::pb;
+use kiln_proto::{OpMetadata, SmallMap, pb};
 
 use super::State;
+
+/// The key of the name that progress shows, among an op's descriptions.
+pub const CUSTOM_NAME: &str = "llb.customname";
 
 /// A file that ops come from, for error messages.
 #[derive(Debug, Default)]
@@ -27,22 +31,82 @@ pub struct SourceMap {
 pub struct Location {
     /// The file.
     pub map: Arc<SourceMap>,
-    /// Lines and characters in it.
-    pub ranges: Vec<pb::Range>,
+    /// Where in it.
+    pub ranges: Ranges,
+}
+
+/// Parts of a file.
+#[derive(Debug, Clone)]
+pub enum Ranges {
+    /// Whole lines from 1, each a range of its own.
+    Lines(RangeInclusive<u32>),
+    /// Others.
+    Listed(Vec<pb::Range>),
+}
+
+impl Ranges {
+    pub(super) fn to_pb(&self) -> Vec<pb::Range> {
+        let line = |line| {
+            let position = Some(pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
+            pb::Range { start: position, end: position }
+        };
+        match self {
+            Self::Lines(lines) => lines.clone().map(line).collect(),
+            Self::Listed(ranges) => ranges.clone(),
+        }
+    }
+}
+
+impl From<Vec<pb::Range>> for Ranges {
+    fn from(ranges: Vec<pb::Range>) -> Self {
+        Self::Listed(ranges)
+    }
+}
+
+impl From<RangeInclusive<u32>> for Ranges {
+    fn from(lines: RangeInclusive<u32>) -> Self {
+        Self::Lines(lines)
+    }
+}
+
+/// Names of capabilities. Few need no memory of their own.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(super) struct CapList {
+    first: [&'static str; 6],
+    length: usize,
+    more: Vec<&'static str>,
+}
+
+impl CapList {
+    fn push(&mut self, cap: &'static str) {
+        match self.first.get_mut(self.length) {
+            Some(free) => {
+                *free = cap;
+                self.length += 1;
+            }
+            None => self.more.push(cap),
+        }
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> {
+        self.first.iter().take(self.length).chain(&self.more).copied()
+    }
 }
 
 /// Platform, worker filters and metadata of an op. Metadata is not part of the digest.
 #[derive(Debug, Clone, Default)]
 pub struct Constraints {
-    pub(super) platform: Option<Platform>,
+    pub(super) platform: Option<Arc<Platform>>,
     pub(super) filters: Vec<String>,
-    /// Keys and values that progress may show. Small lists: an op has few, and there are many ops.
-    description: Vec<(Cow<'static, str>, String)>,
-    caps: Vec<Cow<'static, str>>,
+    /// Keys and values that progress may show.
+    description: SmallMap<String>,
+    pub(super) caps: CapList,
     /// What there is beside these.
-    pub(super) metadata: Option<Box<pb::OpMetadata>>,
+    pub(super) metadata: Option<Box<OpMetadata>>,
     pub(super) unique_id: Option<String>,
-    pub(super) locations: Vec<Location>,
+    location: Option<Location>,
+    /// After the first, which most ops have alone.
+    more_locations: Vec<Location>,
 }
 
 impl Constraints {
@@ -53,8 +117,8 @@ impl Constraints {
 
     /// The op is for this platform, whatever the state's is.
     #[must_use]
-    pub fn platform(mut self, platform: Platform) -> Self {
-        self.platform = Some(platform);
+    pub fn platform(mut self, platform: impl Into<Arc<Platform>>) -> Self {
+        self.platform = Some(platform.into());
         self
     }
 
@@ -68,14 +132,21 @@ impl Constraints {
     /// A key and value that progress may show.
     #[must_use]
     pub fn description(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
-        self.description.push((key.into(), value.into()));
+        self.description.insert(key, value.into());
+        self
+    }
+
+    /// Keys and values that progress may show, in place of those before.
+    #[must_use]
+    pub fn descriptions(mut self, all: impl Into<SmallMap<String>>) -> Self {
+        self.description = all.into();
         self
     }
 
     /// The name that progress shows.
     #[must_use]
     pub fn custom_name(self, name: impl Into<String>) -> Self {
-        self.description("llb.customname", name)
+        self.description(CUSTOM_NAME, name)
     }
 
     /// Do it anew even if the result is known.
@@ -95,22 +166,34 @@ impl Constraints {
     /// Shows several ops as one.
     #[must_use]
     pub fn progress_group(mut self, group: pb::ProgressGroup) -> Self {
-        self.rare().progress_group = Some(group);
+        self.rare().progress_group = Some(Box::new(group));
         self
     }
 
     /// Limits memory and processors.
     #[must_use]
     pub fn linux_resources(mut self, resources: pb::LinuxResources) -> Self {
-        self.rare().linux_resources = Some(resources);
+        self.rare().linux_resources = Some(Box::new(resources));
         self
     }
 
     /// Where in which file the op stands.
     #[must_use]
-    pub fn location(mut self, map: &Arc<SourceMap>, ranges: Vec<pb::Range>) -> Self {
-        self.locations.push(Location { map: Arc::clone(map), ranges });
+    pub fn location(mut self, map: &Arc<SourceMap>, ranges: impl Into<Ranges>) -> Self {
+        self.add_location(Location { map: Arc::clone(map), ranges: ranges.into() });
         self
+    }
+
+    fn add_location(&mut self, location: Location) {
+        if self.location.is_none() {
+            self.location = Some(location);
+        } else {
+            self.more_locations.push(location);
+        }
+    }
+
+    pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
+        self.location.iter().chain(&self.more_locations)
     }
 
     /// Local sources: makes the op unique, in place of [`super::Marshal::unique_id`].
@@ -122,40 +205,51 @@ impl Constraints {
 
     /// A capability that the daemon must have.
     #[must_use]
-    pub fn cap(mut self, cap: impl Into<Cow<'static, str>>) -> Self {
-        self.caps.push(cap.into());
+    pub fn cap(mut self, cap: &'static str) -> Self {
+        self.caps.push(cap);
         self
     }
 
     pub(super) fn add_cap(&mut self, cap: &'static str) {
-        self.caps.push(Cow::Borrowed(cap));
+        self.caps.push(cap);
     }
 
     /// Those of an op that came from a definition.
-    pub(super) fn of(metadata: pb::OpMetadata, locations: Vec<Location>) -> Self {
-        Self { metadata: Some(Box::new(metadata)), locations, ..Self::default() }
+    pub(super) fn of(metadata: OpMetadata, locations: impl Iterator<Item = Location>) -> Self {
+        let mut constraints = Self { metadata: Some(Box::new(metadata)), ..Self::default() };
+        locations.for_each(|location| constraints.add_location(location));
+        constraints
     }
 
-    fn rare(&mut self) -> &mut pb::OpMetadata {
+    fn rare(&mut self) -> &mut OpMetadata {
         self.metadata.get_or_insert_default()
     }
 
-    /// All that the metadata of the op says.
-    pub(super) fn to_metadata(&self) -> pb::OpMetadata {
-        let mut metadata = self.metadata.as_deref().cloned().unwrap_or_default();
-        let description =
-            self.description.iter().map(|(key, value)| (key.clone().into_owned(), value.clone()));
-        metadata.description.extend(description);
-        metadata.caps.extend(self.caps.iter().map(|cap| (cap.clone().into_owned(), true)));
+    /// All that the metadata of the op says; `caps` are its capabilities.
+    pub(super) fn to_metadata(&self, caps: SmallMap<bool>) -> OpMetadata {
+        let Some(metadata) = &self.metadata else {
+            return OpMetadata { description: self.description.clone(), caps, ..OpMetadata::default() };
+        };
+        let mut metadata = OpMetadata::clone(metadata);
+        merge(&mut metadata.description, &self.description);
+        merge(&mut metadata.caps, &caps);
         metadata
     }
 }
 
+fn merge<V: Clone + Default>(into: &mut SmallMap<V>, from: &SmallMap<V>) {
+    if into.is_empty() {
+        into.clone_from(from);
+    } else {
+        into.extend(from.iter().map(|(key, value)| (key.to_owned(), value.clone())));
+    }
+}
+
 /// Two ops with equal bytes are one: what either says counts, the later on conflicts.
-pub(super) fn merge_metadata(into: &mut pb::OpMetadata, from: pb::OpMetadata) {
+pub(super) fn merge_metadata(into: &mut OpMetadata, from: OpMetadata) {
     into.ignore_cache |= from.ignore_cache;
-    into.description.extend(from.description);
-    into.caps.extend(from.caps);
+    merge(&mut into.description, &from.description);
+    merge(&mut into.caps, &from.caps);
     into.export_cache = from.export_cache.or(into.export_cache);
     into.progress_group = from.progress_group.or(into.progress_group.take());
     into.linux_resources = from.linux_resources.or(into.linux_resources.take());

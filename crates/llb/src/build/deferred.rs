@@ -47,9 +47,9 @@ impl State {
             let inputs = vertex.inputs.iter().filter_map(input).collect();
             let place = |l: &pb::Location| {
                 let map = usize::try_from(l.source_index).ok().and_then(|i| maps.get(i))?;
-                Some(Location { map: Arc::clone(map), ranges: l.ranges.clone() })
+                Some(Location { map: Arc::clone(map), ranges: l.ranges.clone().into() })
             };
-            let locations = vertex.locations.iter().filter_map(place).collect();
+            let locations = vertex.locations.iter().filter_map(place);
             let constraints = Constraints::of(vertex.metadata.clone(), locations);
             let kind = Kind::Raw { raw: vertex.raw.clone() };
             nodes.insert(vertex.digest.as_str(), Arc::new(Node { kind, inputs, constraints }));

@@ -1,21 +1,20 @@
 //! From states to definitions.
 
 use std::collections::HashMap;
-use std::collections::btree_map::Entry;
+use std::collections::hash_map::Entry;
+use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
 use bytes::Bytes;
-use kiln_oci::{Digest, Platform, default_path_env};
-use kiln_proto::pb;
+use kiln_oci::{Digest, Platform};
+use kiln_proto::{OpMetadata, SmallMap, pb};
 
-use super::constraints::merge_metadata;
-use super::exec::mount_to_pb;
-use super::file::actions_to_pb;
+use super::constraints::{CapList, merge_metadata};
+use super::encode::Scratch;
 use super::node::{Kind, Node, Output};
-use super::{Constraints, Location, SourceMap, State};
-use crate::caps::{CapSet, EXEC_META_SETS_DEFAULT_PATH, SOURCE_LOCAL_UNIQUE};
-use crate::graph::platform_to_pb;
-use crate::{EMPTY, Error, attr, caps, marshal};
+use super::{SourceMap, State};
+use crate::caps::CapSet;
+use crate::{Error, caps, marshal};
 
 /// What ops take when they say nothing themselves.
 #[derive(Debug, Clone)]
@@ -44,11 +43,9 @@ impl State {
         let Some(output) = self.output.as_ref().map(resolve).transpose()?.flatten() else {
             return Ok(pb::Definition::default());
         };
-        let mut writer =
-            Writer { options, done: HashMap::new(), def: pb::Definition::default(), maps: Vec::new() };
-        writer.def.source = Some(pb::Source::default());
+        let mut writer = Writer::new(options);
         writer.write(&output.node)?;
-        let digest = writer.digest(&output.node)?;
+        let digest = writer.digest(writer.place(&output.node)?);
         let root = pb::Op {
             inputs: vec![pb::Input { digest: digest.to_string(), index: output.index }],
             ..pb::Op::default()
@@ -57,15 +54,44 @@ impl State {
     }
 }
 
-struct Writer<'a> {
-    options: &'a Marshal,
-    /// By address: nodes stay alive as long as the state that is being encoded.
-    done: HashMap<*const Node, Digest>,
-    def: pb::Definition,
+/// Encodes nodes, inputs first.
+pub(super) struct Writer<'a> {
+    pub(super) options: &'a Marshal,
+    /// Places in `ops` by address: nodes stay alive as long as the state that is being encoded.
+    done: HashMap<*const Node, usize, BuildHasherDefault<QuickHasher>>,
+    /// Places in `ops` by digest: equal ops are one.
+    known: HashMap<Digest, usize, BuildHasherDefault<QuickHasher>>,
+    ops: Vec<Encoded>,
     maps: Vec<Arc<SourceMap>>,
+    /// Sets of capabilities used last; ops of a kind share them.
+    caps: Vec<(CapList, Option<&'static str>, SmallMap<bool>)>,
+    pub(super) scratch: Scratch,
 }
 
-impl Writer<'_> {
+/// An op with what is said about it.
+struct Encoded {
+    digest: Digest,
+    raw: Bytes,
+    metadata: OpMetadata,
+    locations: Vec<pb::Location>,
+}
+
+/// How many sets of capabilities are remembered.
+const CAP_SETS: usize = 8;
+
+impl<'a> Writer<'a> {
+    fn new(options: &'a Marshal) -> Self {
+        Self {
+            options,
+            done: HashMap::default(),
+            known: HashMap::default(),
+            ops: Vec::new(),
+            maps: Vec::new(),
+            caps: Vec::new(),
+            scratch: Scratch::new(options),
+        }
+    }
+
     /// Depth first without recursion.
     fn write(&mut self, root: &Arc<Node>) -> Result<(), Error> {
         let mut stack = vec![(root, false)];
@@ -87,178 +113,134 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn digest(&self, node: &Arc<Node>) -> Result<Digest, Error> {
-        self.done
-            .get(&Arc::as_ptr(node))
-            .cloned()
-            .ok_or_else(|| Error::Build("an input was not encoded".into()))
+    /// The place of a node that was written.
+    pub(super) fn place(&self, node: &Arc<Node>) -> Result<usize, Error> {
+        let place = self.done.get(&Arc::as_ptr(node)).copied();
+        place.ok_or_else(|| Error::Build("an input was not encoded".into()))
+    }
+
+    /// The digest of the op at a place, which [`Self::place`] gave.
+    pub(super) fn digest(&self, place: usize) -> &str {
+        self.ops.get(place).map_or("", |op| op.digest.as_str())
     }
 
     fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
         let constraints = &node.constraints;
-        let mut caps = Vec::new();
+        let mut cap = None;
         let raw = match &node.kind {
             Kind::Raw { raw } => raw.clone(),
-            _ => marshal::op(self.op(node, &mut caps)?),
+            _ => self.encode(node, &mut cap)?,
         };
         let digest = Digest::sha256(&raw);
-        let metadata = match self.def.metadata.entry(digest.to_string()) {
+        let metadata = constraints.to_metadata(self.caps(&constraints.caps, cap));
+        let place = match self.known.entry(digest.clone()) {
             Entry::Vacant(new) => {
-                self.def.def.push(raw);
-                new.insert(constraints.to_metadata())
+                new.insert(self.ops.len());
+                self.ops.push(Encoded { digest, raw, metadata, locations: Vec::new() });
+                self.ops.len() - 1
             }
             Entry::Occupied(known) => {
-                let known = known.into_mut();
-                merge_metadata(known, constraints.to_metadata());
-                known
+                let place = *known.get();
+                merge_metadata(&mut self.ops[place].metadata, metadata);
+                place
             }
         };
-        metadata.caps.extend(caps.into_iter().map(|cap| (cap.to_owned(), true)));
-        self.locate(&digest, &constraints.locations);
-        self.done.insert(Arc::as_ptr(node), digest);
+        for location in constraints.locations() {
+            let source_index = self.source_map(&location.map) as i32;
+            let location = pb::Location { source_index, ranges: location.ranges.to_pb() };
+            self.ops[place].locations.push(location);
+        }
+        self.done.insert(Arc::as_ptr(node), place);
         Ok(())
     }
 
-    /// The op, and the capabilities that it needs beside those that are noted already.
-    fn op(&self, node: &Node, caps: &mut Vec<&'static str>) -> Result<pb::Op, Error> {
-        let constraints = &node.constraints;
-        let input = |o| {
-            let Some(o) = resolve(o)? else { return Ok(None) };
-            Ok(Some(pb::Input { digest: self.digest(&o.node)?.to_string(), index: o.index }))
-        };
-        let all = node.inputs.iter().map(input).collect::<Result<Vec<Option<_>>, Error>>()?;
-        let mut op = pb::Op {
-            constraints: Some(pb::WorkerConstraints { filter: constraints.filters.clone() }),
-            ..pb::Op::default()
-        };
-        let own = |p: Option<&Platform>| Some(platform_to_pb(p.unwrap_or(&self.options.platform)));
-        let inner = match &node.kind {
-            Kind::Source { identifier, attrs } => {
-                if identifier.starts_with("docker-image://") || identifier.starts_with("oci-layout://") {
-                    op.platform = own(constraints.platform.as_ref());
-                }
-                pb::op::Op::Source(self.source(identifier, attrs, constraints, caps)?)
-            }
-            Kind::Exec { op: exec, mounts, platform } => {
-                op.platform = own(constraints.platform.as_ref().or(platform.as_ref()));
-                let (inputs, positions) = dedup(all);
-                op.inputs = inputs;
-                let mut exec = pb::ExecOp::clone(exec);
-                let mut next = 0;
-                let input = |i: Option<usize>| i.and_then(|i| positions.get(i).copied()).unwrap_or(EMPTY);
-                let binds = mounts.iter().map(|m| mount_to_pb(m, input(m.input), &mut next));
-                exec.mounts = binds.collect::<Vec<_>>().into_iter().chain(exec.mounts).collect();
-                self.default_path(&mut exec, op.platform.as_ref(), caps);
-                pb::op::Op::Exec(exec)
-            }
-            Kind::File { actions, base } => {
-                let (inputs, positions) = dedup(all);
-                let position = |i: usize| positions.get(i).copied().unwrap_or(EMPTY);
-                let actions = actions_to_pb(actions, *base, inputs.len(), position);
-                op.inputs = inputs;
-                pb::op::Op::File(pb::FileOp { actions })
-            }
-            Kind::Merge => {
-                op.inputs = all.into_iter().flatten().collect();
-                let inputs = (0..op.inputs.len() as i64).map(|input| pb::MergeInput { input }).collect();
-                pb::op::Op::Merge(pb::MergeOp { inputs })
-            }
-            Kind::Diff { lower, upper } => {
-                let mut sides = all.into_iter();
-                let mut side = |there: bool| there.then(|| sides.next().flatten()).flatten();
-                let (lower, upper) = (side(*lower), side(*upper));
-                op.inputs = lower.iter().chain(&upper).cloned().collect();
-                pb::op::Op::Diff(diff(lower.is_some(), upper.is_some()))
-            }
-            Kind::Passthrough { id } => {
-                op.inputs = all.into_iter().flatten().collect();
-                pb::op::Op::Passthrough(pb::PassthroughOp { id: id.clone(), outputs: vec![0] })
-            }
-            // Raw ops are written as they are, deferred ones are resolved before.
-            Kind::Raw { .. } | Kind::Deferred(_) => return Err(Error::Build("not an op to encode".into())),
-        };
-        op.op = Some(inner);
-        Ok(op)
+    /// Capabilities as metadata has them: those of an op, and one more.
+    fn caps(&mut self, own: &CapList, more: Option<&'static str>) -> SmallMap<bool> {
+        if let Some((_, _, set)) = self.caps.iter().find(|(known, m, _)| known == own && *m == more) {
+            return set.clone();
+        }
+        let set: SmallMap<bool> = own.iter().chain(more).map(|cap| (cap, true)).collect();
+        if self.caps.len() == CAP_SETS {
+            self.caps.remove(0);
+        }
+        self.caps.push((own.clone(), more, set.clone()));
+        set
     }
 
-    fn source(
-        &self,
-        identifier: &str,
-        attrs: &std::collections::BTreeMap<String, String>,
-        constraints: &Constraints,
-        caps: &mut Vec<&'static str>,
-    ) -> Result<pb::SourceOp, Error> {
-        let mut attrs = attrs.clone();
-        if identifier.starts_with("local://") && !attrs.contains_key(attr::LOCAL_SESSION) {
-            let id = constraints.unique_id.as_ref().unwrap_or(&self.options.unique_id);
-            if id.is_empty() {
-                return Err(Error::Build(format!("{identifier} needs a session or a unique id")));
-            }
-            attrs.insert(attr::LOCAL_UNIQUE.to_owned(), id.clone());
-            caps.push(SOURCE_LOCAL_UNIQUE);
-        }
-        Ok(pb::SourceOp { identifier: identifier.to_owned(), attrs })
-    }
-
-    /// Daemons set the default `PATH` themselves; for one that doesn't, the op has it.
-    fn default_path(
-        &self,
-        exec: &mut pb::ExecOp,
-        platform: Option<&pb::Platform>,
-        caps: &mut Vec<&'static str>,
-    ) {
-        let Some(known) = &self.options.caps else { return };
-        if known.supports(EXEC_META_SETS_DEFAULT_PATH) {
-            caps.push(EXEC_META_SETS_DEFAULT_PATH);
-            return;
-        }
-        let os = platform.map_or("linux", |p| p.os.as_str());
-        if let Some(meta) = exec.meta.as_mut().filter(|_| os != "windows")
-            && !meta.env.iter().any(|e| e.starts_with("PATH="))
-        {
-            meta.env.push(format!("PATH={}", default_path_env(os)));
-        }
-    }
-
-    fn locate(&mut self, digest: &Digest, locations: &[Location]) {
-        for location in locations {
-            let same = |m: &Arc<SourceMap>| {
-                Arc::ptr_eq(m, &location.map)
-                    || (m.filename == location.map.filename
-                        && m.language == location.map.language
-                        && m.data == location.map.data)
-            };
-            let index = self.maps.iter().position(same).unwrap_or_else(|| {
-                self.maps.push(Arc::clone(&location.map));
-                self.maps.len() - 1
-            });
-            let location = pb::Location { source_index: index as i32, ranges: location.ranges.clone() };
-            let source = self.def.source.get_or_insert_default();
-            source.locations.entry(digest.to_string()).or_default().locations.push(location);
-        }
+    fn source_map(&mut self, map: &Arc<SourceMap>) -> usize {
+        let same = |m: &Arc<SourceMap>| {
+            Arc::ptr_eq(m, map)
+                || (m.filename == map.filename && m.language == map.language && m.data == map.data)
+        };
+        self.maps.iter().position(same).unwrap_or_else(|| {
+            self.maps.push(Arc::clone(map));
+            self.maps.len() - 1
+        })
     }
 
     fn finish(mut self, root: pb::Op) -> Result<pb::Definition, Error> {
         let raw: Bytes = marshal::op(root);
         let mut needed = vec![caps::CONSTRAINTS, caps::PLATFORM];
-        for metadata in self.def.metadata.values() {
-            if metadata.ignore_cache {
-                needed.push(caps::META_IGNORE_CACHE);
-            }
-            if !metadata.description.is_empty() {
-                needed.push(caps::META_DESCRIPTION);
-            }
-            if metadata.export_cache.is_some() {
-                needed.push(caps::META_EXPORT_CACHE);
+        let metadata = || self.ops.iter().map(|op| &op.metadata);
+        for (is_needed, cap) in [
+            (metadata().any(|m| m.ignore_cache), caps::META_IGNORE_CACHE),
+            (metadata().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
+            (metadata().any(|m| m.export_cache.is_some()), caps::META_EXPORT_CACHE),
+        ] {
+            if is_needed {
+                needed.push(cap);
             }
         }
-        let caps = needed.into_iter().map(|c| (c.to_owned(), true)).collect();
-        let metadata = pb::OpMetadata { caps, ..pb::OpMetadata::default() };
-        self.def.metadata.insert(Digest::sha256(&raw).to_string(), metadata);
-        self.def.def.push(raw);
+        let caps = needed.into_iter().map(|cap| (cap, true)).collect();
+        let metadata = OpMetadata { caps, ..OpMetadata::default() };
+        self.ops.push(Encoded { digest: Digest::sha256(&raw), raw, metadata, locations: Vec::new() });
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
-        self.def.source.get_or_insert_default().infos = infos;
-        Ok(self.def)
+        // Maps are made much faster from what is in order already.
+        let mut order: Vec<(u64, usize)> = self.ops.iter().map(|op| prefix(&op.digest)).zip(0..).collect();
+        order.sort_unstable();
+        order.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| self.ops[a.1].digest.cmp(&self.ops[b.1].digest)));
+        let (mut metadata, mut places) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
+        for (_, place) in order {
+            let op = &mut self.ops[place];
+            metadata.push((op.digest.to_string(), std::mem::take(&mut op.metadata)));
+            let locations = std::mem::take(&mut op.locations);
+            if !locations.is_empty() {
+                places.push((op.digest.to_string(), pb::Locations { locations }));
+            }
+        }
+        let metadata = metadata.into_iter().collect();
+        let def = self.ops.into_iter().map(|op| op.raw).collect();
+        let source = pb::Source { locations: places.into_iter().collect(), infos };
+        Ok(pb::Definition { def, metadata, source: Some(source) })
+    }
+}
+
+/// The beginning of a digest, in the same order as digests are.
+fn prefix(digest: &Digest) -> u64 {
+    digest.hex().as_bytes().first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
+}
+
+/// For keys that are spread well at their ends: digests, whose digits are random, and addresses.
+#[derive(Default)]
+pub(super) struct QuickHasher(u64);
+
+impl Hasher for QuickHasher {
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(end) = bytes.last_chunk() {
+            self.write_u64(u64::from_le_bytes(*end));
+        }
+    }
+
+    fn write_u64(&mut self, value: u64) {
+        self.0 = (self.0 ^ value).wrapping_mul(0x9e37_79b9_7f4a_7c15).rotate_left(32);
+    }
+
+    fn write_usize(&mut self, value: usize) {
+        self.write_u64(value as u64);
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
     }
 }
 
@@ -271,16 +253,8 @@ fn source_info(map: &SourceMap, options: &Marshal) -> Result<pb::SourceInfo, Err
     })
 }
 
-fn diff(lower: bool, upper: bool) -> pb::DiffOp {
-    let position = |there: bool, index: i64| if there { index } else { EMPTY };
-    pb::DiffOp {
-        lower: Some(pb::LowerDiffInput { input: position(lower, 0) }),
-        upper: Some(pb::UpperDiffInput { input: position(upper, i64::from(lower)) }),
-    }
-}
-
 /// Follows deferred outputs to what they stand for; `None` is scratch.
-fn resolve(output: &Output) -> Result<Option<&Output>, Error> {
+pub(super) fn resolve(output: &Output) -> Result<Option<&Output>, Error> {
     let mut output = output;
     while let Kind::Deferred(slot) = &output.node.kind {
         match slot.get() {
@@ -290,21 +264,4 @@ fn resolve(output: &Output) -> Result<Option<&Output>, Error> {
         }
     }
     Ok(Some(output))
-}
-
-/// Equal inputs are listed once; the second list says where each went. Scratch is no input.
-fn dedup(all: Vec<Option<pb::Input>>) -> (Vec<pb::Input>, Vec<i64>) {
-    let mut inputs: Vec<pb::Input> = Vec::with_capacity(all.len());
-    let mut seen = HashMap::new();
-    let positions = all
-        .into_iter()
-        .map(|input| {
-            let Some(input) = input else { return EMPTY };
-            *seen.entry((input.digest.clone(), input.index)).or_insert_with(|| {
-                inputs.push(input);
-                inputs.len() as i64 - 1
-            })
-        })
-        .collect();
-    (inputs, positions)
 }

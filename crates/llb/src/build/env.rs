@@ -3,38 +3,69 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+/// From so many entries on, places are looked up in a map.
+const MANY: usize = 24;
+
 /// Variables in the order in which they were last set. Setting one and looking one up take the same time however many
 /// there are.
 #[derive(Clone, Debug, Default)]
 pub struct Env {
     /// Those that were set again later leave a gap.
     entries: Vec<Option<(Arc<str>, Arc<str>)>>,
-    places: HashMap<Arc<str>, usize>,
+    /// Where each one is, once there are many.
+    places: Option<HashMap<Arc<str>, usize>>,
+    count: usize,
+    /// Of all names and values.
+    bytes: usize,
 }
 
 impl Env {
     /// Sets a variable; one that is set already moves to the end.
     pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
-        let name = name.into();
-        if let Some(old) = self.places.insert(Arc::clone(&name), self.entries.len()) {
-            self.entries[old] = None;
+        let (name, value) = (name.into(), value.into());
+        let place = self.entries.len();
+        let old = match &mut self.places {
+            Some(places) => places.insert(Arc::clone(&name), place),
+            None => self.place(&name),
+        };
+        if let Some(old) = old {
+            self.leave_gap(old);
         }
-        self.entries.push(Some((name, value.into())));
+        self.bytes += name.len() + value.len();
+        self.count += 1;
+        self.entries.push(Some((name, value)));
         self.close_gaps();
+    }
+
+    fn place(&self, name: &str) -> Option<usize> {
+        match &self.places {
+            Some(places) => places.get(name).copied(),
+            None => self.entries.iter().position(|e| e.as_ref().is_some_and(|(known, _)| **known == *name)),
+        }
+    }
+
+    fn leave_gap(&mut self, place: usize) {
+        if let Some((name, value)) = self.entries[place].take() {
+            self.bytes -= name.len() + value.len();
+            self.count -= 1;
+        }
     }
 
     /// Forgets a variable.
     pub fn unset(&mut self, name: &str) {
-        if let Some(old) = self.places.remove(name) {
-            self.entries[old] = None;
+        let old = match &mut self.places {
+            Some(places) => places.remove(name),
+            None => self.place(name),
+        };
+        if let Some(old) = old {
+            self.leave_gap(old);
             self.close_gaps();
         }
     }
 
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
-        let place = *self.places.get(name)?;
-        self.entries[place].as_ref().map(|(_, value)| &**value)
+        self.entries[self.place(name)?].as_ref().map(|(_, value)| &**value)
     }
 
     /// Names and values.
@@ -44,24 +75,30 @@ impl Env {
 
     /// How many there are.
     pub fn len(&self) -> usize {
-        self.places.len()
+        self.count
+    }
+
+    /// How many bytes all names and values take.
+    pub fn bytes(&self) -> usize {
+        self.bytes
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.places.is_empty()
+        self.count == 0
     }
 
     /// Once half of the entries are gaps, they are left out.
     fn close_gaps(&mut self) {
-        if self.entries.len() < 2 * self.places.len() + 16 {
-            return;
+        if self.entries.len() >= 2 * self.count + 16 {
+            self.entries.retain(Option::is_some);
+            self.places = None;
         }
-        self.entries.retain(Option::is_some);
-        for (place, (name, _)) in self.entries.iter().flatten().enumerate() {
-            if let Some(known) = self.places.get_mut(name) {
-                *known = place;
-            }
+        if self.places.is_none() && self.entries.len() >= MANY {
+            let place = |(place, entry): (usize, &Option<(Arc<str>, _)>)| {
+                entry.as_ref().map(|(name, _)| (Arc::clone(name), place))
+            };
+            self.places = Some(self.entries.iter().enumerate().filter_map(place).collect());
         }
     }
 }
@@ -79,7 +116,22 @@ mod tests {
         env.unset("c");
         env.unset("nothing");
         assert_eq!(env.iter().collect::<Vec<_>>(), [("b", "2"), ("a", "4")]);
-        assert_eq!((env.get("a"), env.get("c"), env.len()), (Some("4"), None, 2));
+        assert_eq!((env.get("a"), env.get("c"), env.len(), env.bytes()), (Some("4"), None, 2, 4));
+    }
+
+    #[test]
+    fn many_are_as_few() {
+        let mut env = Env::default();
+        for number in 0..3 * MANY {
+            env.set(format!("n{number}"), number.to_string());
+            env.set("last", "x");
+            env.unset(&format!("n{}", number / 2));
+            assert_eq!(env.iter().last(), Some(("last", "x")));
+            assert_eq!((env.len(), env.get("n0")), (env.iter().count(), None));
+            assert_eq!(env.bytes(), env.iter().map(|(name, value)| name.len() + value.len()).sum::<usize>());
+        }
+        let kept = format!("n{}", 3 * MANY - 1);
+        assert_eq!(env.get(&kept), Some(&kept[1..]));
     }
 
     #[test]

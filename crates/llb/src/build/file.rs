@@ -1,12 +1,12 @@
 //! Copying, making and removing files.
 
-use bytes::Bytes;
+use bytes::{Bytes, BytesMut};
 use kiln_pattern::clean;
 use kiln_proto::pb;
 
 use super::node::{Kind, Node, Output};
 use super::{Constraints, State};
-use crate::{EMPTY, SKIP_OUTPUT, caps};
+use crate::{EMPTY, SKIP_OUTPUT, caps, marshal};
 
 /// File operations, done one after the other as one op.
 #[derive(Debug, Clone, Default)]
@@ -267,26 +267,42 @@ fn resolve_paths(action: &mut pb::file_action::Action, dir: &str) {
     }
 }
 
-/// Actions with their final inputs: `position` maps the node's inputs to the op's, of which there are `count`.
-pub(super) fn actions_to_pb(
+/// Encodes actions with their final inputs: `position` maps the node's inputs to the op's, of which there are `count`.
+pub(super) fn encode_actions(
+    out: &mut BytesMut,
     actions: &[Action],
     base: Option<usize>,
     count: usize,
     position: impl Fn(usize) -> i64,
-) -> Vec<pb::FileAction> {
+) {
     let base = base.map_or(EMPTY, &position);
     let last = actions.len() - 1;
-    let convert = |(i, a): (usize, &Action)| {
-        let mut action = a.action.clone();
-        set_owner_input(&mut action, base);
-        pb::FileAction {
-            input: if i == 0 { base } else { (count + i - 1) as i64 },
-            secondary_input: a.source.map_or(EMPTY, &position),
-            output: if i == last { 0 } else { SKIP_OUTPUT },
-            action: Some(action),
-        }
-    };
-    actions.iter().enumerate().map(convert).collect()
+    for (i, action) in actions.iter().enumerate() {
+        marshal::nested(out, 2, |out| {
+            marshal::number(out, 1, if i == 0 { base } else { (count + i - 1) as i64 });
+            marshal::number(out, 2, action.source.map_or(EMPTY, &position));
+            marshal::number(out, 3, if i == last { 0 } else { SKIP_OUTPUT });
+            // Names are looked up in input 0, unless there is none.
+            if base == 0 || !has_owner(&action.action) {
+                action.action.encode(out);
+            } else {
+                let mut action = action.action.clone();
+                set_owner_input(&mut action, base);
+                action.encode(out);
+            }
+        });
+    }
+}
+
+fn has_owner(action: &pb::file_action::Action) -> bool {
+    use pb::file_action::Action;
+    match action {
+        Action::Copy(a) => a.owner.is_some(),
+        Action::Mkdir(a) => a.owner.is_some(),
+        Action::Mkfile(a) => a.owner.is_some(),
+        Action::Symlink(a) => a.owner.is_some(),
+        Action::Rm(_) => false,
+    }
 }
 
 fn set_owner_input(action: &mut pb::file_action::Action, base: i64) {

@@ -28,9 +28,11 @@
 mod constraints;
 mod deferred;
 mod definition;
+mod encode;
 mod env;
 mod exec;
 mod file;
+mod mounts;
 mod node;
 mod sources;
 
@@ -39,12 +41,13 @@ use std::sync::Arc;
 use kiln_oci::{ImageConfig, Platform};
 use kiln_proto::pb;
 
-pub use constraints::{Constraints, Location, SourceMap};
+pub use constraints::{CUSTOM_NAME, Constraints, Location, Ranges, SourceMap};
 pub use deferred::Deferred;
 pub use definition::Marshal;
 pub use env::Env;
-pub use exec::{Exec, Mount, Run, Secret, Ssh};
+pub use exec::{Exec, Run};
 pub use file::{CopyOptions, File, Owner, User, normalize_path};
+pub use mounts::{Mount, Secret, Ssh};
 pub use sources::{
     GitOptions, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, git, http, image, local,
     oci_layout,
@@ -63,15 +66,15 @@ pub struct State {
 #[derive(Clone, Debug)]
 struct Meta {
     env: Arc<Env>,
-    dir: String,
-    user: String,
-    hostname: String,
-    platform: Option<Platform>,
+    dir: Arc<str>,
+    user: Arc<str>,
+    hostname: Arc<str>,
+    platform: Option<Arc<Platform>>,
     network: pb::NetMode,
     security: pb::SecurityMode,
     extra_hosts: Vec<pb::HostIp>,
     ulimits: Vec<pb::Ulimit>,
-    cgroup_parent: String,
+    cgroup_parent: Arc<str>,
 }
 
 impl State {
@@ -83,17 +86,17 @@ impl State {
     fn start(output: Option<Output>) -> Self {
         let meta = Meta {
             env: Arc::default(),
-            dir: "/".to_owned(),
-            user: String::new(),
-            hostname: String::new(),
+            dir: "/".into(),
+            user: Arc::default(),
+            hostname: Arc::default(),
             platform: None,
             network: pb::NetMode::Unset,
             security: pb::SecurityMode::Sandbox,
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
-            cgroup_parent: String::new(),
+            cgroup_parent: Arc::default(),
         };
-        let platform = output.as_ref().and_then(Output::platform);
+        let platform = output.as_ref().and_then(Output::platform).cloned();
         let state = Self { output, meta: Arc::new(meta) };
         match platform {
             Some(platform) => state.platform(platform),
@@ -108,7 +111,7 @@ impl State {
     }
 
     fn with_output(&self, output: Output) -> Self {
-        let platform = output.platform();
+        let platform = output.platform().filter(|own| self.get_platform() != Some(own)).cloned();
         let state = Self { output: Some(output), meta: Arc::clone(&self.meta) };
         match platform {
             Some(platform) => state.platform(platform),
@@ -143,20 +146,20 @@ impl State {
     pub fn dir(self, dir: impl AsRef<str>) -> Self {
         let dir = dir.as_ref();
         self.edit(|m| {
-            m.dir = if dir.starts_with('/') { dir.to_owned() } else { file::join(&m.dir, dir) };
+            m.dir = if dir.starts_with('/') { dir.into() } else { file::join(&m.dir, dir).into() };
         })
     }
 
     /// Sets the user, `name[:group]` or numbers.
     #[must_use]
-    pub fn user(self, user: impl Into<String>) -> Self {
+    pub fn user(self, user: impl Into<Arc<str>>) -> Self {
         let user = user.into();
         self.edit(|m| m.user = user)
     }
 
     /// Sets the host name.
     #[must_use]
-    pub fn hostname(self, name: impl Into<String>) -> Self {
+    pub fn hostname(self, name: impl Into<Arc<str>>) -> Self {
         let name = name.into();
         self.edit(|m| m.hostname = name)
     }
@@ -164,8 +167,12 @@ impl State {
     /// Sets the platform, normalised.
     #[must_use]
     pub fn platform(self, platform: Platform) -> Self {
-        let platform = Some(platform.normalize());
-        if self.meta.platform == platform { self } else { self.edit(|m| m.platform = platform) }
+        let platform = platform.normalize();
+        if self.get_platform() == Some(&platform) {
+            self
+        } else {
+            self.edit(|m| m.platform = Some(Arc::new(platform)))
+        }
     }
 
     /// Sets the network mode.
@@ -196,7 +203,7 @@ impl State {
 
     /// Sets the cgroup under which steps run.
     #[must_use]
-    pub fn cgroup_parent(self, parent: impl Into<String>) -> Self {
+    pub fn cgroup_parent(self, parent: impl Into<Arc<str>>) -> Self {
         let parent = parent.into();
         self.edit(|m| m.cgroup_parent = parent)
     }
@@ -240,7 +247,7 @@ impl State {
 
     /// The platform, if one was set.
     pub fn get_platform(&self) -> Option<&Platform> {
-        self.meta.platform.as_ref()
+        self.meta.platform.as_deref()
     }
 
     /// Lays several file systems over each other, the last on top. Scratch adds nothing.

@@ -4,10 +4,9 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kiln_oci::Platform;
-use kiln_proto::pb;
 
 use super::Constraints;
-use super::exec::MountSpec;
+use super::exec::ExecNode;
 
 /// One output of a node.
 #[derive(Clone, Debug)]
@@ -18,9 +17,9 @@ pub(super) struct Output {
 
 impl Output {
     /// A source or exec that was asked for on a platform passes it on.
-    pub(super) fn platform(&self) -> Option<Platform> {
+    pub(super) fn platform(&self) -> Option<&Platform> {
         match self.node.kind {
-            Kind::Source { .. } | Kind::Exec { .. } => self.node.constraints.platform.clone(),
+            Kind::Source { .. } | Kind::Exec(_) => self.node.constraints.platform.as_deref(),
             _ => None,
         }
     }
@@ -40,11 +39,7 @@ pub(super) enum Kind {
         identifier: String,
         attrs: std::collections::BTreeMap<String, String>,
     },
-    Exec {
-        op: Box<pb::ExecOp>,
-        mounts: Vec<MountSpec>,
-        platform: Option<Platform>,
-    },
+    Exec(ExecNode),
     /// `base` is the position of the base among the inputs; action inputs are positions too, shifted at the end.
     File {
         actions: Vec<super::file::Action>,
@@ -80,8 +75,11 @@ impl Node {
 impl Drop for Node {
     fn drop(&mut self) {
         let mut todo = std::mem::take(&mut self.inputs);
-        while let Some(output) = todo.pop() {
-            if let Some(mut node) = Arc::into_inner(output.node) {
+        while let Some(mut output) = todo.pop() {
+            let Some(node) = Arc::get_mut(&mut output.node) else { continue };
+            if todo.is_empty() {
+                todo = std::mem::take(&mut node.inputs);
+            } else {
                 todo.append(&mut node.inputs);
             }
         }

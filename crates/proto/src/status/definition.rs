@@ -3,7 +3,7 @@
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde_json::{Map, Value, json};
 
-use crate::pb;
+use crate::{OpMetadata, pb};
 
 /// A larger definition stays out of an error: trailers are small.
 const MAX_BYTES: usize = 64 << 10;
@@ -31,29 +31,29 @@ pub(super) fn from_json(value: &Value) -> Option<pb::Definition> {
     Some(pb::Definition { def: ops.collect::<Option<_>>()?, metadata: metadata.collect(), source: None })
 }
 
-fn metadata_to_json(metadata: &pb::OpMetadata) -> Value {
+fn metadata_to_json(metadata: &OpMetadata) -> Value {
     let mut object = Map::new();
     if metadata.ignore_cache {
         object.insert("ignore_cache".to_owned(), true.into());
     }
     if !metadata.description.is_empty() {
-        object.insert("description".to_owned(), json!(metadata.description));
+        object.insert("description".to_owned(), json!(metadata.description.to_map()));
     }
     if !metadata.caps.is_empty() {
-        object.insert("caps".to_owned(), json!(metadata.caps));
+        object.insert("caps".to_owned(), json!(metadata.caps.to_map()));
     }
     Value::Object(object)
 }
 
-fn metadata_from_json(value: &Value) -> pb::OpMetadata {
+fn metadata_from_json(value: &Value) -> OpMetadata {
     let entries = |key: &str| value.get(key).and_then(Value::as_object).into_iter().flatten();
     let description = entries("description").filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
     let caps = entries("caps").filter_map(|(k, v)| Some((k.clone(), v.as_bool()?)));
-    pb::OpMetadata {
+    OpMetadata {
         ignore_cache: value.get("ignore_cache").and_then(Value::as_bool).unwrap_or_default(),
         description: description.collect(),
         caps: caps.collect(),
-        ..pb::OpMetadata::default()
+        ..OpMetadata::default()
     }
 }
 
@@ -63,10 +63,10 @@ mod tests {
 
     #[test]
     fn what_go_writes() {
-        let metadata = pb::OpMetadata {
-            description: [("llb.customname".to_owned(), "load".to_owned())].into(),
-            caps: [("constraints".to_owned(), true)].into(),
-            ..pb::OpMetadata::default()
+        let metadata = OpMetadata {
+            description: [("llb.customname", "load".to_owned())].into(),
+            caps: [("constraints", true)].into(),
+            ..OpMetadata::default()
         };
         let definition = pb::Definition {
             def: vec!["op".into()],

@@ -66,6 +66,18 @@ fn independent_errors_are_told_in_one_run() {
     // Also of FROM, where nothing is walked yet.
     let failure = convert_on(&Host::new("FROM Upper\nFROM $X\nFROM $Y\n"), &[]).unwrap_err();
     assert!(failure.to_string().contains("and 1 more error"), "{failure}");
+    // Also beside what can't be parsed, where nothing else can change it.
+    let lines = |text: &str, attrs: &[(&str, &str)]| {
+        let failure = convert_on(&Host::new(text), attrs).unwrap_err();
+        let Failure::Dockerfile(errors) = &failure else { panic!("{failure}") };
+        errors.as_slice().iter().map(|e| e.blamed().start.line).collect::<Vec<_>>()
+    };
+    let text = "FROM busybox AS unused\nSTOPSIGNAL nope\nFROM busybox AS a\nEXPOSE x 80\nADD --nope a b\nFROM a\nCOPY --chmod=9 a b\n\
+                STOPSIGNAL $X\nEXPOSE 80\nCOPY --link=maybe a b\n";
+    assert_eq!(lines(text, &[]), [4, 5, 7, 10]);
+    assert_eq!(lines(text, &[("target", "a")]), [4, 5, 10]);
+    assert_eq!(lines(text, &[("context:x", "local:x")]), [5, 10]);
+    assert_eq!(lines("FROM busybox\nSTOPSIGNAL nope\nFORM scratch\n", &[]), [3]);
     // Not more than people read.
     let many = "FROM busybox\n".to_owned() + &"STOPSIGNAL nope\n".repeat(100);
     let failure = convert_on(&Host::new(&many), &[]).unwrap_err();

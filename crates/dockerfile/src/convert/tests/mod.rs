@@ -217,7 +217,7 @@ fn merged_copies_are_one_group() {
         .vertices()
         .iter()
         .filter_map(|v| {
-            v.metadata.progress_group.as_ref().map(|g| (v.name(), g.name.as_str(), g.weak, g.id.as_str()))
+            v.metadata.progress_group.as_deref().map(|g| (v.name(), g.name.as_str(), g.weak, g.id.as_str()))
         })
         .collect();
     groups.sort();
@@ -304,7 +304,7 @@ fn outlines_tell_what_a_target_takes() {
     let text = "# G is global\nARG G=1\nFROM busybox:$G AS a\nARG A=2\nRUN --mount=type=secret,id=s,required --mount=type=ssh x\nFROM a AS b\nARG B\nFROM a AS c\n";
     let (options, host) = (options(&[("target", "b")]), Host::new(text));
     let source = now(Source::load(&options, &host)).unwrap();
-    let outline = now(outline(&source, &options, &host)).unwrap();
+    let (outline, _) = now(outline(&source, &options, &host)).unwrap();
     let args: Vec<_> = outline.args.iter().map(|a| (a.name.as_str(), a.value.as_str())).collect();
     assert_eq!(args, [("G", "1"), ("A", "2"), ("B", "")]);
     assert_eq!((outline.secrets[0].name.as_str(), outline.secrets[0].required), ("s", true));

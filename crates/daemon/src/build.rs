@@ -274,7 +274,9 @@ fn exporter(
 ) -> Result<Wanted, WireError> {
     let mut attrs = attrs.clone();
     let ignored = attrs.extract_if(.., |key, _| key.starts_with("attest:")).map(|(key, _)| key).collect();
-    let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH").filter(|e| !e.is_empty());
+    // What is no number is the frontend's to understand or refuse: `context`, for one.
+    let epoch = request.frontend_attrs.get("build-arg:SOURCE_DATE_EPOCH");
+    let epoch = epoch.filter(|epoch| epoch.parse::<i64>().is_ok());
     let attested = request.frontend_attrs.keys().any(|name| name.starts_with("attest:"));
     Compatibility::parse(request.compatibility_version)?.apply(kind, attested, &mut attrs);
     if let Some(epoch) = epoch {

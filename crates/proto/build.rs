@@ -14,6 +14,7 @@ const FILES: &[&str] = &[
     "fsutil",
     "gateway",
     "health",
+    "history",
     "llb",
     "policy",
     "policysession",

@@ -6,7 +6,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, Ordering},
     },
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use futures::future::BoxFuture;
@@ -38,6 +38,7 @@ use crate::{
     compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
+    history::{Ended, Recorder, Recording},
     log::BuildLog,
     platforms,
     provenance::{self, Run},
@@ -50,7 +51,9 @@ const SESSION_PATIENCE: Duration = Duration::from_secs(5);
 pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<SolveResponse, WireError> {
     let name = if request.r#ref.is_empty() { kiln_session::random_id() } else { request.r#ref.clone() };
     let log = BuildLog::create(&daemon.logs(), &file_name(&name)).map_err(wire_error)?;
-    let sink: Arc<dyn ProgressSink> = log.clone();
+    let recorder = Recorder::new(log.clone(), daemon.sessions().clone(), request.session.clone());
+    let sink: Arc<dyn ProgressSink> = recorder.clone();
+    let started = SystemTime::now();
     let steps = Steps::new(sink.clone());
     let checked = check(daemon, &request, &steps);
     if checked.is_err() {
@@ -71,6 +74,7 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         entitlements: entitlements.clone(),
         gate: Some(gate),
         mounts: Some(imports.clone()),
+        witness: Some(recorder.clone()),
     };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
@@ -78,9 +82,18 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports.clone());
     let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
-    let open = Open { job, running: Some(running) };
+    build.conversation.asked.begin(&request.frontend, &request.frontend_attrs);
+    let recording = Recording {
+        history: daemon.history().clone(),
+        recorder,
+        bridge: bridge.clone(),
+        talk: build.conversation.clone(),
+        reference: name,
+        started,
+    };
+    let open = Open { job, running: Some(running), recording: Some(recording) };
     let outcome = run(daemon, &bridge, &build, &request, returned, checked, &imports).await;
-    open.close().await;
+    open.close(&outcome).await;
     outcome
 }
 
@@ -88,10 +101,18 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
 struct Open {
     job: Arc<Job<Kiln>>,
     running: Option<Running>,
+    recording: Option<Recording>,
 }
 
 impl Open {
-    async fn close(mut self) {
+    async fn close(mut self, outcome: &Result<SolveResponse, WireError>) {
+        let ended = match outcome {
+            Ok(_) => Ended::Well,
+            Err(error) => Ended::Badly(error.message.clone()),
+        };
+        if let Some(recording) = self.recording.take() {
+            recording.end(&self.job, ended).await;
+        }
         self.job.close().await;
         self.running = None;
     }
@@ -100,8 +121,11 @@ impl Open {
 impl Drop for Open {
     fn drop(&mut self) {
         let Some(running) = self.running.take() else { return };
-        let job = self.job.clone();
+        let (job, recording) = (self.job.clone(), self.recording.take());
         tokio::spawn(async move {
+            if let Some(recording) = recording {
+                recording.end(&job, Ended::Canceled).await;
+            }
             job.close().await;
             drop(running);
         });

@@ -15,7 +15,7 @@ use kiln_worker::Worker;
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
-use crate::{Config, Error, builds::Builds, results, services, version::version};
+use crate::{Config, Error, builds::Builds, history::History, results, services, version::version};
 
 /// A daemon that is running. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +33,7 @@ struct Inner {
     sessions: Arc<Manager>,
     registries: Arc<Registries>,
     builds: Arc<Builds>,
+    history: History,
 }
 
 impl Daemon {
@@ -71,7 +72,8 @@ impl Daemon {
         let cache: Arc<dyn CacheStore<Kiln>> = results::cache(&host.worker);
         let engine = Engine::new(cache);
         let builds = Arc::new(Builds::default());
-        let inner = Inner { config, id, platforms, host, engine, sessions, registries, builds };
+        let history = History::new(host.worker.store().dir().join("history"));
+        let inner = Inner { config, id, platforms, host, engine, sessions, registries, builds, history };
         let daemon = Self { inner: Arc::new(inner) };
         daemon.clear_logs();
         daemon.sweep_later();
@@ -137,6 +139,11 @@ impl Daemon {
         self.inner.host.worker.store().dir().join("builds")
     }
 
+    /// The records of builds that have ended.
+    pub(crate) fn history(&self) -> &History {
+        &self.inner.history
+    }
+
     /// Removes the logs of builds that another process was killed in.
     fn clear_logs(&self) {
         match std::fs::remove_dir_all(self.logs()) {
@@ -152,8 +159,10 @@ impl Daemon {
         let host = self.inner.host.clone();
         let worker = host.worker.clone();
         let (policies, ceiling) = (self.inner.config.gc.clone(), self.inner.config.ceiling);
+        let history = self.inner.history.clone();
         tokio::spawn(async move {
             let sweep = move || {
+                history.sweep();
                 host.executor.sweep();
                 host.worker.sweep()
             };

@@ -127,6 +127,7 @@ impl LlbBridge for GatewayService {
             depth: talk.depth,
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
+        talk.asked.begin(&frontend, &attrs);
         let result = bridge.solve(wanted).await?;
         talk.asked.note(&frontend, attrs, &result);
         if !request.allow_result_return {

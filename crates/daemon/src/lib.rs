@@ -26,6 +26,7 @@ mod error;
 mod exec;
 mod export;
 mod gateway;
+mod history;
 mod listen;
 mod log;
 mod op_json;

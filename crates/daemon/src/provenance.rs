@@ -2,7 +2,7 @@
 
 use std::{
     collections::{BTreeMap, HashSet},
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, OnceLock, PoisonError},
 };
 
 use kiln_engine::{CacheExportGraph, CacheStore, CachedResult, ExportRecord};
@@ -43,7 +43,11 @@ pub(crate) fn wanted(attrs: &BTreeMap<String, String>) -> Result<Option<Provenan
 
 /// What a client asked of frontends, and which refs came of it.
 #[derive(Debug, Default)]
-pub(crate) struct Asked(Mutex<Vec<Call>>);
+pub(crate) struct Asked {
+    calls: Mutex<Vec<Call>>,
+    /// The first frontend that was called, whatever came of it, and what it was told.
+    first: OnceLock<(String, BTreeMap<String, String>)>,
+}
 
 #[derive(Clone, Debug)]
 struct Call {
@@ -53,6 +57,18 @@ struct Call {
 }
 
 impl Asked {
+    /// A frontend is about to be called.
+    pub(crate) fn begin(&self, frontend: &str, attrs: &BTreeMap<String, String>) {
+        if !frontend.is_empty() {
+            self.first.get_or_init(|| (frontend.to_owned(), attrs.clone()));
+        }
+    }
+
+    /// The first frontend that was called, and what it was told.
+    pub(crate) fn first(&self) -> Option<&(String, BTreeMap<String, String>)> {
+        self.first.get()
+    }
+
     /// Remembers a call of a frontend. Plain definitions need none.
     pub(crate) fn note(&self, frontend: &str, attrs: BTreeMap<String, String>, result: &FrontendResult) {
         if frontend.is_empty() {
@@ -60,11 +76,11 @@ impl Asked {
         }
         let refs = result.refs.iter().map(|one| one.id().to_owned()).collect();
         let call = Call { frontend: frontend.to_owned(), attrs, refs };
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 
     fn of(&self, id: &str) -> provenance::Request {
-        let calls = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let call = calls.iter().find(|call| call.refs.iter().any(|known| known == id));
         call.map_or_else(provenance::Request::default, |call| provenance::Request {
             frontend: call.frontend.clone(),

@@ -11,6 +11,7 @@ use kiln_proto::{
         health_check_response::ServingStatus,
         health_server::{Health, HealthServer},
     },
+    history::history_server::HistoryServer,
     limits::Limited as _,
     trace::{
         ExportTraceServiceRequest, ExportTraceServiceResponse,
@@ -21,7 +22,7 @@ use tonic::{Request, Response, Status, service::Routes};
 
 use crate::{
     content::ContentService, control::ControlService, conversation::Conversation, daemon::Daemon,
-    gateway::GatewayService,
+    gateway::GatewayService, history::HistoryService,
 };
 
 /// The services of `daemon`.
@@ -30,6 +31,7 @@ pub(crate) fn routes(daemon: &Daemon) -> Routes {
     let mut routes = Routes::new(ControlServer::new(ControlService(daemon.clone())).limited())
         .add_service(LlbBridgeServer::new(GatewayService::new(daemon)).limited())
         .add_service(ContentServer::new(content).limited())
+        .add_service(HistoryServer::new(HistoryService(daemon.history().clone())).limited())
         .add_service(HealthServer::new(Serving).limited())
         .add_service(TraceServiceServer::new(NoTraces).limited());
     let reflection = tonic_reflection::server::Builder::configure()

@@ -92,3 +92,15 @@ pub struct InputTrace {
     /// How many keys of the op it led to.
     pub matches: usize,
 }
+
+/// What is known of an edge that a job holds, whether or not anything was decided for it: of what nobody needed the result
+/// there are keys all the same.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EdgeTrace {
+    /// Which output of its vertex.
+    pub output: usize,
+    /// What was known of each input.
+    pub inputs: Vec<InputTrace>,
+    /// Whether a key of it is known to a store.
+    pub found: bool,
+}

@@ -8,7 +8,9 @@ use tokio::sync::{mpsc, oneshot};
 
 use crate::context::VertexState;
 use crate::core::{BuildRequest, Core, Msg, Origin, Ticket};
-use crate::{CacheStore, CachedResult, Domain, Edge, Graph, JobSerial, ProgressSink, SolveCause, SolveError};
+use crate::{
+    CacheStore, CachedResult, Domain, Edge, Graph, Held, JobSerial, ProgressSink, SolveCause, SolveError,
+};
 
 /// How many messages the owner task takes before it settles.
 const BATCH: usize = 256;
@@ -120,6 +122,13 @@ impl<D: Domain> Remote<D> {
         let (done, stopped) = oneshot::channel();
         self.send(Msg::Close { job, done: Some(done) });
         stopped.await.ok();
+    }
+
+    /// What a job holds; nothing when it has ended.
+    pub(crate) async fn held(&self, job: JobSerial) -> Vec<Held<D>> {
+        let (reply, answer) = oneshot::channel();
+        self.send(Msg::Held(job, reply));
+        answer.await.unwrap_or_default()
     }
 
     pub(crate) fn drop_job(&self, job: JobSerial) {

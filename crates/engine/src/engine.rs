@@ -8,7 +8,7 @@ use tokio::sync::OnceCell;
 
 use crate::context::{VertexState, walk};
 use crate::driver::Remote;
-use crate::{CacheStore, Domain, Edge, Graph, Key, ProgressSink, SolveError, VertexView};
+use crate::{CacheStore, Domain, Edge, EdgeTrace, Graph, Key, ProgressSink, SolveError, VertexView};
 
 /// Numbers the jobs of an engine.
 pub type JobSerial = u64;
@@ -101,6 +101,12 @@ impl<D: Domain> Job<D> {
         self.remote.build(self.serial, all, graph, edge).await
     }
 
+    /// Every vertex that it holds, with what is known of its keys at this moment: for a record of the build. Nothing when the
+    /// job has ended.
+    pub async fn held(&self) -> Vec<Held<D>> {
+        self.remote.held(self.serial).await
+    }
+
     /// Ends the job and waits until the work that only it wanted has stopped. What is built for it after that fails with
     /// [`SolveCause::Closed`](crate::SolveCause::Closed).
     pub async fn close(&self) {
@@ -130,6 +136,27 @@ impl<D: Domain> Drop for Job<D> {
 impl<D: Domain> fmt::Debug for Job<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Job").field("id", &self.id).field("serial", &self.serial).finish_non_exhaustive()
+    }
+}
+
+/// A vertex that a job holds, and what is known of it.
+pub struct Held<D: Domain> {
+    pub(crate) vertex: Arc<VertexState<D>>,
+    /// Its outputs that somebody asked for, or that are inputs of others.
+    pub edges: Vec<EdgeTrace>,
+}
+
+impl<D: Domain> Held<D> {
+    /// The vertex.
+    pub fn vertex(&self) -> VertexView<'_, D> {
+        self.vertex.view()
+    }
+}
+
+impl<D: Domain> fmt::Debug for Held<D> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let digest = &self.vertex.digest;
+        f.debug_struct("Held").field("vertex", digest).field("edges", &self.edges).finish()
     }
 }
 

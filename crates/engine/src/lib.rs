@@ -41,9 +41,9 @@ mod sync;
 mod tests;
 
 pub use context::{JobGroup, OpContext, VertexView};
-pub use decision::{Decision, InputTrace, Outcome, Reason, Way};
+pub use decision::{Decision, EdgeTrace, InputTrace, Outcome, Reason, Way};
 pub use domain::{CacheMap, Domain, ExecError, InputMap, MapsLeft, Op, Permit};
-pub use engine::{CachedResult, Engine, Job, JobSerial};
+pub use engine::{CachedResult, Engine, Held, Job, JobSerial};
 pub use error::{SolveCause, SolveError};
 pub use export::{CacheExportGraph, ExportLink, ExportRecord, RecordRef};
 pub use graph::{Edge, Graph, GraphError, Vertex, VertexOptions};

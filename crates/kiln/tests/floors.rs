@@ -9,7 +9,7 @@ use std::{
 const FLOORS: &[&[&str]] = &[
     &["proto", "oci", "pattern"],
     &["llb", "fstree"],
-    &["layer", "engine", "dockerfile"],
+    &["layer", "engine", "dockerfile", "why"],
     &["store"],
     &["session", "registry", "executor", "worker"],
     &["source"],

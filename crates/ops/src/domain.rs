@@ -11,7 +11,7 @@ use kiln_proto::pb;
 use kiln_worker::{BlobProvider, ImmutableRef, LayerEvent, Parents, Providers, Unpacked};
 
 use crate::{
-    Entitlements, Gate, Host, MountSource, OpError, build::BuildOp, exec::ExecOp, file::FileOp,
+    Entitlements, Gate, Host, MountSource, OpError, Witness, build::BuildOp, exec::ExecOp, file::FileOp,
     passthrough::PassthroughOp, source::SourceOp,
 };
 
@@ -39,6 +39,8 @@ pub struct JobData {
     pub gate: Option<Arc<dyn Gate>>,
     /// Where the content of cache mounts can be had that are not here; none: nowhere.
     pub mounts: Option<Arc<dyn MountSource>>,
+    /// Is told what its steps look at.
+    pub witness: Option<Arc<dyn Witness>>,
 }
 
 /// The result of an op: a file tree, or the empty one.

@@ -8,7 +8,7 @@ use std::{
 
 use kiln_fstree::{
     Root,
-    contenthash::{ChecksumOptions, HashCache, Tree},
+    contenthash::{ChecksumOptions, HashCache, Listing, Tree},
 };
 use kiln_oci::Digest;
 use kiln_worker::{RefId, Unpacked};
@@ -68,6 +68,21 @@ impl Hashes {
     /// [`OpError::Checksum`] for files that cannot be read; [`OpError::Worker`].
     pub fn whole(&self, tree: &Unpacked) -> Result<Digest, OpError> {
         self.checksum(Some(tree), "/", &ChecksumOptions::default())
+    }
+
+    /// What the checksum of `path` was made of, the first `limit` entries. Blocks, but reads no file.
+    pub(crate) fn list(
+        &self,
+        tree: &Unpacked,
+        path: &str,
+        options: &ChecksumOptions,
+        limit: usize,
+    ) -> Result<Listing, OpError> {
+        let id = tree.as_ref().id().clone();
+        let shared = self.shared(tree)?;
+        let lazy = LazyRoot { tree, root: OnceCell::new() };
+        let listed = lock(&shared).listing(&lazy, path, options, limit);
+        listed.map_err(|source| OpError::Checksum { tree: id.to_string(), source })
     }
 
     fn shared(&self, tree: &Unpacked) -> Result<Shared, OpError> {

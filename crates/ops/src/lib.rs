@@ -20,6 +20,7 @@ mod load;
 mod passthrough;
 mod selector;
 mod source;
+mod witness;
 
 pub use domain::{JobData, Kiln, KilnOp, Material, Output, providers_for, providers_of};
 pub use entitlements::{Entitlement, Entitlements};
@@ -29,3 +30,4 @@ pub use gate::Gate;
 pub use hashes::Hashes;
 pub use host::Host;
 pub use load::{LoadError, NamedMount, cache_mounts, load, load_uncached};
+pub use witness::{Content, Witness};

@@ -6,7 +6,7 @@ use kiln_engine::{InputMap, OpContext};
 use kiln_fstree::contenthash::ChecksumOptions;
 use kiln_oci::Digest;
 
-use crate::{Host, Kiln, OpError, Output};
+use crate::{Content, Host, Kiln, OpError, Output};
 
 /// A part of a tree.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -22,6 +22,11 @@ impl Selector {
     pub(crate) fn following(path: impl Into<String>) -> Self {
         let options = ChecksumOptions { follow_links: true, ..ChecksumOptions::default() };
         Self { path: path.into(), options }
+    }
+
+    /// Where it is, from the root of the tree.
+    pub(crate) fn place(&self) -> String {
+        format!("/{}", self.path.trim_start_matches('/'))
     }
 
     fn is_plain(&self) -> bool {
@@ -88,17 +93,21 @@ pub(crate) async fn content_digest(
     output: &Output,
 ) -> Result<Digest, OpError> {
     let unpacked = output.unpack(cx).await?;
-    let selectors = if selectors.is_empty() { vec![Selector::default()] } else { selectors.to_vec() };
-    let hashes = host.hashes.clone();
+    let selectors: Arc<[Selector]> = match selectors {
+        [] => [Selector::default()].into(),
+        selectors => selectors.into(),
+    };
+    let (hashes, hashed, tree) = (host.hashes.clone(), selectors.clone(), unpacked.clone());
     let digests = tokio::task::spawn_blocking(move || {
-        let one = |selector: &Selector| {
-            let path = format!("/{}", selector.path.trim_start_matches('/'));
-            hashes.checksum(unpacked.as_ref(), &path, &selector.options)
-        };
-        selectors.iter().map(one).collect::<Result<Vec<Digest>, OpError>>()
+        let one = |selector: &Selector| hashes.checksum(tree.as_ref(), &selector.place(), &selector.options);
+        hashed.iter().map(one).collect::<Result<Vec<Digest>, OpError>>()
     });
     let digests: Vec<String> = digests.await??.iter().map(Digest::to_string).collect();
-    Ok(digest_of_paths(&digests))
+    let digest = digest_of_paths(&digests);
+    for witness in cx.jobs().into_iter().filter_map(|job| job.witness) {
+        witness.hashed(&digest, Content::new(host.hashes.clone(), unpacked.clone(), selectors.clone()));
+    }
+    Ok(digest)
 }
 
 #[cfg(test)]

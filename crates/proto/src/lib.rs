@@ -35,6 +35,7 @@ pub use packages::{
     fsutil::types as fsutil,
     google::rpc,
     grpc::health::v1 as health,
+    kiln::history::v1 as history,
     moby::{
         buildkit::{
             secrets::v1 as secrets,

@@ -60,6 +60,7 @@ limited! {
     upload::upload_client::UploadClient, upload_server::UploadServer;
     exporter::exporter_client::ExporterClient, exporter_server::ExporterServer;
     health::health_client::HealthClient, health_server::HealthServer;
+    history::history_client::HistoryClient, history_server::HistoryServer;
     trace::trace_service_client::TraceServiceClient, trace_service_server::TraceServiceServer;
     content::content_client::ContentClient, content_server::ContentServer;
 }

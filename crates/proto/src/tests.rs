@@ -49,6 +49,7 @@ fn services_have_the_references_paths() {
         "/grpc.health.v1.Health/Check",
         "/containerd.services.content.v1.Content/Read",
         "/opentelemetry.proto.collector.trace.v1.TraceService/Export",
+        "/kiln.history.v1.History/Explain",
     ] {
         assert!(paths.iter().any(|p| p == path), "{path} is not among {paths:?}");
     }

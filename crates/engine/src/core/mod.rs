@@ -27,7 +27,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::arena::{Arena, Id};
 use crate::context::VertexState;
 use crate::store::StoreHandle;
-use crate::{CacheStore, CachedResult, Domain, Edge, Graph, JobSerial, ProgressSink, SolveError};
+use crate::{CacheStore, CachedResult, Domain, Edge, Graph, Held, JobSerial, ProgressSink, SolveError};
 
 use edge::EdgeState;
 use jobs::JobState;
@@ -52,6 +52,8 @@ pub(crate) enum Msg<D: Domain> {
     Build(Box<BuildRequest<D>>),
     /// Nobody waits any more.
     Cancel(Ticket),
+    /// Somebody wants to know what a job holds.
+    Held(JobSerial, oneshot::Sender<Vec<Held<D>>>),
     /// A task ended.
     Finished(TaskId, End<D>),
     /// For tests: how much is in the tables.
@@ -167,6 +169,9 @@ impl<D: Domain> Core<D> {
             Msg::Close { job, done } => self.close(job, done),
             Msg::Build(request) => self.build(*request),
             Msg::Cancel(ticket) => self.cancel(ticket),
+            Msg::Held(job, reply) => {
+                reply.send(self.held(job)).ok();
+            }
             Msg::Finished(task, end) => self.finished(task, end),
             #[cfg(test)]
             Msg::Census(reply) => {

@@ -2,9 +2,10 @@
 
 use std::time::SystemTime;
 
-use crate::core::{Core, EdgeId};
+use crate::core::edge::Slot;
+use crate::core::{Core, EdgeId, NodeId};
 use crate::key::Shape;
-use crate::{Decision, Domain, Edge, Event, InputTrace, Outcome, Reason};
+use crate::{Decision, Domain, Edge, EdgeTrace, Event, Held, InputTrace, JobSerial, Outcome, Reason};
 
 impl<D: Domain> Core<D> {
     /// Tells why the op runs.
@@ -27,7 +28,21 @@ impl<D: Domain> Core<D> {
     pub(super) fn decided(&self, id: EdgeId<D>, outcome: Outcome) {
         let edge = &self.edges[id];
         let node = &self.nodes[edge.node];
-        let inputs = edge.slots.iter().enumerate().map(|(at, slot)| {
+        node.state.hub.tell(Event::Decision(Decision {
+            edge: Edge::new(node.state.digest.clone(), edge.output),
+            name: node.state.name.clone(),
+            time: SystemTime::now(),
+            outcome,
+            cache_maps: node.maps.iter().map(|m| m.digest.clone()).collect(),
+            inputs: self.inputs(id),
+        }));
+    }
+
+    /// What is known of the inputs of an edge.
+    fn inputs(&self, id: EdgeId<D>) -> Vec<InputTrace> {
+        let edge = &self.edges[id];
+        let node = &self.nodes[edge.node];
+        let trace = |(at, slot): (usize, &Slot<D>)| {
             let input = &self.edges[slot.input];
             let content = node.content(at).and_then(|k| match &k.0.shape {
                 Shape::Content(digest) => Some(digest.clone()),
@@ -39,14 +54,22 @@ impl<D: Domain> Core<D> {
                 content,
                 matches: slot.leads_to.len(),
             }
-        });
-        node.state.hub.tell(Event::Decision(Decision {
-            edge: Edge::new(node.state.digest.clone(), edge.output),
-            name: node.state.name.clone(),
-            time: SystemTime::now(),
-            outcome,
-            cache_maps: node.maps.iter().map(|m| m.digest.clone()).collect(),
-            inputs: inputs.collect(),
-        }));
+        };
+        edge.slots.iter().enumerate().map(trace).collect()
+    }
+
+    /// The vertices that a job holds, in the order in which it came to them.
+    pub(super) fn held(&self, job: JobSerial) -> Vec<Held<D>> {
+        let Some(state) = self.jobs.get(&job) else { return Vec::new() };
+        let held = |id: &NodeId<D>| {
+            let node = &self.nodes[*id];
+            let trace = |(output, edge): &(usize, EdgeId<D>)| EdgeTrace {
+                output: *output,
+                inputs: self.inputs(*edge),
+                found: !self.edges[*edge].keys.is_empty(),
+            };
+            Held { vertex: node.state.clone(), edges: node.edges.iter().map(trace).collect() }
+        };
+        state.nodes.iter().filter(|id| self.nodes.contains(**id)).map(held).collect()
     }
 }

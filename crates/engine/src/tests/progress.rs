@@ -53,6 +53,28 @@ async fn a_job_hears_what_ran_and_what_was_cached() {
 }
 
 #[tokio::test]
+async fn a_job_tells_what_it_holds_also_of_what_nobody_decided() {
+    let bench = Bench::new();
+    let mut plan = bench.plan();
+    plan.add("base", &[]).add("run", &["base"]).add("top", &["run"]);
+    let (job, _events) = bench.watched("first");
+    plan.build(&job, "top").await.unwrap();
+    drop(job);
+    let (job, _events) = bench.watched("second");
+    plan.build(&job, "top").await.unwrap();
+    let held = job.held().await;
+    let mut names: Vec<_> = held.iter().map(|h| h.vertex().name().to_owned()).collect();
+    names.sort();
+    assert_eq!(names, ["base", "run", "top"]);
+    let run = held.iter().find(|h| h.vertex().name() == "run").unwrap();
+    let [edge] = &run.edges[..] else { panic!("{:?}", run.edges) };
+    assert!(edge.found, "its key led on to that of the last vertex");
+    assert_eq!(edge.inputs[0].edge, plan.edge("base"));
+    job.close().await;
+    assert!(job.held().await.is_empty(), "nothing is held after the end");
+}
+
+#[tokio::test]
 async fn who_comes_late_hears_what_there_was() {
     let bench = Bench::new();
     let gate = Arc::new(Semaphore::new(0));

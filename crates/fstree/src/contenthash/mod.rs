@@ -12,6 +12,7 @@
 //! header, see [`HashCache::of_empty_tree`].
 
 mod header;
+mod list;
 mod node;
 mod scan;
 mod select;
@@ -29,6 +30,7 @@ use scan::Missing;
 use select::{Selected, Selector};
 
 pub use header::FileHash;
+pub use list::{Listed, Listing};
 
 /// What part of a tree to hash, and how.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]

@@ -271,3 +271,60 @@ async fn transfers_carry_their_hashes() {
         cache = HashCache::decode(&cache.encode()).expect("ours");
     }
 }
+
+fn listed(cache: &mut HashCache, root: &Root, path: &str, options: &ChecksumOptions) -> Vec<String> {
+    cache.checksum(root, path, options).expect("checksum");
+    let listing = cache.listing(root, path, options, 100).expect("listing");
+    assert!(!listing.truncated);
+    listing.entries.into_iter().map(|entry| entry.path).collect()
+}
+
+#[test]
+fn a_list_names_what_the_checksum_is_made_of() {
+    let (tmp, root) = tree();
+    let mut cache = HashCache::new();
+    assert_eq!(listed(&mut cache, &root, "foo", &plain()), ["foo"]);
+    assert_eq!(listed(&mut cache, &root, "/d0/", &plain()), ["d0/", "d0/bar", "d0/d1/", "d0/d1/def"]);
+    assert_eq!(
+        listed(&mut cache, &root, "", &plain()),
+        [
+            "a.b",
+            "a/",
+            "d0/",
+            "d0/bar",
+            "d0/d1/",
+            "d0/d1/def",
+            "d2/",
+            "d2/up",
+            "d2/x.go",
+            "dangling",
+            "foo",
+            "link"
+        ]
+    );
+    let wild = ChecksumOptions { wildcard: true, ..plain() };
+    assert_eq!(listed(&mut cache, &root, "d*/*.go", &wild), ["d2/x.go"]);
+    let without = ChecksumOptions { exclude: vec!["d1".into()], ..plain() };
+    assert_eq!(listed(&mut cache, &root, "d0", &without), ["d0/", "d0/bar"]);
+
+    let sums = |cache: &mut HashCache| {
+        cache.checksum(&root, "d0", &plain()).expect("checksum");
+        cache.listing(&root, "d0", &plain(), 100).expect("listing").entries
+    };
+    let before = sums(&mut HashCache::new());
+    std::fs::write(tmp.path().join("d0/bar"), "other").expect("write");
+    let after = sums(&mut HashCache::new());
+    let changed: Vec<_> = before.iter().zip(&after).filter(|(a, b)| a != b).map(|(a, _)| &a.path).collect();
+    assert_eq!(changed, ["d0/bar"]);
+}
+
+#[test]
+fn a_list_is_no_longer_than_asked_for() {
+    let (_tmp, root) = tree();
+    let mut cache = HashCache::new();
+    cache.checksum(&root, "", &plain()).expect("checksum");
+    let listing = cache.listing(&root, "", &plain(), 3).expect("listing");
+    assert!(listing.truncated);
+    assert_eq!(listing.entries.len(), 3);
+    assert!(!cache.listing(&root, "", &plain(), 12).expect("listing").truncated);
+}

@@ -6,6 +6,7 @@ mod daemon;
 mod output;
 mod prune;
 mod value;
+mod why;
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -30,6 +31,7 @@ enum Command {
     Build(Box<build::Build>),
     Du(du::Du),
     Prune(prune::Prune),
+    Why(why::Why),
     /// The daemon, with BuildKit's flags.
     Buildkitd,
     /// BuildKit's client, with its flags.
@@ -60,6 +62,7 @@ fn run(command: Command, daemon: daemon::Daemon) -> Result<(), Error> {
             Command::Build(build) => build.run(&daemon).await,
             Command::Du(du) => daemon.with_control(|control| du.run(control)).await,
             Command::Prune(prune) => daemon.with_control(|control| prune.run(control)).await,
+            Command::Why(why) => why.run(&daemon).await,
             Command::Buildkitd | Command::Buildctl => {
                 Err(Error::Usage("buildkitd and buildctl must be the first argument".into()))
             }

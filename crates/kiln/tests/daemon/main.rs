@@ -16,3 +16,4 @@ mod join;
 mod kill;
 mod mounts;
 mod support;
+mod why;

@@ -1,0 +1,291 @@
+//! The files that records are.
+
+use std::{
+    collections::HashMap,
+    fs, io,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use kiln_oci::Digest;
+use kiln_ops::Content;
+use kiln_proto::history::{Build, File, Files};
+use prost::Message;
+
+const MAGIC: &[u8; 8] = b"KILNREC1";
+/// No more builds are kept,
+const MAX_BUILDS: usize = 300;
+/// and no more bytes of their records.
+const MAX_BUILD_BYTES: u64 = 64 << 20;
+/// No more lists of files are kept,
+const MAX_LISTS: usize = 2000;
+/// and no more bytes of them.
+const MAX_LIST_BYTES: u64 = 64 << 20;
+/// No more files are listed of one input.
+const MAX_FILES: usize = 20_000;
+/// A larger file than this is none of ours.
+const MAX_FILE: u64 = 32 << 20;
+
+/// Nobody takes so long to write a record.
+const STALE: Duration = Duration::from_secs(60);
+
+/// The records in a state folder.
+#[derive(Clone, Debug)]
+pub(crate) struct History {
+    dir: PathBuf,
+}
+
+impl History {
+    /// Those in the folder `dir`, which need not be there.
+    pub(crate) fn new(dir: PathBuf) -> Self {
+        Self { dir }
+    }
+
+    /// Removes what killed processes left half written. Blocks.
+    pub(crate) fn sweep(&self) {
+        for dir in ["builds", "files"].map(|name| self.dir.join(name)) {
+            for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+                let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
+                // What this process is writing is younger than that.
+                let age = entry.metadata().and_then(|m| m.modified()).ok().and_then(|t| t.elapsed().ok());
+                if aside && age.is_some_and(|age| age > STALE) {
+                    // It is of no use, and in nobody's way.
+                    drop(fs::remove_file(entry.path()));
+                }
+            }
+        }
+    }
+
+    /// Keeps a build. Blocks.
+    pub(crate) fn save(&self, build: &Build) -> io::Result<()> {
+        let dir = self.dir.join("builds");
+        let started = build.started.unwrap_or_default();
+        let milliseconds = started.seconds * 1000 + i64::from(started.nanos / 1_000_000);
+        let name = format!("{milliseconds:013}-{}", &Digest::sha256(&build.r#ref).hex()[..8]);
+        write(&dir, &name, build)?;
+        limit(&dir, MAX_BUILDS, MAX_BUILD_BYTES)
+    }
+
+    /// Keeps the lists of files that are not known yet. Blocks.
+    pub(crate) fn save_files(&self, contents: &HashMap<Digest, Content>) -> io::Result<()> {
+        let dir = self.dir.join("files");
+        let mut any = false;
+        for (digest, content) in contents {
+            if dir.join(digest.hex()).exists() {
+                continue;
+            }
+            let (listed, complete) = content.list(MAX_FILES).map_err(io::Error::other)?;
+            let file = |listed: kiln_fstree::contenthash::Listed| {
+                let [a, b, c, d, e, f, g, h, ..] = listed.sum;
+                File { path: listed.path, sum: u64::from_be_bytes([a, b, c, d, e, f, g, h]) }
+            };
+            let files = Files { files: listed.into_iter().map(file).collect(), truncated: !complete };
+            write(&dir, digest.hex(), &files)?;
+            any = true;
+        }
+        if any { limit(&dir, MAX_LISTS, MAX_LIST_BYTES) } else { Ok(()) }
+    }
+
+    /// The list of files that a content digest is made of, if one is kept. Blocks.
+    pub(crate) fn files(&self, digest: &str) -> Option<Files> {
+        let digest = Digest::parse(digest).ok()?;
+        read(&self.dir.join("files").join(digest.hex())).ok()
+    }
+
+    /// All builds, the latest first, and what is wrong with records that cannot be read. Blocks.
+    pub(crate) fn builds(&self) -> io::Result<(Vec<Build>, Vec<String>)> {
+        let dir = self.dir.join("builds");
+        let (mut builds, mut problems) = (Vec::new(), Vec::new());
+        for (name, _) in entries(&dir)?.into_iter().rev() {
+            match read(&dir.join(&name)) {
+                Ok(build) => builds.push(build),
+                // It has just gone, as the oldest do.
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => {
+                    problems.push(format!("a record is left out: {}: {error}", dir.join(&name).display()))
+                }
+            }
+        }
+        Ok((builds, problems))
+    }
+}
+
+/// The finished files of a folder by name, with their sizes.
+fn entries(dir: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
+    let listed = match fs::read_dir(dir) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(Vec::new()),
+        listed => listed?,
+    };
+    let mut all = Vec::new();
+    for entry in listed {
+        let entry = entry?;
+        let Ok(name) = entry.file_name().into_string() else { continue };
+        if name.starts_with('.') {
+            continue;
+        }
+        match entry.metadata() {
+            Ok(metadata) if metadata.is_file() => all.push((name, metadata)),
+            _ => {}
+        }
+    }
+    all.sort_by(|a, b| a.0.cmp(&b.0));
+    Ok(all)
+}
+
+/// Removes the oldest files beyond the limits.
+fn limit(dir: &Path, count: usize, bytes: u64) -> io::Result<()> {
+    let mut all = entries(dir)?;
+    let mut size: u64 = all.iter().map(|(_, metadata)| metadata.len()).sum();
+    if all.len() <= count && size <= bytes {
+        return Ok(());
+    }
+    all.sort_by_key(|(name, metadata)| (metadata.modified().ok(), name.clone()));
+    let mut left = all.len();
+    for (name, metadata) in all {
+        if left <= count && size <= bytes {
+            break;
+        }
+        match fs::remove_file(dir.join(name)) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        (left, size) = (left - 1, size - metadata.len());
+    }
+    Ok(())
+}
+
+fn checksum(data: &[u8]) -> Vec<u8> {
+    Digest::sha256(data).hex()[..8].bytes().collect()
+}
+
+fn write(dir: &Path, name: &str, message: &impl Message) -> io::Result<()> {
+    let body = message.encode_to_vec();
+    let mut data = Vec::with_capacity(16 + body.len());
+    data.extend_from_slice(MAGIC);
+    data.extend(checksum(&body));
+    data.extend(body);
+    fs::create_dir_all(dir)?;
+    let aside = dir.join(format!(".{name}-{}", kiln_session::random_id()));
+    let written = create(&aside, &data).and_then(|()| fs::rename(&aside, dir.join(name)));
+    if written.is_err() {
+        // The error is what matters.
+        drop(fs::remove_file(&aside));
+    }
+    written
+}
+
+/// Only the daemon's user may read what builds were told.
+fn create(path: &Path, data: &[u8]) -> io::Result<()> {
+    let mut options = fs::OpenOptions::new();
+    options.write(true).create_new(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    io::Write::write_all(&mut options.open(path)?, data)
+}
+
+fn read<M: Message + Default>(path: &Path) -> io::Result<M> {
+    let broken = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
+    if fs::metadata(path)?.len() > MAX_FILE {
+        return Err(broken("it is too large"));
+    }
+    let data = fs::read(path)?;
+    let body = data.strip_prefix(MAGIC).ok_or_else(|| broken("it is not of this version"))?;
+    let (sum, body) = body.split_at_checked(8).ok_or_else(|| broken("it is cut"))?;
+    if checksum(body) != sum {
+        return Err(broken("it is damaged"));
+    }
+    M::decode(body).map_err(|error| broken(&error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn build(reference: &str, seconds: i64) -> Build {
+        let started = Some(prost_types::Timestamp { seconds, nanos: 0 });
+        Build { r#ref: reference.into(), started, ..Build::default() }
+    }
+
+    fn refs(history: &History) -> (Vec<String>, usize) {
+        let (builds, problems) = history.builds().unwrap();
+        (builds.into_iter().map(|build| build.r#ref).collect(), problems.len())
+    }
+
+    #[test]
+    fn builds_are_read_the_latest_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().join("history"));
+        assert_eq!(refs(&history), (vec![], 0), "a folder that is not there");
+        for (reference, seconds) in [("a", 5), ("b", 7), ("c", 6)] {
+            history.save(&build(reference, seconds)).unwrap();
+        }
+        assert_eq!(refs(&history), (["b", "c", "a"].map(str::to_owned).to_vec(), 0));
+        history.save(&build("a", 5)).unwrap();
+        assert_eq!(refs(&history).0.len(), 3, "a record is written in one piece over an older one");
+    }
+
+    #[test]
+    fn a_damaged_record_is_left_out_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        history.save(&build("good", 1)).unwrap();
+        for (seconds, len) in [(2, 20), (3, 12), (4, 0)] {
+            history.save(&build("bad", seconds)).unwrap();
+            let name = format!("{:013}-{}", seconds * 1000, &Digest::sha256("bad").hex()[..8]);
+            let path = dir.path().join("builds").join(name);
+            let mut data = fs::read(&path).unwrap();
+            data.truncate(len);
+            fs::write(&path, data).unwrap();
+        }
+        let (builds, problems) = history.builds().unwrap();
+        assert_eq!((builds.len(), problems.len()), (1, 3), "{problems:?}");
+        assert!(problems[2].contains("damaged") && problems[2].contains("0000000002000-"), "{problems:?}");
+    }
+
+    #[test]
+    fn the_oldest_go_first() {
+        let dir = tempfile::tempdir().unwrap();
+        let write_at = |name: &str, seconds: u64| {
+            fs::write(dir.path().join(name), [0; 10]).unwrap();
+            let file = fs::File::options().write(true).open(dir.path().join(name)).unwrap();
+            file.set_modified(std::time::UNIX_EPOCH + Duration::from_secs(seconds)).unwrap();
+        };
+        let left = || entries(dir.path()).unwrap().into_iter().map(|(name, _)| name).collect::<Vec<_>>();
+        for (name, seconds) in [("a", 3), ("b", 1), ("c", 2)] {
+            write_at(name, seconds);
+        }
+        limit(dir.path(), 2, 1000).unwrap();
+        assert_eq!(left(), ["a", "c"]);
+        limit(dir.path(), 2, 19).unwrap();
+        assert_eq!(left(), ["a"]);
+    }
+
+    #[test]
+    fn what_was_half_written_goes_after_a_while() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        history.save(&build("a", 1)).unwrap();
+        let aside = |name: &str| dir.path().join("builds").join(name);
+        for name in [".old", ".new"] {
+            fs::write(aside(name), "x").unwrap();
+        }
+        fs::File::options()
+            .write(true)
+            .open(aside(".old"))
+            .unwrap()
+            .set_modified(std::time::UNIX_EPOCH)
+            .unwrap();
+        history.sweep();
+        assert!(!aside(".old").exists() && aside(".new").exists());
+        assert_eq!(refs(&history).0, ["a"], "and is never read");
+    }
+
+    #[test]
+    fn a_file_of_a_record_begins_with_its_version() {
+        let dir = tempfile::tempdir().unwrap();
+        write(dir.path(), "x", &build("r", 0)).unwrap();
+        let data = fs::read(dir.path().join("x")).unwrap();
+        // Field 1, three bytes; then an empty time.
+        assert_eq!(data, [b"KILNREC1", &checksum(&data[16..])[..], &[0x0a, 1, b'r', 0x12, 0]].concat());
+    }
+}

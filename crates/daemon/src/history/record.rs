@@ -1,0 +1,222 @@
+//! The record of a build, made when it ends.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Instant, SystemTime},
+};
+
+use kiln_engine::{Held, InputTrace, Job, Outcome, Reason, Way};
+use kiln_frontend::{Bridge, BuildRef};
+use kiln_oci::Digest;
+use kiln_ops::Kiln;
+use kiln_proto::history::{self, Build, Ending, Input, Step};
+
+use super::{
+    History, Recorder,
+    recorder::{Seen, VertexSeen},
+    redact::{op, redact},
+};
+use crate::conversation::Conversation;
+
+/// No more steps of a build are kept.
+const MAX_STEPS: usize = 5000;
+
+/// How a build ended.
+#[derive(Clone, Debug)]
+pub(crate) enum Ended {
+    Well,
+    /// With this error.
+    Badly(String),
+    /// Its client left.
+    Canceled,
+}
+
+/// A build that is to be recorded when it ends.
+#[derive(Debug)]
+pub(crate) struct Recording {
+    pub(crate) history: History,
+    pub(crate) recorder: Arc<Recorder>,
+    pub(crate) bridge: Arc<Bridge>,
+    pub(crate) talk: Arc<Conversation>,
+    pub(crate) reference: String,
+    pub(crate) started: SystemTime,
+}
+
+impl Recording {
+    /// Writes the record, while `job` still holds what it was about. That it cannot is no reason to fail a build.
+    pub(crate) async fn end(self, job: &Job<Kiln>, ended: Ended) {
+        let begun = Instant::now();
+        let held = job.held().await;
+        let written = tokio::task::spawn_blocking(move || {
+            let seen = self.recorder.take();
+            let Some(build) = self.build(&seen, &held, ended) else { return Ok(()) };
+            self.history.save_files(&seen.contents)?;
+            self.history.save(&build)
+        });
+        match written.await.map_err(std::io::Error::other) {
+            Ok(Ok(())) => tracing::debug!(took = ?begun.elapsed(), "recorded a build"),
+            Ok(Err(error)) | Err(error) => tracing::warn!(%error, "no record is kept of a build"),
+        }
+    }
+
+    /// The record; `None` for what builds nothing: a frontend that was asked a question.
+    fn build(&self, seen: &Seen, held: &[Held<Kiln>], ended: Ended) -> Option<Build> {
+        let none = (String::new(), Default::default());
+        let (frontend, attrs) = self.talk.asked.first().unwrap_or(&none);
+        if attrs.contains_key("requestid") {
+            return None;
+        }
+        let kept = attrs.iter().filter(|(key, _)| is_kept(key));
+        let attrs = kept.map(|(key, value)| (key.clone(), redact(value).into_owned())).collect();
+        let (outcome, error) = match ended {
+            Ended::Well => (history::Outcome::Succeeded, String::new()),
+            Ended::Badly(error) if error.ends_with("context canceled") => {
+                (history::Outcome::Canceled, String::new())
+            }
+            Ended::Badly(error) => (history::Outcome::Failed, redact(&error).into_owned()),
+            Ended::Canceled => (history::Outcome::Canceled, String::new()),
+        };
+        let mut steps = self.steps(seen, held);
+        let truncated = steps.len() > MAX_STEPS;
+        steps.truncate(MAX_STEPS);
+        Some(Build {
+            r#ref: self.reference.clone(),
+            started: Some(self.started.into()),
+            ended: Some(SystemTime::now().into()),
+            outcome: outcome.into(),
+            error,
+            project: kiln_why::lineage::project(self.recorder.shared_key(), frontend, &attrs),
+            frontend: frontend.clone(),
+            attrs,
+            steps,
+            truncated,
+        })
+    }
+
+    /// The steps of all definitions, each once, after those that they take.
+    fn steps(&self, seen: &Seen, held: &[Held<Kiln>]) -> Vec<Step> {
+        let held: HashMap<Digest, &Held<Kiln>> =
+            held.iter().map(|h| (h.vertex().digest().clone(), h)).collect();
+        let mut refs = self.bridge.refs();
+        let name = |one: &Arc<BuildRef>| {
+            let root = one.graph().get(&one.graph().root().vertex);
+            root.map(|vertex| vertex.name().to_owned())
+        };
+        refs.sort_by_cached_key(name);
+        let mut known = std::collections::HashSet::new();
+        let mut steps = Vec::new();
+        for one in &refs {
+            let graph = one.graph();
+            for vertex in graph.vertices().iter().filter(|vertex| known.insert(vertex.digest.clone())) {
+                let mut step =
+                    step(seen.vertices.get(&vertex.digest), held.get(&vertex.digest).copied(), vertex);
+                let place = vertex.locations.first().and_then(|place| {
+                    let source = graph.sources().get(usize::try_from(place.source_index).ok()?)?;
+                    Some((source.filename.clone(), place.ranges.first()?.start.as_ref()?.line))
+                });
+                (step.file, step.line) = place.unwrap_or_default();
+                steps.push(step);
+            }
+        }
+        steps
+    }
+}
+
+/// What of a frontend's options says what is built. Others (caches, attestations) may hold credentials.
+fn is_kept(key: &str) -> bool {
+    const NAMES: [&str; 13] = [
+        "add-hosts",
+        "cgroup-parent",
+        "context",
+        "contextkey",
+        "dockerfilekey",
+        "filename",
+        "force-network-mode",
+        "hostname",
+        "no-cache",
+        "platform",
+        "shm-size",
+        "source",
+        "target",
+    ];
+    NAMES.contains(&key) || key.starts_with("build-arg:") || key.starts_with("context:")
+}
+
+fn step(seen: Option<&VertexSeen>, held: Option<&Held<Kiln>>, vertex: &kiln_llb::Vertex) -> Step {
+    let event = seen.and_then(|seen| seen.event.as_ref());
+    let decision = seen.and_then(|seen| seen.decision.as_ref());
+    let edge = held.and_then(|held| held.edges.first());
+    let found = held.is_some_and(|held| held.edges.iter().any(|edge| edge.found));
+    let inputs = decision.map(|d| d.inputs.as_slice()).filter(|inputs| !inputs.is_empty());
+    let inputs = inputs.or(edge.map(|edge| edge.inputs.as_slice())).unwrap_or_default();
+    let maps = held.map(|held| held.vertex().cache_maps()).unwrap_or_default();
+    let pin = maps.iter().rev().flat_map(|map| &map.materials).find(|m| !m.pin.is_empty());
+    let is_source = vertex.inputs.is_empty();
+    let mut step = Step {
+        digest: vertex.digest.to_string(),
+        name: redact(vertex.name()).into_owned(),
+        op: op(vertex),
+        ignore_cache: vertex.metadata.ignore_cache,
+        started: event.and_then(|e| e.started).map(Into::into),
+        completed: event.and_then(|e| e.completed).map(Into::into),
+        ending: ending(seen, found && !is_source).into(),
+        error: event.and_then(|e| e.error.as_deref()).map(|e| redact(e).into_owned()).unwrap_or_default(),
+        keys: maps.iter().map(|map| map.digest.to_string()).collect(),
+        inputs: inputs.iter().map(input).collect(),
+        pin: pin.map(|m| m.pin.clone()).unwrap_or_default(),
+        by_content: inputs.iter().any(|input| input.content.is_some()),
+        lost: seen.and_then(|seen| seen.lost.as_deref()).map(|e| redact(e).into_owned()).unwrap_or_default(),
+        ..Step::default()
+    };
+    match decision.map(|d| &d.outcome) {
+        Some(Outcome::Run(reason)) => {
+            let (reason, barren) = match reason {
+                Reason::IgnoreCache => (history::Reason::IgnoreCache, 0),
+                Reason::NoMatch { input } => (history::Reason::NoMatch, *input),
+                Reason::NoCommonKey => (history::Reason::NoCommonKey, 0),
+                Reason::UnknownDigest => (history::Reason::UnknownDigest, 0),
+                Reason::NoResult => (history::Reason::NoResult, 0),
+            };
+            step.reason = reason.into();
+            step.barren_input = i32::try_from(barren).unwrap_or(i32::MAX);
+        }
+        Some(Outcome::Load { way, store, .. }) => {
+            step.store = store.to_string();
+            step.by_content = *way == Way::Content;
+        }
+        Some(Outcome::Join(other)) => step.joined = other.to_string(),
+        Some(Outcome::Gone { .. }) | None => {}
+    }
+    step
+}
+
+fn input(trace: &InputTrace) -> Input {
+    Input {
+        selector: trace.selector.as_ref().map(ToString::to_string).unwrap_or_default(),
+        content: trace.content.as_ref().map(ToString::to_string).unwrap_or_default(),
+        matches: u32::try_from(trace.matches).unwrap_or(u32::MAX),
+    }
+}
+
+/// How a step ended; `found` says whether a key of it was found.
+fn ending(seen: Option<&VertexSeen>, found: bool) -> Ending {
+    let Some(seen) = seen else { return Ending::Pending };
+    let event = seen.event.as_ref();
+    let error = event.and_then(|e| e.error.as_deref());
+    if let Some(error) = error {
+        return if error.ends_with("context canceled") { Ending::StepCanceled } else { Ending::StepFailed };
+    }
+    let over = event.is_some_and(|e| e.completed.is_some());
+    match seen.decision.as_ref().map(|d| &d.outcome) {
+        Some(Outcome::Run(_)) if over => Ending::Ran,
+        Some(Outcome::Load { .. }) if over => Ending::Cached,
+        Some(Outcome::Join(_)) if over => Ending::Joined,
+        Some(_) if event.is_some_and(|e| e.started.is_some()) => Ending::StepCanceled,
+        Some(_) => Ending::Pending,
+        None if found => Ending::Cached,
+        None if event.is_some_and(|e| e.cached) => Ending::Unneeded,
+        None if over => Ending::Resolved,
+        None => Ending::Pending,
+    }
+}

@@ -100,9 +100,17 @@ impl Daemon {
         self.inner.builds.idle().await;
     }
 
-    /// Ends everything that runs.
+    /// Ends everything that runs, and waits until what was recorded is on disk: a process may end while handles of the store
+    /// are still about.
     pub async fn stop(&self) {
         self.inner.host.executor.shutdown().await;
+        let store = self.inner.host.worker.store().clone();
+        let synced = tokio::task::spawn_blocking(move || store.db().sync()).await;
+        match synced {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::error!(%error, "the last records are lost"),
+            Err(error) => tracing::error!(%error, "the last records may be lost"),
+        }
     }
 
     pub(crate) fn config(&self) -> &Config {

@@ -27,7 +27,7 @@ use kiln_proto::{
 use kiln_registry::Auth;
 use kiln_remotecache::{ExportOptions, Imports, Place};
 use kiln_session::Group;
-use kiln_store::Lease;
+use kiln_store::{Db, Lease};
 use tokio::sync::oneshot;
 use tonic::Code;
 
@@ -91,7 +91,8 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         reference: name,
         started,
     };
-    let open = Open { job, running: Some(running), recording: Some(recording) };
+    let db = daemon.host().worker.store().db().clone();
+    let open = Open { job, running: Some(running), recording: Some(recording), db };
     let outcome = run(daemon, &bridge, &build, &request, returned, checked, &imports).await;
     open.close(&outcome).await;
     outcome
@@ -102,6 +103,7 @@ struct Open {
     job: Arc<Job<Kiln>>,
     running: Option<Running>,
     recording: Option<Recording>,
+    db: Db,
 }
 
 impl Open {
@@ -114,6 +116,8 @@ impl Open {
             recording.end(&self.job, ended).await;
         }
         self.job.close().await;
+        // What a client has been told of must not be lost to a kill.
+        self.db.hurry();
         self.running = None;
     }
 }

@@ -208,6 +208,15 @@ impl Db {
         self.owner.shared.is_absent_raw(table.name(), &key.to_key())
     }
 
+    /// Has what was changed so far written at once, without waiting for it.
+    pub fn hurry(&self) {
+        let mut state = lock(&self.owner.shared.state);
+        if state.durable < state.written {
+            state.sync_wanted = true;
+            self.owner.shared.work.notify_all();
+        }
+    }
+
     /// Waits until every change made before is durable.
     ///
     /// # Errors

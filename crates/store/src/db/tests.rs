@@ -110,3 +110,15 @@ fn a_change_costs_microseconds() {
     }
     assert!(best < Duration::from_micros(500), "{best:?} a change");
 }
+
+#[test]
+fn hurried_changes_do_not_wait_for_more() {
+    let dir = tempfile::tempdir().unwrap();
+    let db = Db::open(&dir.path().join("m.redb")).unwrap();
+    db.hurry();
+    assert!(!lock(&db.owner.shared.state).sync_wanted, "there is nothing to write");
+    put(&db, &key("a", "b"), 1);
+    db.hurry();
+    let state = lock(&db.owner.shared.state);
+    assert!(state.sync_wanted || state.active.is_empty(), "the writer has it, or is told to take it at once");
+}

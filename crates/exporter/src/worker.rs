@@ -47,7 +47,7 @@ impl ResultRef for WorkerRef {
             let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
             known.extend(blobs.iter().map(|blob| (blob.descriptor.digest.clone(), blob.clone())));
             let layers = blobs.into_iter().map(|blob| Layer {
-                created: i64::try_from(blob.of.created()).ok().map(Time::from_unix),
+                created: Some(Time::from(blob.of.created())),
                 description: blob.of.description(),
                 repositories: blob.of.image_refs(),
                 descriptor: blob.descriptor,

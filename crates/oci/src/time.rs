@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::str::FromStr;
+use std::time::SystemTime;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
@@ -54,6 +55,19 @@ impl Time {
 impl From<jiff::Timestamp> for Time {
     fn from(at: jiff::Timestamp) -> Self {
         Self { at, text: at.to_string() }
+    }
+}
+
+impl From<SystemTime> for Time {
+    /// What RFC 3339 cannot say becomes 1970.
+    fn from(at: SystemTime) -> Self {
+        Self::from(jiff::Timestamp::try_from(at).unwrap_or_default())
+    }
+}
+
+impl From<Time> for SystemTime {
+    fn from(time: Time) -> Self {
+        time.at.into()
     }
 }
 
@@ -135,6 +149,9 @@ mod tests {
         }
         assert_eq!(Time::from_unix(0).to_string(), "1970-01-01T00:00:00Z");
         assert_eq!(Time::from_unix(1_700_000_000).unix(), 1_700_000_000);
+        let moment = SystemTime::UNIX_EPOCH + std::time::Duration::new(1, 5);
+        assert_eq!(Time::from(moment).to_string(), "1970-01-01T00:00:01.000000005Z");
+        assert_eq!(SystemTime::from(Time::from(moment)), moment);
         assert!("yesterday".parse::<Time>().is_err());
         assert!("".parse::<Time>().is_err());
     }

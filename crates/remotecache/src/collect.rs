@@ -207,7 +207,7 @@ pub(crate) fn describe(layer: &LayerBlob) -> Descriptor {
     let blob = &layer.descriptor;
     let media_type = kiln_oci::media_type::to_oci(&blob.media_type);
     let mut own = Descriptor::new(media_type, blob.digest.clone(), blob.size);
-    let created = Time::from_unix(i64::try_from(layer.of.created()).unwrap_or_default());
+    let created = Time::from(layer.of.created());
     own.annotations.insert(CREATED_AT.to_owned(), created.to_string());
     own.annotations.insert(UNCOMPRESSED.to_owned(), layer.diff_id.to_string());
     own

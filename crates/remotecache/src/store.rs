@@ -170,7 +170,7 @@ impl ImportedCache {
         let description = layer.annotations.get(DESCRIPTION).cloned();
         let options = RefOptions {
             description: description.unwrap_or_else(|| format!("imported {}", layer.digest)),
-            created: created.and_then(|time| u64::try_from(time.unix()).ok()),
+            created: created.map(Into::into),
             image_refs: self.place.repository().into_iter().collect(),
             ..RefOptions::default()
         };

@@ -1,11 +1,12 @@
 //! Refs that are being written.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kiln_fstree::Root;
 use kiln_store::{Active, MountSpec, Resource, SnapshotId, SnapshotInfo, Stack};
 
-use crate::node::{self, Node, now};
+use crate::node::{self, Node};
 use crate::record::{Record, VALUES, lease};
 use crate::{Error, ImmutableRef, Parents, RefId, RefOptions, Worker};
 
@@ -193,7 +194,7 @@ impl MutableRef {
                         record.retain = false;
                         record.keys.clear();
                         record.size = None;
-                        record.created = now();
+                        record.set_created(SystemTime::now());
                     },
                     |tx| {
                         for (value, _) in tx.prefix(&VALUES, &node.id.as_str())? {
@@ -227,7 +228,7 @@ impl MutableRef {
         record.retain = false;
         record.keys.clear();
         record.size = None;
-        record.created = now();
+        record.set_created(SystemTime::now());
         record.twin = Some(kept.id.clone());
         let values = self.worker.store().db().prefix(&VALUES, &kept.id.as_str())?;
         let resource = Resource::Snapshot(snapshot.clone());
@@ -260,13 +261,12 @@ fn new_record(options: &RefOptions, parent: Option<&ImmutableRef>, active: &Acti
         snapshot: Some(active.id().clone()),
         description: options.description.clone(),
         record_type: options.record_type,
-        created: now(),
         image_refs: options.image_refs.clone(),
         layer_type: match parent {
             Some(parent) if options.layer_type.is_empty() => parent.layer_type(),
             _ => options.layer_type.clone(),
         },
         keys: options.keys.clone(),
-        ..Record::default()
+        ..Record::new()
     }
 }

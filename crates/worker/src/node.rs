@@ -126,10 +126,6 @@ pub(crate) fn now_ms() -> u64 {
     u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
 }
 
-pub(crate) fn now() -> u64 {
-    now_ms() / 1000
-}
-
 impl Node {
     pub(crate) fn record(&self) -> Record {
         self.with(Record::clone)

@@ -9,6 +9,8 @@
 //! lease ref/<id>         holds the ref's own snapshots and blobs
 //! ```
 
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
 use kiln_oci::{Descriptor, Digest};
 use kiln_store::{Json, LeaseId, SnapshotId, Stack, Table};
 use serde::{Deserialize, Serialize};
@@ -156,6 +158,9 @@ pub(crate) struct Record {
     pub(crate) description: String,
     /// Seconds since 1970.
     pub(crate) created: u64,
+    /// Nanoseconds of that second.
+    #[serde(default, skip_serializing_if = "is_whole")]
+    pub(crate) created_nanos: u32,
     /// Bytes on disk of the ref's own snapshots, once somebody asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(crate) size: Option<u64>,
@@ -165,6 +170,30 @@ pub(crate) struct Record {
     /// Keys under which [`INDEX`] has it.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(crate) keys: Vec<String>,
+}
+
+impl Record {
+    /// An empty one of this moment.
+    pub(crate) fn new() -> Self {
+        let mut record = Self::default();
+        record.set_created(SystemTime::now());
+        record
+    }
+
+    pub(crate) fn created(&self) -> SystemTime {
+        let since = Duration::new(self.created, self.created_nanos);
+        UNIX_EPOCH.checked_add(since).unwrap_or(UNIX_EPOCH)
+    }
+
+    pub(crate) fn set_created(&mut self, time: SystemTime) {
+        let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
+        (self.created, self.created_nanos) = (since.as_secs(), since.subsec_nanos());
+    }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+fn is_whole(nanos: &u32) -> bool {
+    *nanos == 0
 }
 
 /// When and how often a ref was used.
@@ -202,12 +231,13 @@ mod tests {
             retain: true,
             record_type: RecordType::CacheMount,
             created: 7,
+            created_nanos: 5,
             ..Record::default()
         };
         let json = kiln_store::Value::to_value(&Json(record.clone()));
         assert_eq!(
             String::from_utf8(json.clone()).unwrap(),
-            r#"{"parents":{"diff":{"lower":null,"upper":"0123456789abcdefghijklmno"}},"retain":true,"record_type":"exec.cachemount","created":7}"#
+            r#"{"parents":{"diff":{"lower":null,"upper":"0123456789abcdefghijklmno"}},"retain":true,"record_type":"exec.cachemount","created":7,"created_nanos":5}"#
         );
         assert_eq!(<Json<Record> as kiln_store::Value>::from_value(&json), Some(Json(record)));
         let none = kiln_store::Value::to_value(&Json(Record::default()));

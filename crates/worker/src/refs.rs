@@ -1,6 +1,7 @@
 //! Handles of immutable refs.
 
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kiln_fstree::Root;
 use kiln_oci::{Descriptor, Digest};
@@ -162,9 +163,9 @@ impl ImmutableRef {
         self.node().update(|record| record.record_type = record_type, |_| Ok(()))
     }
 
-    /// When it was made, in seconds since 1970.
-    pub fn created(&self) -> u64 {
-        self.node().with(|record| record.created)
+    /// When it was made.
+    pub fn created(&self) -> SystemTime {
+        self.node().with(Record::created)
     }
 
     /// Enters it under `key`, for [`Worker::find`].

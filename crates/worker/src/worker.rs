@@ -2,13 +2,14 @@
 
 use std::collections::BTreeSet;
 use std::sync::Arc;
+use std::time::SystemTime;
 
 use kiln_oci::{Descriptor, Digest};
 use kiln_store::{Json, Stack, Store, StoreTx};
 
 use crate::cache_mount::CacheMounts;
 use crate::ceiling::Ceiling;
-use crate::node::{self, Node, Registry, now};
+use crate::node::{self, Node, Registry};
 use crate::record::{
     CHILDREN, INDEX, REFS, Record, VALUES, blob_chain_key, chain_id, chain_key, lease, ref_of,
 };
@@ -53,8 +54,8 @@ pub struct RefOptions {
     pub layer_type: String,
     /// Images that it is a layer of.
     pub image_refs: Vec<String>,
-    /// When it was made, in seconds since 1970, for a layer that came from elsewhere; else it is made now.
-    pub created: Option<u64>,
+    /// When it was made, for a layer that came from elsewhere; else it is made now.
+    pub created: Option<SystemTime>,
     /// The maker writes whiteouts into the layer although it stands on nothing.
     pub whiteouts: bool,
     /// The maker hard links files of other snapshots into it.
@@ -288,7 +289,7 @@ impl Worker {
         let shared = twin.and_then(|twin| self.shareable(&twin, parent));
         let mut keys = options.keys.clone();
         keys.extend([chain_key(&chain), blob_chain_key(&blob_chain)]);
-        let record = Record {
+        let mut record = Record {
             parents: parent.map_or(Parents::None, |parent| Parents::Layer(parent.id().clone())),
             snapshot: shared.as_ref().map(|(_, snapshot)| snapshot.clone()),
             diff_id: Some(layer.diff_id.clone()),
@@ -299,10 +300,12 @@ impl Worker {
             layer_type: options.layer_type,
             record_type: options.record_type,
             description: options.description,
-            created: options.created.unwrap_or_else(now),
             keys,
-            ..Record::default()
+            ..Record::new()
         };
+        if let Some(created) = options.created {
+            record.set_created(created);
+        }
         let blob = kiln_store::Resource::Blob(layer.descriptor.digest.clone());
         let node = self.insert(RefId::random()?, record, parent, |tx, id| {
             match tx.hold(&lease(id), &blob) {
@@ -357,9 +360,8 @@ impl Worker {
             description: options.description,
             record_type: options.record_type,
             layer_type: first.layer_type(),
-            created: now(),
             keys: options.keys,
-            ..Record::default()
+            ..Record::new()
         };
         let nodes = Parents::Merge(parents.iter().map(|parent| Arc::clone(parent.node())).collect());
         let node = self.insert_with(RefId::random()?, record, nodes, |_, _| Ok(()))?;
@@ -387,9 +389,8 @@ impl Worker {
             description: options.description,
             record_type: options.record_type,
             layer_type: upper.unwrap_or(below).layer_type(),
-            created: now(),
             keys: options.keys,
-            ..Record::default()
+            ..Record::new()
         };
         let nodes = parents.map(|parent| Arc::clone(parent.node()));
         let node = self.insert_with(RefId::random()?, record, nodes, |_, _| Ok(()))?;

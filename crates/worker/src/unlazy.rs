@@ -24,6 +24,7 @@ use kiln_fstree::Root;
 use kiln_layer::{ApplyOptions, LayerFormat};
 use kiln_oci::{Descriptor, Digest};
 use kiln_store::{Active, Resource, SnapshotInfo, SnapshotterKind, Stack};
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::node::Node;
 use crate::record::lease;
@@ -155,6 +156,8 @@ fn available(node: &Node, providers: &dyn Providers) -> Result<bool, Error> {
     Ok(own)
 }
 
+/// The stack of `node`, with all that it stands on unpacked. Each ref of a chain is a task of its own: polled within one
+/// another, a few hundred layers would not fit on a thread's stack. Dropping the future ends them all.
 pub(crate) fn unpack(
     node: Arc<Node>,
     providers: Arc<dyn Providers>,
@@ -163,22 +166,27 @@ pub(crate) fn unpack(
         if let Some(stack) = node.stack() {
             return Ok(stack);
         }
-        // Locks are taken from a ref to what it stands on, so that nobody waits in a circle.
-        let _mine = node.unpacking.lock().await;
-        if let Some(stack) = node.stack() {
-            return Ok(stack);
-        }
-        match &node.parents {
-            Parents::None => unpack_layer(&node, None, &providers).await?,
-            Parents::Layer(parent) => unpack_layer(&node, Some(parent), &providers).await?,
-            parents => {
-                let each = parents.iter().map(|parent| unpack(Arc::clone(parent), Arc::clone(&providers)));
-                futures::future::try_join_all(each).await?;
-                merge::assemble(&node).await?;
-            }
-        }
-        node.stack().ok_or_else(|| Error::Gone(node.id.clone()))
+        let unpacked = AbortOnDropHandle::new(tokio::spawn(unpack_one(node, providers)));
+        unpacked.await.map_err(|error| Error::Task(error.to_string()))?
     })
+}
+
+async fn unpack_one(node: Arc<Node>, providers: Arc<dyn Providers>) -> Result<Stack, Error> {
+    // Locks are taken from a ref to what it stands on, so that nobody waits in a circle.
+    let _mine = node.unpacking.lock().await;
+    if let Some(stack) = node.stack() {
+        return Ok(stack);
+    }
+    match &node.parents {
+        Parents::None => unpack_layer(&node, None, &providers).await?,
+        Parents::Layer(parent) => unpack_layer(&node, Some(parent), &providers).await?,
+        parents => {
+            let each = parents.iter().map(|parent| unpack(Arc::clone(parent), Arc::clone(&providers)));
+            futures::future::try_join_all(each).await?;
+            merge::assemble(&node).await?;
+        }
+    }
+    node.stack().ok_or_else(|| Error::Gone(node.id.clone()))
 }
 
 async fn unpack_layer(

@@ -145,6 +145,18 @@ async fn image_layers_are_fetched_when_needed() {
 }
 
 #[tokio::test]
+async fn a_long_chain_is_unpacked_on_a_small_stack() {
+    for fixture in fixtures() {
+        let memory = Memory::default();
+        let layers: Vec<_> = (0..150).map(|n| layer(&memory, &[(&format!("f{n}"), "1")])).collect();
+        let memory = Arc::new(memory);
+        let lazy = image(&fixture.worker, &layers);
+        let unpacked = lazy.unpack(memory.providers()).await.unwrap();
+        assert_eq!(files(&unpacked).len(), 150);
+    }
+}
+
+#[tokio::test]
 async fn a_cut_transfer_resumes_and_wrong_bytes_are_refused() {
     for fixture in fixtures() {
         let worker = &fixture.worker;

@@ -172,7 +172,9 @@ fn ten_thousand_records_take_less_than_a_second() {
     let read = CacheConfig::decode(&json).unwrap();
     let graph = graph(&read, &blobs);
     assert_eq!(graph.len(), 10_000);
-    assert!(start.elapsed() < Duration::from_secs(1), "{:?}", start.elapsed());
+    // Unoptimized code takes several times as long, and tests share the machine; far more would not be linear.
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 5 } else { 1 });
+    assert!(start.elapsed() < limit, "{:?}", start.elapsed());
     assert_eq!(read, config);
 }
 
@@ -192,5 +194,6 @@ fn a_record_that_everything_leads_to_takes_no_longer() {
     let graph = graph(&config, &blobs(&["base"]));
     let top = graph.links(&KeyId::root(&cache_digest("5").into(), 0), &link("top", 0, None))[0];
     assert_eq!(graph.backlinks(&top).len(), count);
-    assert!(start.elapsed() < Duration::from_secs(2), "{:?}", start.elapsed());
+    let limit = Duration::from_secs(if cfg!(debug_assertions) { 8 } else { 2 });
+    assert!(start.elapsed() < limit, "{:?}", start.elapsed());
 }

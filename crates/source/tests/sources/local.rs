@@ -145,6 +145,19 @@ async fn what_was_hashed_on_the_way_is_never_read_again() {
     }
 }
 
+/// A file's content at one moment: what is written while it is read would be torn.
+fn at_rest(path: &Path) -> Vec<u8> {
+    let mut content = std::fs::read(path).unwrap();
+    loop {
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        let again = std::fs::read(path).unwrap();
+        if again == content {
+            return content;
+        }
+        content = again;
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_kill_in_the_middle_leaves_no_hashes_to_be_believed() {
     let Some(fixture) = fixture() else { return };
@@ -162,13 +175,15 @@ async fn a_kill_in_the_middle_leaves_no_hashes_to_be_believed() {
     let (session, stalled) = stalling(folder.path());
     let (sessions, _second) = connect(session).await;
     let at_that_moment = tempfile::tempdir().unwrap();
+    // Not given up yet: that would forget the tree.
+    let mut build = Box::pin(fixture.build(&op, &sessions));
     tokio::select! {
-        built = fixture.build(&op, &sessions) => panic!("{built:?}"),
+        built = &mut build => panic!("{built:?}"),
         () = stalled.notified() => {
             // What a process that is killed now leaves.
             std::fs::create_dir(at_that_moment.path().join("kiln")).unwrap();
             let at = |root: &Path| root.join("kiln/kiln.redb");
-            std::fs::copy(at(fixture.dir()), at(at_that_moment.path())).unwrap();
+            std::fs::write(at(at_that_moment.path()), at_rest(&at(fixture.dir()))).unwrap();
         }
     }
     let options = Options {

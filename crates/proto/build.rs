@@ -3,6 +3,7 @@
 use std::{env, error::Error, fs, path::Path};
 
 use prost::Message as _;
+use prost_types::FileDescriptorSet;
 
 const FILES: &[&str] = &[
     "caps",
@@ -32,7 +33,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     let files: Vec<String> = FILES.iter().map(|name| format!("{name}.proto")).collect();
     let descriptors = protox::compile(files, ["proto"])?;
     let out = env::var_os("OUT_DIR").ok_or("cargo sets OUT_DIR")?;
-    fs::write(Path::new(&out).join("descriptors.bin"), descriptors.encode_to_vec())?;
+    let out = Path::new(&out);
+    fs::write(out.join("methods.rs"), format!("&{:?}", methods(&descriptors)))?;
+    fs::write(out.join("descriptors.bin"), without_comments(&descriptors).encode_to_vec())?;
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
@@ -41,4 +44,22 @@ fn main() -> Result<(), Box<dyn Error>> {
         .include_file("packages.rs")
         .compile_fds(descriptors)?;
     Ok(())
+}
+
+/// All methods, as `/package.Service/Method`.
+fn methods(descriptors: &FileDescriptorSet) -> Vec<String> {
+    let mut methods = Vec::new();
+    for file in &descriptors.file {
+        for service in &file.service {
+            let prefix = format!("/{}.{}", file.package(), service.name());
+            methods.extend(service.method.iter().map(|method| format!("{prefix}/{}", method.name())));
+        }
+    }
+    methods
+}
+
+fn without_comments(descriptors: &FileDescriptorSet) -> FileDescriptorSet {
+    let mut bare = descriptors.clone();
+    bare.file.iter_mut().for_each(|file| file.source_code_info = None);
+    bare
 }

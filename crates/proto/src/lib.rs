@@ -51,6 +51,9 @@ pub use packages::{
     pb, stack,
 };
 
+/// The methods of all services, as HTTP/2 paths: `/package.Service/Method`.
+pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));
+
 /// The encoded `FileDescriptorSet` of all packages, for server reflection.
 pub const DESCRIPTORS: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/descriptors.bin"));
 

@@ -1,9 +1,10 @@
 //! The client's end: services that the daemon may call.
 
-use std::{convert::Infallible, sync::LazyLock, time::Duration};
+use std::{convert::Infallible, time::Duration};
 
 use http::{Request, Response};
 use kiln_proto::{
+    METHODS,
     control::control_client::ControlClient,
     health::{
         HealthCheckRequest, HealthCheckResponse,
@@ -12,7 +13,6 @@ use kiln_proto::{
     },
     limits::Limited as _,
 };
-use prost::Message as _;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tonic::{body::Body, server::NamedService, service::Routes, transport::Channel};
 
@@ -93,24 +93,10 @@ impl ClientSession {
     }
 }
 
-/// The methods of all services, as `/service/method`. Read once: a client offers many services.
-static METHODS: LazyLock<Vec<String>> = LazyLock::new(|| {
-    let set = prost_types::FileDescriptorSet::decode(kiln_proto::DESCRIPTORS).unwrap_or_default();
-    let of_file = |file: &prost_types::FileDescriptorProto| {
-        let package = file.package().to_owned();
-        let of_service = move |service: &prost_types::ServiceDescriptorProto| {
-            let name = format!("/{package}.{}/", service.name());
-            service.method.iter().map(|method| format!("{name}{}", method.name())).collect::<Vec<_>>()
-        };
-        file.service.iter().flat_map(of_service).collect::<Vec<_>>()
-    };
-    set.file.iter().flat_map(of_file).collect()
-});
-
 /// The methods of a service, as `/service/method`.
 fn methods_of(service: &str) -> Vec<String> {
     let prefix = format!("/{service}/");
-    METHODS.iter().filter(|method| method.starts_with(&prefix)).cloned().collect()
+    METHODS.iter().filter(|method| method.starts_with(&prefix)).map(ToString::to_string).collect()
 }
 
 /// A client that answers is healthy.

@@ -16,12 +16,15 @@ pub(crate) fn candidates(now: &Build, earlier: Vec<Build>) -> (Vec<Build>, bool)
     before.sort_by_key(|b| std::cmp::Reverse(began(b)));
     let (own, others): (Vec<Build>, Vec<Build>) = before.into_iter().partition(|b| b.project == now.project);
     let same_project = !own.is_empty();
-    let mut chosen = match same_project {
-        true => own,
-        false => others.into_iter().filter(|b| line(b) == line(now) && shares_steps(now, b)).collect(),
-    };
-    // Clients that do not say which folder they build share a project.
-    chosen.sort_by_key(|b| !shares_steps(now, b));
+    let texts_now = texts(now);
+    let mut chosen = own;
+    if same_project {
+        // Clients that do not say which folder they build share a project.
+        chosen.sort_by_cached_key(|b| texts_now.is_disjoint(&texts(b)));
+    } else {
+        let alike = |b: &Build| line(b) == line(now) && !texts_now.is_disjoint(&texts(b));
+        chosen = others.into_iter().filter(alike).collect();
+    }
     chosen.truncate(MAX_BUILDS);
     (chosen, same_project)
 }
@@ -35,13 +38,11 @@ fn line(build: &Build) -> (&str, &str) {
     (&build.frontend, build.attrs.get("filename").map_or("Dockerfile", String::as_str))
 }
 
-fn shares_steps(a: &Build, b: &Build) -> bool {
-    fn texts(build: &Build) -> HashSet<(&str, &str)> {
-        let names = build.steps.iter().map(|step| Name::parse(&step.name));
-        let own = names.filter(|name| !name.is_internal() && !matches!(name.keyword(), "FROM" | "WORKDIR"));
-        own.map(|name| (name.group, name.text)).collect()
-    }
-    !texts(a).is_disjoint(&texts(b))
+/// The steps of a build that tell it from builds of other things.
+fn texts(build: &Build) -> HashSet<(&str, &str)> {
+    let names = build.steps.iter().map(|step| Name::parse(&step.name));
+    let own = names.filter(|name| !name.is_internal() && !matches!(name.keyword(), "FROM" | "WORKDIR"));
+    own.map(|name| (name.group, name.text)).collect()
 }
 
 /// Names the project of a build: a client's folder, and what is built of it. Options that vary from build to build take no part.

@@ -16,7 +16,7 @@ mod phrase;
 
 use std::io::{self, Write};
 
-use crate::{Answer, BuildInfo, Cause, Counts, Outcome, Root, Status, StepAnswer};
+use crate::{Answer, BuildInfo, Cause, Counts, FoundBy, Outcome, Root, Status, StepAnswer};
 
 pub use phrase::{difference, shorten};
 
@@ -28,12 +28,12 @@ const OVERVIEW: usize = 6;
 /// # Errors
 /// If `out` cannot be written to.
 pub fn write(out: &mut impl Write, answer: &Answer, full: bool) -> io::Result<()> {
-    writeln!(out, "Build {}.", summary(answer))?;
+    put(out, &format!("Build {}.", summary(answer)))?;
     if let Some(other) = &answer.compared_with {
-        writeln!(out, "Compared with build {}.", build(other))?;
+        put(out, &format!("Compared with build {}.", build(other)))?;
     }
     for warning in &answer.warnings {
-        writeln!(out, "Warning: {warning}.")?;
+        put(out, &format!("Warning: {warning}."))?;
     }
     if full {
         for step in &answer.steps {
@@ -45,16 +45,22 @@ pub fn write(out: &mut impl Write, answer: &Answer, full: bool) -> io::Result<()
     writeln!(out)?;
     let shown: Vec<&StepAnswer> = answer.steps.iter().filter(|step| step.number.is_some()).collect();
     if shown.is_empty() {
-        return writeln!(out, "It ended before it came to a step.");
+        return put(out, "It ended before it came to a step.");
     }
     for step in shown {
         let number = step.number.unwrap_or_default();
-        writeln!(out, "{number:>3}  {:<9} {}", word(step.status), shorten(&step.name))?;
+        put(out, &format!("{number:>3}  {:<9} {}", word(step.status), shorten(&step.name)))?;
         for line in reasons(step, answer, OVERVIEW) {
-            writeln!(out, "{:14} {line}", "")?;
+            put(out, &format!("{:14} {line}", ""))?;
         }
     }
     Ok(())
+}
+
+/// One line, without anything that a terminal would obey: names of files and steps are a stranger's.
+fn put(out: &mut impl Write, text: &str) -> io::Result<()> {
+    let shown: String = text.chars().map(|c| if c.is_control() { '\u{fffd}' } else { c }).collect();
+    writeln!(out, "{shown}")
 }
 
 fn summary(answer: &Answer) -> String {
@@ -163,45 +169,38 @@ fn reasons(step: &StepAnswer, answer: &Answer, most: usize) -> Vec<String> {
 
 fn in_full(out: &mut impl Write, step: &StepAnswer, answer: &Answer) -> io::Result<()> {
     match step.number {
-        Some(number) => writeln!(out, "Step {number}: {}", step.name)?,
-        None => writeln!(out, "{}", step.name)?,
+        Some(number) => put(out, &format!("Step {number}: {}", step.name))?,
+        None => put(out, &step.name)?,
     }
     if let Some(place) = &step.source {
-        writeln!(out, "  at       {}:{}", place.file, place.line)?;
+        put(out, &format!("  at       {}:{}", place.file, place.line))?;
     }
     let took = step.seconds.map(|s| format!(", in {s:.1}s")).unwrap_or_default();
-    let how = match (step.status, step.found_by, step.store.as_str()) {
-        (Status::Cached, Some(crate::FoundBy::Content), _) => {
-            ", found by the content of its inputs".to_owned()
-        }
-        (Status::Cached, Some(crate::FoundBy::Definition), "" | "local") => {
-            ", found by its definition".to_owned()
-        }
-        (Status::Cached, _, store) => format!(", in {store}"),
-        _ => String::new(),
-    };
-    writeln!(out, "  status   {}{took}{how}", word(step.status))?;
+    let how = if step.status == Status::Cached { found(step) } else { String::new() };
+    put(out, &format!("  status   {}{took}{how}", word(step.status)))?;
     if !step.error.is_empty() {
-        writeln!(out, "  error    {}", step.error.lines().next().unwrap_or_default())?;
+        put(out, &format!("  error    {}", step.error.lines().next().unwrap_or_default()))?;
     }
     if let Some(compared) = &step.compared_with {
-        writeln!(
+        put(
             out,
-            "  before   {} in build {} of {}",
-            compared.step,
-            compared.reference,
-            time(&compared.ended)
+            &format!(
+                "  before   {} in build {} of {}",
+                compared.step,
+                compared.reference,
+                time(&compared.ended)
+            ),
         )?;
     }
     for (at, line) in reasons(step, answer, usize::MAX).iter().enumerate() {
-        writeln!(out, "  {:<8} {line}", if at == 0 { "why" } else { "" })?;
+        put(out, &format!("  {:<8} {line}", if at == 0 { "why" } else { "" }))?;
     }
     for root in &step.roots {
         write_root(out, root)?;
     }
     let Some(key) = &step.key else { return Ok(()) };
     for (at, digest) in key.digests.iter().enumerate() {
-        writeln!(out, "  {:<8} {digest}", if at == 0 { "key" } else { "" })?;
+        put(out, &format!("  {:<8} {digest}", if at == 0 { "key" } else { "" }))?;
     }
     for (at, input) in key.inputs.iter().enumerate() {
         let by = match input.content.as_str() {
@@ -209,12 +208,25 @@ fn in_full(out: &mut impl Write, step: &StepAnswer, answer: &Answer) -> io::Resu
             content => format!("by content {content}"),
         };
         let led = if input.matches > 0 { "led to a key" } else { "led to no key" };
-        writeln!(out, "  input {at}  {} {by}: {led}", shorten(&input.name))?;
+        put(out, &format!("  input {at}  {} {by}: {led}", shorten(&input.name)))?;
     }
     if !key.result.is_empty() {
-        writeln!(out, "  result   {}", verdict(&key.result))?;
+        put(out, &format!("  result   {}", verdict(&key.result)))?;
     }
     Ok(())
+}
+
+/// How a cached result was found, and where if not in this builder's own cache.
+fn found(step: &StepAnswer) -> String {
+    let by = match step.found_by {
+        Some(FoundBy::Content) => ", found by the content of its inputs",
+        Some(FoundBy::Definition) => ", found by its definition",
+        None => "",
+    };
+    match step.store.as_str() {
+        "" | "local" => by.to_owned(),
+        store => format!("{by}, in {store}"),
+    }
 }
 
 fn write_root(out: &mut impl Write, root: &Root) -> io::Result<()> {
@@ -231,12 +243,12 @@ fn write_root(out: &mut impl Write, root: &Root) -> io::Result<()> {
         Cause::Uncacheable => "cannot be cached".to_owned(),
         Cause::Follows | Cause::Unfinished | Cause::Always | Cause::Unknown => "ran".to_owned(),
     };
-    writeln!(out, "  {:<8} {name} {why}", "root")?;
+    put(out, &format!("  {:<8} {name} {why}", "root"))?;
     for change in &root.differences {
-        writeln!(out, "  {:<8}   {}", "", difference(change))?;
+        put(out, &format!("  {:<8}   {}", "", difference(change)))?;
     }
     if root.more > 0 {
-        writeln!(out, "  {:<8}   and {} more", "", root.more)?;
+        put(out, &format!("  {:<8}   and {} more", "", root.more))?;
     }
     Ok(())
 }

@@ -114,3 +114,32 @@ fn long_values_are_cut_around_what_differs() {
     });
     assert!(text.len() < 400 && text.contains("xold\"") && text.ends_with("xnew\" (build-arg V)"), "{text}");
 }
+
+#[test]
+fn nothing_of_a_build_drives_the_terminal() {
+    let ran = (Ending::Ran, Reason::NoMatch);
+    let now = Scene { env: "V=2", ended: [ran, ran, ran], ..scene("b", 2) };
+    let mut answer = why(&now, &[scene("a", 1)]);
+    let evil = "x\u{1b}]0;y\u{7}\nforged\u{9b}z";
+    for step in &mut answer.steps {
+        step.name = evil.into();
+        step.error = evil.into();
+        step.detail = evil.into();
+        step.store = evil.into();
+        step.differences.push(Difference {
+            kind: Kind::File,
+            name: evil.into(),
+            change: Change::Changed,
+            before: None,
+            after: None,
+            build_arg: None,
+            input: None,
+        });
+    }
+    answer.warnings.push(evil.into());
+    for full in [false, true] {
+        let text = written(&answer, full);
+        assert!(text.contains("forged"));
+        assert!(text.lines().all(|line| !line.starts_with("forged") && !line.contains(char::is_control)));
+    }
+}

@@ -1,6 +1,7 @@
 //! The files that records are.
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fs, io,
     path::{Path, PathBuf},
@@ -21,6 +22,8 @@ const MAX_BUILD_BYTES: u64 = 64 << 20;
 const MAX_LISTS: usize = 2000;
 /// and no more bytes of them.
 const MAX_LIST_BYTES: u64 = 64 << 20;
+/// Of a build that takes more, the last steps are left out, so that one build cannot push out all others.
+const MAX_BUILD: usize = 8 << 20;
 /// No more files are listed of one input.
 const MAX_FILES: usize = 20_000;
 /// A larger file than this is none of ours.
@@ -62,7 +65,7 @@ impl History {
         let started = build.started.unwrap_or_default();
         let milliseconds = started.seconds * 1000 + i64::from(started.nanos / 1_000_000);
         let name = format!("{milliseconds:013}-{}", &Digest::sha256(&build.r#ref).hex()[..8]);
-        write(&dir, &name, build)?;
+        write(&dir, &name, &*bounded(build, MAX_BUILD))?;
         limit(&dir, MAX_BUILDS, MAX_BUILD_BYTES)
     }
 
@@ -154,6 +157,20 @@ fn limit(dir: &Path, count: usize, bytes: u64) -> io::Result<()> {
     Ok(())
 }
 
+/// The build with no more steps than go into `most` bytes.
+fn bounded(build: &Build, most: usize) -> Cow<'_, Build> {
+    let mut size = build.encoded_len();
+    if size <= most {
+        return Cow::Borrowed(build);
+    }
+    let mut short = build.clone();
+    short.truncated = true;
+    while let Some(last) = short.steps.pop_if(|_| size > most) {
+        size = size.saturating_sub(last.encoded_len());
+    }
+    Cow::Owned(short)
+}
+
 fn checksum(data: &[u8]) -> Vec<u8> {
     Digest::sha256(data).hex()[..8].bytes().collect()
 }
@@ -199,6 +216,8 @@ fn read<M: Message + Default>(path: &Path) -> io::Result<M> {
 
 #[cfg(test)]
 mod tests {
+    use kiln_proto::history::Step;
+
     use super::*;
 
     fn build(reference: &str, seconds: i64) -> Build {
@@ -240,6 +259,17 @@ mod tests {
         let (builds, problems) = history.builds().unwrap();
         assert_eq!((builds.len(), problems.len()), (1, 3), "{problems:?}");
         assert!(problems[2].contains("damaged") && problems[2].contains("0000000002000-"), "{problems:?}");
+    }
+
+    #[test]
+    fn a_huge_build_is_kept_without_its_last_steps() {
+        let step = |n: usize| Step { name: n.to_string(), op: vec![0; 1000].into(), ..Step::default() };
+        let whole = Build { steps: (0..100).map(step).collect(), ..build("r", 1) };
+        assert_eq!(*bounded(&whole, whole.encoded_len()), whole);
+        let short = bounded(&whole, 50_500);
+        assert!(short.truncated && short.encoded_len() <= 50_500);
+        assert_eq!(short.steps[..], whole.steps[..short.steps.len()]);
+        assert!(short.steps.len() > 40, "{}", short.steps.len());
     }
 
     #[test]

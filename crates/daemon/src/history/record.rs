@@ -140,7 +140,10 @@ fn is_kept(key: &str) -> bool {
         "source",
         "target",
     ];
-    NAMES.contains(&key) || key.starts_with("build-arg:") || key.starts_with("context:")
+    // Proxies are in no key, and often hold passwords.
+    let argument = key.strip_prefix("build-arg:").map(str::to_lowercase);
+    let argument = argument.is_some_and(|name| !name.ends_with("_proxy"));
+    NAMES.contains(&key) || argument || key.starts_with("context:")
 }
 
 fn step(seen: Option<&VertexSeen>, held: Option<&Held<Kiln>>, vertex: &kiln_llb::Vertex) -> Step {

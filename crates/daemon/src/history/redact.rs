@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use kiln_llb::Vertex;
-use kiln_proto::pb::{self, op::Op};
+use kiln_proto::pb::{self, file_action::Action, op::Op};
 use prost::Message as _;
 
 /// What stands in their place.
@@ -19,9 +19,9 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
     while let Some(at) = rest.find("://") {
         let (before, address) = rest.split_at(at + 3);
         out.push_str(before);
-        let end = address
-            .find(|c: char| c.is_whitespace() || "/?#\"'`<>|;,&)".contains(c))
-            .unwrap_or(address.len());
+        // All else may stand in a user part (RFC 3986, 3.2.1), as people write it.
+        let end =
+            address.find(|c: char| c.is_whitespace() || "/?#\"`<>|".contains(c)).unwrap_or(address.len());
         let user = address[..end].rfind('@').unwrap_or(0);
         if user > 0 {
             out.push_str(HIDDEN);
@@ -38,27 +38,45 @@ pub(crate) fn redact(text: &str) -> Cow<'_, str> {
 
 /// The bytes of an op, without credentials; as it arrived where it has none.
 pub(crate) fn op(vertex: &Vertex) -> Bytes {
-    let has = |needle: &[u8]| vertex.raw.windows(needle.len()).any(|w| w == needle);
+    cleaned(&vertex.op, &vertex.raw)
+}
+
+/// `op`, whose bytes are `raw`.
+fn cleaned(before: &pb::Op, raw: &Bytes) -> Bytes {
     let proxies =
-        matches!(&vertex.op.op, Some(Op::Exec(e)) if e.meta.as_ref().is_some_and(|m| m.proxy_env.is_some()));
-    let addresses = has(b"://") && has(b"@");
+        matches!(&before.op, Some(Op::Exec(e)) if e.meta.as_ref().is_some_and(|m| m.proxy_env.is_some()));
+    let addresses = raw.contains(&b'@') && raw.windows(3).any(|w| w == b"://");
     if !(proxies || addresses) {
-        return vertex.raw.clone();
+        return raw.clone();
     }
-    let mut op = vertex.op.clone();
+    let mut op = before.clone();
     match &mut op.op {
         Some(Op::Exec(exec)) => exec.meta.iter_mut().for_each(clean_meta),
-        Some(Op::Source(source)) => clean(&mut source.identifier),
+        Some(Op::Source(source)) => {
+            clean(&mut source.identifier);
+            source.attrs.values_mut().for_each(clean);
+        }
         Some(Op::Build(build)) => build.attrs.values_mut().for_each(clean),
+        Some(Op::File(file)) => file.actions.iter_mut().for_each(clean_action),
         _ => {}
     }
-    if op == vertex.op { vertex.raw.clone() } else { op.encode_to_vec().into() }
+    if op == *before { raw.clone() } else { op.encode_to_vec().into() }
 }
 
 fn clean_meta(meta: &mut pb::Meta) {
     // Proxies are in no key.
     meta.proxy_env = None;
     meta.args.iter_mut().chain(&mut meta.env).for_each(clean);
+}
+
+/// The text of a heredoc.
+fn clean_action(action: &mut pb::FileAction) {
+    if let Some(Action::Mkfile(file)) = &mut action.action
+        && let Ok(text) = std::str::from_utf8(&file.data)
+        && let Cow::Owned(clean) = redact(text)
+    {
+        file.data = clean.into();
+    }
 }
 
 fn clean(text: &mut String) {
@@ -76,12 +94,43 @@ mod tests {
         for (text, clean) in [
             ("git clone https://me:secret@host/x y@z", "git clone https://xxxxx@host/x y@z"),
             ("a http://u:p@h; b ftp://u@h:1", "a http://xxxxx@h; b ftp://xxxxx@h:1"),
+            ("http://u:a,b&c;d)'@h/", "http://xxxxx@h/"),
             ("URL=https://u:p@ss@h/x", "URL=https://xxxxx@h/x"),
             ("docker-image://a/b@sha256:1", "docker-image://a/b@sha256:1"),
             ("me@host", "me@host"),
             ("http://host/a@b", "http://host/a@b"),
         ] {
             assert_eq!(redact(text), clean);
+        }
+    }
+
+    fn kept(op: Op) -> pb::Op {
+        let op = pb::Op { op: Some(op), ..pb::Op::default() };
+        pb::Op::decode(cleaned(&op, &op.encode_to_vec().into())).unwrap()
+    }
+
+    #[test]
+    fn no_op_keeps_credentials() {
+        let secret = "https://me:pa55word@host/x".to_owned();
+        let attrs = [("git.fullurl".to_owned(), secret.clone())].into();
+        let source = pb::SourceOp { identifier: secret.clone(), attrs };
+        let mkfile = pb::FileActionMkFile { data: secret.clone().into(), ..Default::default() };
+        let action = pb::FileAction { action: Some(Action::Mkfile(mkfile)), ..Default::default() };
+        let meta = pb::Meta {
+            args: vec![secret.clone()],
+            env: vec![format!("A={secret}")],
+            proxy_env: Some(pb::ProxyEnv { http_proxy: "me:pa55word@proxy".into(), ..Default::default() }),
+            ..Default::default()
+        };
+        let build = pb::BuildOp { attrs: [("a".to_owned(), secret)].into(), ..Default::default() };
+        for op in [
+            Op::Source(source),
+            Op::File(pb::FileOp { actions: vec![action] }),
+            Op::Exec(pb::ExecOp { meta: Some(meta), ..Default::default() }),
+            Op::Build(build),
+        ] {
+            let kept = kept(op);
+            assert!(!format!("{kept:?}").contains("pa55word"), "{kept:?}");
         }
     }
 }

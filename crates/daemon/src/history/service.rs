@@ -54,17 +54,21 @@ fn find(builds: &[Build], wanted: &str, problems: &[String]) -> Result<usize, St
     if let Some(at) = builds.iter().position(|build| build.r#ref == wanted) {
         return Ok(at);
     }
-    let begins = |build: &Build| wanted.len() >= MIN_PREFIX && build.r#ref.starts_with(wanted);
-    let mut all = builds.iter().enumerate().filter(|(_, build)| begins(build));
-    match (all.next(), all.next()) {
-        (Some((at, _)), None) => Ok(at),
-        (Some(_), Some(_)) => Err(Status::not_found(format!("several builds' refs begin with {wanted}"))),
-        (None, _) => {
-            let refs: Vec<_> = builds.iter().take(TOLD).map(|build| build.r#ref.as_str()).collect();
-            let refs = refs.join(", ");
-            Err(Status::not_found(format!("no build {wanted} is known; the last ones are {refs}")))
+    let all: Vec<usize> = (0..builds.len()).filter(|at| builds[*at].r#ref.starts_with(wanted)).collect();
+    let told = |places: &[usize]| {
+        let refs: Vec<_> = places.iter().take(TOLD).map(|at| builds[*at].r#ref.as_str()).collect();
+        refs.join(", ")
+    };
+    let problem = match all[..] {
+        [at] if wanted.len() >= MIN_PREFIX => return Ok(at),
+        [_] => format!("{wanted} is too short for the beginning of a ref; want {MIN_PREFIX} characters"),
+        [] => {
+            let last: Vec<usize> = (0..builds.len().min(TOLD)).collect();
+            format!("no build {wanted} is known; the last ones are {}", told(&last))
         }
-    }
+        _ => format!("several builds' refs begin with {wanted}: {}", told(&all)),
+    };
+    Err(Status::not_found(problem))
 }
 
 #[cfg(test)]
@@ -79,7 +83,10 @@ mod tests {
         assert_eq!(place(""), Ok(0));
         assert_eq!(place("q"), Ok(2));
         assert_eq!(place("builder/node/abcx"), Ok(1));
-        assert!(place("abc").unwrap_err().contains("abcdef, abcxyz, q"), "too short");
+        assert!(place("abd").unwrap_err().contains("abcdef, abcxyz, q"));
+        assert!(place("abc").unwrap_err().contains("begin with abc: abcdef, abcxyz"));
+        assert!(place("abcd").is_ok() && place("ab").is_err());
+        assert!(place("abx").is_err());
         let builds = [build("abcdef"), build("abcdxyz")];
         assert!(find(&builds, "abcd", &[]).unwrap_err().message().contains("several"));
         let none = find(&[], "", &["a record is left out: x".into()]).unwrap_err();

@@ -44,12 +44,15 @@ impl Gc {
         if !flags.enabled.or(worker.gc).unwrap_or(true) {
             return Ok(None);
         }
+        let limits = limits(flags, worker, disk)?;
         if !worker.gc_policy.is_empty() {
             let policies = worker.gc_policy.iter().map(|table| policy(table, disk));
             let policies = policies.collect::<Result<Vec<_>, _>>()?;
-            return Ok(Some(Self { ceiling: ceiling_of(&policies), policies }));
+            // As for BuildKit, what is collected is said by the policies alone; how much there may be, by whoever says less.
+            let own = limits.filter(|l| l.maximum > 0).map(|l| l.maximum.max(l.reserved));
+            let ceiling = ceiling_of(&policies).into_iter().chain(own).min();
+            return Ok(Some(Self { policies, ceiling }));
         }
-        let limits = limits(flags, worker, disk)?;
         let policies = default_gc_policy(disk, limits.map(|l| (l.reserved, l.maximum, l.free)));
         let ceiling = limits.and_then(|_| ceiling_of(&policies));
         Ok(Some(Self { policies, ceiling }))
@@ -62,6 +65,7 @@ fn limits(flags: GcFlags<'_>, worker: &WorkerTable, disk: u64) -> Result<Option<
         let key = format!("worker.oci.{key}");
         amount.as_ref().map_or(Ok(0), |a| parse_disk(&a.text(), disk).map_err(|e| bad(&key, e)))
     };
+    let legacy = amount("gckeepstorage", &worker.gc_keep_storage)?;
     let mut limits = match flags.keep_storage {
         Some(text) => megabytes(text)?,
         None => Limits {
@@ -71,7 +75,7 @@ fn limits(flags: GcFlags<'_>, worker: &WorkerTable, disk: u64) -> Result<Option<
         },
     };
     if limits == Limits::default() {
-        limits.reserved = amount("gckeepstorage", &worker.gc_keep_storage)?;
+        limits.reserved = legacy;
     }
     Ok((limits != Limits::default()).then_some(limits))
 }
@@ -104,8 +108,9 @@ fn policy(table: &GcPolicyTable, disk: u64) -> Result<GcPolicy, Error> {
             parse_duration(&amount.text()).map_err(|e| bad("worker.oci.gcpolicy.keepDuration", e))?
         }
     };
-    let reserved = size("reservedSpace", &table.reserved_space)?;
-    let reserved = if reserved == 0 { size("keepBytes", &table.keep_bytes)? } else { reserved };
+    let (reserved, legacy) =
+        (size("reservedSpace", &table.reserved_space)?, size("keepBytes", &table.keep_bytes)?);
+    let reserved = if reserved == 0 { legacy } else { reserved };
     Ok(GcPolicy {
         filters: table.filters.clone(),
         all: table.all,
@@ -193,11 +198,10 @@ mod tests {
 
     #[test]
     fn policies_are_taken_as_they_are() {
-        let text = "maxUsedSpace = 5\n\
-            [[gcpolicy]]\nkeepBytes = \"3%\"\nkeepDuration = 3600\nfilters = [\"type==source.local\"]\n\
+        let text = "[[gcpolicy]]\nkeepBytes = \"3%\"\nkeepDuration = 3600\nfilters = [\"type==source.local\"]\n\
             [[gcpolicy]]\nall = true\nreservedSpace = \"1.5GiB\"\nkeepBytes = 7\nmaxUsedSpace = \"90%\"\n\
             [[gcpolicy]]\nmaxUsedSpace = \"1GB\"\nkeepDuration = \"1h30m\"\n";
-        let own = gc(text, Some("1,1,1"));
+        let own = gc(text, None);
         let first = &own.policies[0];
         assert_eq!((first.reserved_space, first.keep_duration_ms, first.all), (8 * GB, 3_600_000, false));
         assert_eq!(first.filters, ["type==source.local"]);
@@ -205,6 +209,24 @@ mod tests {
         assert_eq!((second.reserved_space, second.max_used_space, second.all), (3 << 29, 227 * GB, true));
         assert_eq!(own.policies[2].keep_duration_ms, 5_400_000);
         assert_eq!(own.ceiling, Some(227 * GB), "the third spares what is young");
+        // The worker's own limits change no policy, but they are a ceiling.
+        let both = gc(&format!("maxUsedSpace = 5\n{text}"), None);
+        assert_eq!((both.policies, both.ceiling), (own.policies.clone(), Some(5)));
+        assert_eq!(gc(text, Some("1,0,7")).ceiling, Some(7_000_000));
+        assert_eq!(gc(text, Some("1")).ceiling, own.ceiling, "what is reserved is none");
+    }
+
+    #[test]
+    fn amounts_that_another_replaces_are_read_too() {
+        for text in [
+            "gckeepstorage = \"junk\"\nmaxUsedSpace = 5",
+            "[[gcpolicy]]\nreservedSpace = 1\nkeepBytes = \"junk\"",
+            "maxUsedSpace = \"junk\"\n[[gcpolicy]]\nall = true",
+        ] {
+            let worker: WorkerTable = toml::from_str(text).unwrap();
+            let error = Gc::on_disk(GcFlags::default(), &worker, DISK).unwrap_err();
+            assert!(error.to_string().contains("junk"), "{error}");
+        }
     }
 
     #[test]

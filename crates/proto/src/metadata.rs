@@ -12,7 +12,7 @@ use crate::SmallMap;
 use crate::pb::{ExportCache, LinuxResources, ProgressGroup};
 
 /// The most entries that the maps of a message from the wire may have; BuildKit knows about a hundred capabilities.
-const MAX_ENTRIES: usize = 512;
+const MAX_ENTRIES: usize = 256;
 
 const IGNORE_CACHE: u32 = 1;
 const DESCRIPTION: u32 = 2;
@@ -121,7 +121,7 @@ fn merge_map<V: MapValue>(
             _ => encoding::skip_field(wire, tag, buf, ctx),
         }
     })?;
-    if map.len() >= MAX_ENTRIES {
+    if map.len() >= MAX_ENTRIES && map.get(&key).is_none() {
         return Err(too_many());
     }
     map.insert(key, value);
@@ -257,6 +257,10 @@ mod tests {
         {
             assert!(OpMetadata::decode(bytes).is_err(), "{bytes:?}");
         }
+        let most: BTreeMap<_, _> = (0..MAX_ENTRIES).map(|n| (n.to_string(), true)).collect();
+        let mut bytes = Made { caps: most.clone(), ..Made::default() }.encode_to_vec();
+        bytes.extend(Made { caps: most, ..Made::default() }.encode_to_vec());
+        assert_eq!(OpMetadata::decode(bytes.as_slice()).unwrap().caps.len(), MAX_ENTRIES, "none is new");
         let caps = (0..=MAX_ENTRIES).map(|n| (n.to_string(), true)).collect();
         let bytes = Made { caps, ..Made::default() }.encode_to_vec();
         assert!(OpMetadata::decode(bytes.as_slice()).unwrap_err().to_string().contains("entries"));

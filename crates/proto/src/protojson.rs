@@ -70,7 +70,8 @@ fn object(name: &str, mut bytes: Bytes, depth: usize) -> Option<Value> {
         let key = field.json_name().to_owned();
         if field.label() != Label::Repeated {
             object.insert(key, value(field, wire, &mut bytes, depth)?);
-        } else if let Some((entry_key, entry_value)) = map_entry(field, &mut bytes, depth) {
+        } else if is_map(field) {
+            let (entry_key, entry_value) = map_entry(field, &mut bytes, depth)?;
             let map = object.entry(key).or_insert_with(|| Value::Object(Map::new()));
             map.as_object_mut()?.insert(entry_key, entry_value);
         } else {
@@ -88,12 +89,14 @@ fn object(name: &str, mut bytes: Bytes, depth: usize) -> Option<Value> {
     Some(Value::Object(object))
 }
 
-/// The next entry of a map; `None`, and nothing read, when the field is no map.
+fn is_map(field: &FieldDescriptorProto) -> bool {
+    let options = TYPES.messages.get(field.type_name()).and_then(|entry| entry.options.as_ref());
+    options.is_some_and(|options| options.map_entry())
+}
+
+/// The next entry of a map.
 fn map_entry(field: &FieldDescriptorProto, bytes: &mut Bytes, depth: usize) -> Option<(String, Value)> {
     let entry = TYPES.messages.get(field.type_name())?;
-    if !entry.options.as_ref()?.map_entry() {
-        return None;
-    }
     let Value::Object(mut pair) =
         object(field.type_name(), take(WireType::LengthDelimited, bytes)?, depth + 1)?
     else {

@@ -64,6 +64,10 @@ impl<V: Clone + Default> SmallMap<V> {
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: V) {
         let key = key.into();
         let place = self.place(&key);
+        if let (Ok(place), Some(own)) = (place, self.0.as_mut().and_then(Arc::get_mut)) {
+            own[place].1 = value;
+            return;
+        }
         let mut entries = self.take();
         match place {
             Ok(place) => entries[place] = (key, value),

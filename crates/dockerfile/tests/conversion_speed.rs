@@ -160,6 +160,8 @@ fn growth_is_linear() {
     let mut wrong = Vec::new();
     // KILN_TEST_SHAPE names one to look at.
     let only = std::env::var("KILN_TEST_SHAPE").ok();
+    let named = only.as_deref().is_none_or(|only| SHAPES.iter().any(|shape| shape.0 == only));
+    assert!(named, "KILN_TEST_SHAPE is one of {:?}", SHAPES.iter().map(|shape| shape.0).collect::<Vec<_>>());
     for shape in SHAPES.iter().filter(|shape| only.as_deref().is_none_or(|only| only == shape.0)) {
         let once = fastest(&text(shape, size), if cfg!(debug_assertions) { 2 } else { 5 });
         let four = fastest(&text(shape, 4 * size), 2);

@@ -61,6 +61,14 @@ fn recorded(converted: &Converted) -> Recorded {
         return Recorded { root: String::new(), vertices: Vec::new(), config };
     }
     let graph = Graph::decode(&converted.definition).expect("a definition that decodes");
+    for vertex in graph.vertices() {
+        assert_eq!(
+            kiln_llb::marshal::op(vertex.op.clone()),
+            vertex.raw,
+            "two encoders make one op: {:?}",
+            vertex.op
+        );
+    }
     let mut vertices: Vec<String> = graph.vertices().iter().map(|v| v.digest.to_string()).collect();
     vertices.sort();
     let root = format!("{}:{}", graph.root().vertex, graph.root().output);

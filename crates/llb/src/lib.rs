@@ -39,5 +39,15 @@ pub const SKIP_OUTPUT: i64 = -1;
 /// Where an exec mounts its root.
 pub const ROOT_MOUNT: &str = "/";
 
+/// Whether the identity of a cache mount takes part in the key of its step: only where it is the one that a Dockerfile gives by
+/// default, the mount's target with or without a namespace before it, and shared.
+pub fn cache_mount_counts(mount: &kiln_proto::pb::Mount) -> bool {
+    let Some(cache) = &mount.cache_opt else { return false };
+    let shared = cache.sharing == kiln_proto::pb::CacheSharingOpt::Shared as i32;
+    let by_default =
+        cache.id == mount.dest || cache.id.split_once('/').is_some_and(|(_, dest)| dest == mount.dest);
+    shared && by_default
+}
+
 #[cfg(test)]
 mod tests;

@@ -105,14 +105,10 @@ pub fn exec(op: &pb::ExecOp, platform: &Platform) -> Result {
 fn without_places(mount: &pb::Mount) -> pb::Mount {
     let mut mount = mount.clone();
     mount.selector.clear();
-    if let Some(cache) = &mut mount.cache_opt {
-        let shared = cache.sharing == pb::CacheSharingOpt::Shared as i32;
-        let by_default =
-            cache.id == mount.dest || cache.id.split_once('/').is_some_and(|(_, dest)| dest == mount.dest);
-        if !(shared && by_default) {
-            cache.id.clear();
-            cache.sharing = 0;
-        }
+    let counts = kiln_llb::cache_mount_counts(&mount);
+    if let Some(cache) = mount.cache_opt.as_mut().filter(|_| !counts) {
+        cache.id.clear();
+        cache.sharing = 0;
     }
     mount
 }

@@ -140,12 +140,8 @@ fn mount_text(mount: &pb::Mount) -> String {
         }
     };
     part("source", &mount.selector);
-    if let Some(cache) = &mount.cache_opt {
-        let by_default =
-            cache.id == mount.dest || cache.id.split_once('/').is_some_and(|(_, dest)| dest == mount.dest);
-        if by_default && cache.sharing == pb::CacheSharingOpt::Shared as i32 {
-            part("id", &cache.id);
-        }
+    if let Some(cache) = mount.cache_opt.as_ref().filter(|_| kiln_llb::cache_mount_counts(mount)) {
+        part("id", &cache.id);
     }
     let credential = mount.secret_opt.as_ref().map(|s| (&s.id, s.uid, s.gid, s.mode, s.optional));
     let credential =

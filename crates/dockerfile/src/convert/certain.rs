@@ -32,6 +32,14 @@ pub(super) fn add_errors(file: &Dockerfile, options: &Options, errors: &mut Vec<
     errors.truncate(MAX_ERRORS);
 }
 
+/// Whether each of the paths of a VOLUME is one.
+pub(super) fn check_volumes(paths: &[Word]) -> Result<(), Error> {
+    match paths.iter().find(|path| path.is_empty()) {
+        Some(empty) => Err(refuse("VOLUME specified can not be an empty string").at(empty.span)),
+        None => Ok(()),
+    }
+}
+
 fn check(instruction: &Instruction) -> Result<(), Error> {
     let plain = |word: &&Word| !word.is_empty() && is_plain(word);
     match &instruction.command {
@@ -43,9 +51,7 @@ fn check(instruction: &Instruction) -> Result<(), Error> {
             copy.chmod.iter().filter(plain).try_for_each(|mode| chmod::read(mode).map(drop))
         }
         Command::Add(add) => add.chmod.iter().filter(plain).try_for_each(|mode| chmod::read(mode).map(drop)),
-        Command::Volume(paths) if paths.iter().any(|path| path.is_empty()) => {
-            Err(refuse("VOLUME specified can not be an empty string"))
-        }
+        Command::Volume(paths) => check_volumes(paths),
         _ => Ok(()),
     }
 }

@@ -12,7 +12,7 @@ use super::outline::ArgInfo;
 use super::paths;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
-use super::{Converter, Failure, expose, names, signal};
+use super::{Converter, Failure, certain, expose, names, signal};
 use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue};
 use crate::document::MAX_ERRORS;
 use crate::error::Error;
@@ -430,9 +430,7 @@ impl Stage {
                 format!("USER {user}")
             }
             Command::Volume(volumes) => {
-                if let Some(empty) = volumes.iter().find(|v| v.is_empty()) {
-                    return Err(refuse("VOLUME specified can not be an empty string").at(empty.span));
-                }
+                certain::check_volumes(volumes)?;
                 config.volumes.extend(volumes.iter().map(|v| v.text.clone()));
                 format!("VOLUME {}", format::plain_list(volumes))
             }

@@ -253,15 +253,5 @@ impl<'a, R: Resolver> Converter<'a, R> {
     }
 }
 
-/// The lines of a span, each a range of its own, as clients expect them.
-pub fn ranges(span: crate::Span) -> Vec<pb::Range> {
-    span.lines()
-        .map(|line| {
-            let position = Some(pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
-            pb::Range { start: position, end: position }
-        })
-        .collect()
-}
-
 #[cfg(test)]
 mod tests;

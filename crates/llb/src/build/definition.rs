@@ -197,8 +197,9 @@ impl<'a> Writer<'a> {
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
         // Maps are made much faster from what is in order already.
         let mut order: Vec<(u64, usize)> = self.ops.iter().map(|op| prefix(&op.digest)).zip(0..).collect();
-        order.sort_unstable();
-        order.sort_by(|a, b| a.0.cmp(&b.0).then_with(|| self.ops[a.1].digest.cmp(&self.ops[b.1].digest)));
+        order.sort_unstable_by(|a, b| {
+            a.0.cmp(&b.0).then_with(|| self.ops[a.1].digest.cmp(&self.ops[b.1].digest))
+        });
         let (mut metadata, mut places) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
         for (_, place) in order {
             let op = &mut self.ops[place];

@@ -16,7 +16,9 @@ use kiln_exporter::{
     attestation::provenance::ProvenanceOptions,
 };
 use kiln_frontend::{
-    Bridge, BuildRef, FrontendResult, Permissions, Refs, Request, SourcePolicies, Step, Steps, wire_error,
+    Bridge, BuildRef, FrontendResult, Permissions, Refs, Request, SourcePolicies, Step, Steps,
+    attest::{Attests, SbomOptions, ScanTarget, Scanner, has_sbom},
+    wire_error,
 };
 use kiln_oci::{Digest, Time};
 use kiln_ops::{Entitlement, Entitlements, Gate, JobData, Kiln};
@@ -146,9 +148,12 @@ async fn run(
     checked: Checked,
     imports: &Imports,
 ) -> Result<SolveResponse, WireError> {
-    let Checked { mut exporters, caches, provenance, .. } = checked;
+    let Checked { mut exporters, caches, provenance, sbom, .. } = checked;
     let started = Time::now();
     let mut result = result(bridge, build, request, returned).await?;
+    if let Some(options) = sbom.filter(|_| !has_sbom(&result)) {
+        Box::pin(scan(bridge, request, &options, &mut result)).await?;
+    }
     let chooses = match request.enable_session_exporter && !request.session.is_empty() {
         true => Some(daemon.sessions().get(&request.session, SESSION_PATIENCE).await.map_err(wire_error)?),
         false => None,
@@ -220,11 +225,15 @@ fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Check
         request.source_policy.as_ref(),
         request.source_policy_session.clone(),
     )?;
+    let attests = Attests::parse(&request.frontend_attrs)?;
+    let provenance = attests.provenance.as_ref().map(ProvenanceOptions::parse).transpose();
+    let bad = |error: kiln_exporter::Error| WireError::new(Code::InvalidArgument, error.to_string());
     Ok(Checked {
         exporters: exporters(request)?,
         caches: caches::exports_of(request)?,
         allowed: entitlements(daemon, &request.entitlements)?,
-        provenance: provenance::wanted(&request.frontend_attrs)?,
+        provenance: provenance.map_err(bad)?,
+        sbom: attests.sbom,
         policies,
     })
 }
@@ -235,6 +244,7 @@ struct Checked {
     caches: Vec<ExportOptions>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
+    sbom: Option<SbomOptions>,
     policies: Arc<SourcePolicies>,
 }
 
@@ -264,6 +274,27 @@ async fn result(
     let result = bridge.solve(wanted).await?;
     build.conversation.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
     Ok(result)
+}
+
+/// Adds an SBOM for each tree of a result whose frontend has made none.
+async fn scan(
+    bridge: &Bridge,
+    request: &SolveRequest,
+    options: &SbomOptions,
+    result: &mut FrontendResult,
+) -> Result<(), WireError> {
+    let scanner = Scanner::load(bridge, options).await?;
+    // An empty value means all stages.
+    let ignore_cache = request.frontend_attrs.get("no-cache").is_some_and(String::is_empty);
+    for platform in export::platforms(result)? {
+        // In the empty tree there is nothing to be found.
+        let Some(tree) = result.refs.of(&platform.id) else { continue };
+        let (core, extras) = (tree.definition(), &[][..]);
+        let target = ScanTarget { platform: &platform.id, core, extras, ignore_cache };
+        let made = scanner.scan(bridge, target).await?;
+        result.attestations.entry(platform.id).or_default().attestation.push(made);
+    }
+    Ok(())
 }
 
 /// A name as a file's: clients choose names.

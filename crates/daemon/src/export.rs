@@ -8,7 +8,7 @@ use std::{
 
 use futures::future::try_join_all;
 use kiln_engine::{Event, StatusEvent};
-use kiln_exporter::{Attestation, Reporter, Source, Tree, WorkerRef};
+use kiln_exporter::{Attestation, Reporter, ResultPlatform, Source, Tree, WorkerRef};
 use kiln_frontend::{Bridge, BuildRef, FrontendResult, Refs, Steps, wire_error};
 use kiln_oci::Digest;
 use kiln_proto::status::WireError;
@@ -25,12 +25,23 @@ async fn named_tree(id: &str, built: Option<&Arc<BuildRef>>) -> Result<(String, 
     Ok((id.to_owned(), tree(built).await?))
 }
 
+/// The platforms of a result, which need not be built yet.
+pub(crate) fn platforms(result: &FrontendResult) -> Result<Vec<ResultPlatform>, WireError> {
+    let mut source = unbuilt(result);
+    if let Refs::Map(many) = &result.refs {
+        source.trees = many.keys().map(|id| (id.clone(), None)).collect();
+    }
+    source.platforms().map_err(wire_error)
+}
+
+fn unbuilt(result: &FrontendResult) -> Source {
+    let metadata = result.metadata.iter().map(|(k, v)| (k.clone(), v.to_vec())).collect();
+    Source { metadata, ..Source::default() }
+}
+
 /// Builds everything of a result, and makes it ready for exporters.
 pub(crate) async fn source(bridge: &Arc<Bridge>, result: &FrontendResult) -> Result<Source, WireError> {
-    let mut source = Source {
-        metadata: result.metadata.iter().map(|(k, v)| (k.clone(), v.to_vec())).collect(),
-        ..Source::default()
-    };
+    let mut source = unbuilt(result);
     match &result.refs {
         Refs::Single(one) => source.single = tree(one.as_ref()).await?,
         Refs::Map(many) => {

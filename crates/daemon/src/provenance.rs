@@ -12,7 +12,7 @@ use kiln_exporter::{
         self, Capture, GitMaterial, HttpMaterial, ImageMaterial, Mode, ProvenanceOptions, filter_args, redact,
     },
 };
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, NamedImage, Refs, wire_error};
+use kiln_frontend::{Bridge, BuildRef, FrontendResult, NamedImage, wire_error};
 use kiln_llb::source::Identifier;
 use kiln_oci::{Descriptor, Digest, Platform, Reference, Time};
 use kiln_ops::{Kiln, Material};
@@ -22,24 +22,8 @@ use kiln_proto::{
 };
 use kiln_worker::{ImmutableRef, RefId, RemoteOptions, Worker};
 use serde_json::Value;
-use tonic::Code;
 
 use crate::{op_json, results, version::DOCKERFILE_VERSION};
-
-/// The provenance that a client asks for. An SBOM, which an image would have to make, is refused.
-pub(crate) fn wanted(attrs: &BTreeMap<String, String>) -> Result<Option<ProvenanceOptions>, WireError> {
-    let asked = provenance::requests(attrs)
-        .map_err(|error| WireError::new(Code::InvalidArgument, error.to_string()))?;
-    match asked.sbom {
-        None => Ok(asked.provenance),
-        Some(sbom) => {
-            let generator = sbom.generator;
-            let message =
-                format!("SBOM attestations (generator {generator}): not supported by this daemon yet");
-            Err(WireError::new(Code::Unimplemented, message))
-        }
-    }
-}
 
 /// What a client asked of frontends, and which refs came of it.
 #[derive(Debug, Default)]
@@ -116,12 +100,8 @@ pub(crate) fn attach(
 ) -> Result<(), WireError> {
     let platforms = source.platforms().map_err(wire_error)?;
     for platform in &platforms {
-        let one = match &result.refs {
-            Refs::Single(one) => one.as_ref(),
-            Refs::Map(many) => many.get(&platform.id).and_then(Option::as_ref),
-        };
         // The empty tree came from nothing.
-        let Some(one) = one else { continue };
+        let Some(one) = result.refs.of(&platform.id) else { continue };
         let capture = capture_all(bridge, result, one, asked.of(one.id()), platform, &platforms);
         let attestation = statement(&bridge.host().worker, one, capture, options.clone(), run)?;
         source.attestations.entry(platform.id.clone()).or_default().push(attestation);
@@ -451,14 +431,5 @@ mod tests {
         assert!(capture.materials.local.contains("context"));
         assert_eq!(capture.materials.http.len(), 1);
         assert_eq!(capture.materials.git.first().expect("git").commit, "a".repeat(40));
-    }
-
-    #[test]
-    fn sboms_are_refused_by_the_name_of_their_generator() {
-        let attrs = [("attest:sbom".to_owned(), "generator=acme/scan:1".to_owned())].into();
-        let error = wanted(&attrs).expect_err("sbom");
-        assert_eq!(error.code, Code::Unimplemented);
-        assert!(error.message.contains("acme/scan:1"), "{}", error.message);
-        assert!(wanted(&[("attest:provenance".to_owned(), String::new())].into()).expect("asked").is_some());
     }
 }

@@ -51,4 +51,5 @@ pub use document::{MAX_ERRORS, parse, parse_bytes, parse_instruction, parse_lint
 pub use error::{Error, ErrorKind, Errors};
 pub use parser::{MAX_LINE, chomp};
 pub use span::{Position, Span};
+pub use text::csv_fields;
 pub use word::Word;

@@ -2,8 +2,9 @@
 
 /// Splits one line of comma-separated values; fields may be quoted with `"`, and `""` is a quote inside.
 ///
-/// Returns the reason when quotes are out of place.
-pub(crate) fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
+/// # Errors
+/// The reason when quotes are out of place, or there is no field at all.
+pub fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
     if line.is_empty() {
         return Err("there is nothing in it");
     }

@@ -8,6 +8,7 @@
 //! to the same bridge over the gateway service, as does a client that drives a build itself; the service is the daemon's, and
 //! [`Door`] is how it is reached from here.
 
+pub mod attest;
 mod bridge;
 mod build_ref;
 pub mod caps;

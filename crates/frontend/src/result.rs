@@ -17,6 +17,15 @@ pub enum Refs {
 }
 
 impl Refs {
+    /// The tree of a platform, by its name; `None` is the empty one. A single tree is that of any.
+    #[must_use]
+    pub fn of(&self, platform: &str) -> Option<&Arc<BuildRef>> {
+        match self {
+            Self::Single(one) => one.as_ref(),
+            Self::Map(many) => many.get(platform).and_then(Option::as_ref),
+        }
+    }
+
     /// All trees, the empty ones left out.
     pub fn iter(&self) -> impl Iterator<Item = &Arc<BuildRef>> {
         let (one, many) = match self {

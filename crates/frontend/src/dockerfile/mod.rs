@@ -16,7 +16,7 @@ use kiln_dockerfile::{
 use kiln_engine::WarningEvent;
 use kiln_oci::Platform;
 use kiln_proto::{
-    errdefs, pb,
+    errdefs, gateway, pb,
     status::{Detail, Diagnostic, WireError},
 };
 use serde::Serialize;
@@ -24,7 +24,11 @@ use tonic::Code;
 
 pub use builtin::Builtin;
 
-use crate::{Bridge, CacheImport, FrontendResult, Refs, Request, errors::wire_error};
+use crate::{
+    Bridge, CacheImport, FrontendResult, Refs, Request,
+    attest::{Attests, ScanTarget, Scanner},
+    errors::wire_error,
+};
 use resolver::BridgeResolver;
 
 /// The name of this frontend.
@@ -55,6 +59,11 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     if let Some(name) = request.attrs.get("requestid") {
         return subrequest::answer(bridge, name, &source, &options, &resolver).await;
     }
+    // Asked before anything is built: a generator that cannot be had should be told soon.
+    let scanner = match &Attests::parse(&request.attrs)?.sbom {
+        Some(options) => Some(Scanner::load(bridge, options).await?),
+        None => None,
+    };
     let targets: Vec<Option<&Platform>> = match options.platforms.as_slice() {
         [] => vec![None],
         platforms => platforms.iter().map(Some).collect(),
@@ -72,7 +81,7 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, request: Request) -> Result<Fron
     if let Some(first) = converted.first() {
         warn(bridge, &source, &first.warnings);
     }
-    result(bridge, &options, &imports, &targets, converted).await
+    result(bridge, &options, &imports, &targets, converted, scanner).await
 }
 
 /// What clients ask of this frontend in `frontend.caps`, and get.
@@ -169,14 +178,22 @@ async fn result(
     imports: &[CacheImport],
     targets: &[Option<&Platform>],
     converted: Vec<Converted>,
+    scanner: Option<Scanner>,
 ) -> Result<FrontendResult, WireError> {
     let mut metadata: BTreeMap<String, Bytes> = BTreeMap::new();
     let mut platforms = Vec::with_capacity(converted.len());
     let mut refs = BTreeMap::new();
     let mut single = None;
+    let mut attestations = BTreeMap::new();
     for (target, one) in targets.iter().zip(converted) {
-        let tree = bridge.solve_definition(one.definition, &[], imports).await?;
         let (id, platform) = export_platform(*target, &one.image);
+        if let Some(scanner) = &scanner {
+            let (core, extras, ignore_cache) = (&one.definition, &one.scan[..], one.ignore_cache);
+            let target = ScanTarget { platform: &id, core, extras, ignore_cache };
+            let attestation = vec![scanner.scan(bridge, target).await?];
+            attestations.insert(id.clone(), gateway::Attestations { attestation });
+        }
+        let tree = bridge.solve_definition(one.definition, &[], imports).await?;
         let suffix = if options.multi_platform { format!("/{id}") } else { String::new() };
         metadata.insert(format!("containerimage.config{suffix}"), one.image.encode().into());
         if let Some(base) = &one.base_image {
@@ -195,7 +212,7 @@ async fn result(
     let named = kiln_oci::gojson::to_vec(&Platforms { platforms }).map_err(wire_error)?;
     metadata.insert("refs.platforms".to_owned(), named.into());
     let refs = if options.multi_platform { Refs::Map(refs) } else { Refs::Single(single) };
-    Ok(FrontendResult { refs, metadata, attestations: BTreeMap::new() })
+    Ok(FrontendResult { refs, metadata, attestations })
 }
 
 /// Shows what the linter found, at the vertex that loaded the Dockerfile.

@@ -15,5 +15,6 @@ mod full_disk;
 mod join;
 mod kill;
 mod mounts;
+mod sbom;
 mod support;
 mod why;

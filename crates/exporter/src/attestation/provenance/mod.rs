@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use kiln_oci::{Digest, Platform};
 
-pub use options::{Mode, ProvenanceOptions, Requests, SbomOptions, Version, requests};
+pub use options::{Mode, ProvenanceOptions, Version};
 pub use predicate::{Run, predicate};
 pub use steps::{BuildConfig, BuildStep, SourceFile, SourceInfo, build_config};
 

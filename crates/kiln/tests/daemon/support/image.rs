@@ -3,7 +3,7 @@
 use std::io::Write as _;
 
 use kiln_oci::{Descriptor, Digest, media_type};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::tar::Tar;
 
@@ -59,6 +59,19 @@ impl Image {
     /// Of one layer as a blob, which the config takes for a packed `tar`.
     pub(crate) fn with_layer(layer: Vec<u8>, tar: &[u8]) -> Self {
         Self::from_parts(vec![layer], &[tar.to_vec()])
+    }
+
+    /// The same with an entrypoint.
+    pub(crate) fn with_entrypoint(mut self, args: &[&str]) -> Self {
+        let mut manifest: Value = serde_json::from_slice(&self.manifest).unwrap();
+        let (digest, config) = self.blobs.last_mut().unwrap();
+        let mut changed: Value = serde_json::from_slice(config).unwrap();
+        changed["config"]["Entrypoint"] = json!(args);
+        *config = serde_json::to_vec(&changed).unwrap();
+        *digest = Digest::sha256(&*config);
+        manifest["config"] = json!(Descriptor::of(media_type::OCI_CONFIG, config));
+        self.manifest = serde_json::to_vec(&manifest).unwrap();
+        self
     }
 
     fn from_parts(layers: Vec<Vec<u8>>, tars: &[Vec<u8>]) -> Self {

@@ -192,7 +192,7 @@ impl Remote {
         let bad = |problem: &str| Error::Answer { url: realm.to_owned(), problem: problem.to_owned() };
         let url = Url::parse(realm).map_err(|_| bad("the token server's address is no URL"))?;
         let service = bearer.param("service");
-        let client = self.registries.client(host)?;
+        let client = self.registries.client(host, false)?;
         let failed = |source| Error::Http { url: shown(&url), source };
         if !secret.is_empty() {
             let scope = scopes.join(" ");

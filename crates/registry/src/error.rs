@@ -1,6 +1,6 @@
 //! What can go wrong with a registry.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, time::Duration};
 
 use http::StatusCode;
 use kiln_oci::Digest;
@@ -44,6 +44,14 @@ pub enum Error {
         url: String,
         /// The cause.
         source: reqwest::Error,
+    },
+    /// The connection stands still.
+    #[error("{url}: nothing moved for {} s", .patience.as_secs())]
+    Stalled {
+        /// The request's URL, without its query.
+        url: String,
+        /// How long nothing moved.
+        patience: Duration,
     },
     /// The content is not what its digest promises.
     #[error(
@@ -110,6 +118,7 @@ impl Error {
                 status.is_server_error()
                     || matches!(*status, StatusCode::TOO_MANY_REQUESTS | StatusCode::REQUEST_TIMEOUT)
             }
+            Self::Stalled { .. } => true,
             Self::Http { source, .. } => !source.is_builder() && !is_tls(source),
             _ => false,
         }

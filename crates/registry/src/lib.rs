@@ -11,6 +11,7 @@ mod auth;
 mod challenge;
 mod config;
 mod error;
+mod motion;
 mod push;
 mod referrers;
 mod remote;

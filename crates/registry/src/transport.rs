@@ -16,11 +16,13 @@ use rustls::{
     client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
     pki_types::{CertificateDer, PrivateKeyDer, ServerName, UnixTime},
 };
+use tokio::time::timeout;
 
 use crate::{
     Auth, Error, HostConfig, KeyPair, Remote,
     auth::Tokens,
     config::{Endpoint, endpoints},
+    motion::{self, PATIENCE},
 };
 
 /// The largest error message that is read from a registry, in bytes.
@@ -30,8 +32,8 @@ const MAX_ERROR: usize = 64 << 10;
 #[derive(Debug)]
 pub struct Registries {
     hosts: BTreeMap<String, HostConfig>,
-    /// By host; hosts without a table of their own share the entry of the empty name.
-    clients: Mutex<BTreeMap<String, Client>>,
+    /// By host, those for pushes apart; hosts without a table of their own share the entry of the empty name.
+    clients: Mutex<BTreeMap<(String, bool), Client>>,
     pub(crate) tokens: Tokens,
     user_agent: String,
 }
@@ -72,29 +74,31 @@ impl Registries {
     /// # Errors
     /// [`Error::Tls`], [`Error::Http`] when it cannot be made.
     pub fn web_client(&self) -> Result<Client, Error> {
-        self.client("")
+        self.client("", false)
     }
 
-    /// The HTTP client for a host.
-    pub(crate) fn client(&self, host: &str) -> Result<Client, Error> {
+    /// The HTTP client for a host. One for pushes waits for an answer as long as it takes.
+    pub(crate) fn client(&self, host: &str, push: bool) -> Result<Client, Error> {
         let config = self.hosts.get(host);
-        let key = if config.is_some() { host } else { "" };
+        let key = if config.is_some() { (host.to_owned(), push) } else { (String::new(), push) };
         let mut clients = self.clients.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(client) = clients.get(key) {
+        if let Some(client) = clients.get(&key) {
             return Ok(client.clone());
         }
-        let client = build_client(config.unwrap_or(&HostConfig::default()), &self.user_agent)?;
-        clients.insert(key.to_owned(), client.clone());
+        let client = build_client(config.unwrap_or(&HostConfig::default()), &self.user_agent, push)?;
+        clients.insert(key, client.clone());
         Ok(client)
     }
 }
 
-fn build_client(config: &HostConfig, user_agent: &str) -> Result<Client, Error> {
-    Client::builder()
+fn build_client(config: &HostConfig, user_agent: &str, push: bool) -> Result<Client, Error> {
+    // The time limit of reading counts while a body is sent, too.
+    let builder = Client::builder();
+    let builder = if push { builder } else { builder.read_timeout(PATIENCE) };
+    builder
         .tls_backend_preconfigured(tls(config)?)
         .user_agent(user_agent)
         .connect_timeout(Duration::from_secs(30))
-        .read_timeout(Duration::from_secs(120))
         .pool_idle_timeout(Duration::from_secs(30))
         .build()
         .map_err(|source| Error::Http { url: "HTTP client".into(), source })
@@ -247,7 +251,7 @@ impl Remote {
         call: &Call<'_>,
         push: bool,
     ) -> Result<Response, Error> {
-        let client = self.registries.client(&endpoint.host)?;
+        let client = self.registries.client(&endpoint.host, push)?;
         // Elsewhere (an upload's location, a blob's storage) the registry's token is nobody's business.
         let ours = call.url.host_str().is_some() && host_and_port(&call.url) == host_and_port_of(endpoint);
         let mut authorization = if ours { self.cached_authorization(endpoint, push).await } else { None };
@@ -257,11 +261,10 @@ impl Remote {
             if let Some(value) = &authorization {
                 request = request.header(header::AUTHORIZATION, value.clone());
             }
-            if let Some(body) = call.body {
-                request = request.body(body());
-            }
+            let answer = motion::send(request, call.body.map(|body| body())).await;
+            let stalled = || Error::Stalled { url: call.shown_url(), patience: PATIENCE };
             let failed = |source| Error::Http { url: call.shown_url(), source };
-            let response = request.send().await.map_err(failed)?;
+            let response = answer.ok_or_else(stalled)?.map_err(failed)?;
             if last || !ours || response.status() != StatusCode::UNAUTHORIZED {
                 return Ok(response);
             }
@@ -290,7 +293,7 @@ pub(crate) async fn refuse(method: &'static str, reference: &str, response: Resp
     if status == StatusCode::NOT_FOUND {
         return Error::NotFound { reference: reference.to_owned() };
     }
-    let message = words(response).await;
+    let message = timeout(PATIENCE, words(response)).await.unwrap_or_else(|_| "no reason came".to_owned());
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Error::Denied { reference: reference.to_owned(), status, message };
     }

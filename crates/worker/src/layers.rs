@@ -230,7 +230,7 @@ fn hold_one(node: &Node) -> Result<Option<Descriptor>, Error> {
 /// Makes a blob of the layer, from another blob of it or from its files, and records it.
 fn make(node: &Node, from: Option<&Descriptor>, settings: Settings) -> Result<(Descriptor, Digest), Error> {
     let content = node.worker.store.content();
-    let ingest = content.ingest()?;
+    let ingest = content.ingest_digested()?;
     let (ingest, written) = match from {
         Some(blob) => {
             let file = content.blob(&blob.digest)?.into_file();

@@ -311,7 +311,7 @@ fn is_internal(key: &str) -> bool {
 fn rewrite_layer(cx: &Context, layer: Layer, settings: kiln_layer::Settings, epoch: i64) -> Result<Layer> {
     let content = cx.store.content();
     let blob = content.blob(&layer.descriptor.digest)?.into_file();
-    let (ingest, written) = kiln_layer::diff::clamp_times(blob, content.ingest()?, settings, epoch)?;
+    let (ingest, written) = kiln_layer::diff::clamp_times(blob, content.ingest_digested()?, settings, epoch)?;
     ingest.commit(&cx.store, cx.lease(), Some(&written.digest), Some(written.size))?;
     let mut descriptor = layer.descriptor.clone();
     (descriptor.digest, descriptor.size) = (written.digest, written.size);

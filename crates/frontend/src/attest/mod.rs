@@ -115,7 +115,7 @@ mod tests {
             ("attest:horoscope", "", "horoscope"),
             ("attest:provenance", "\"mode", "never closed"),
             ("attest:sbom", "generator=", "cannot be empty"),
-            ("attest:sbom", "generator=UPPER/x", "UPPER/x"),
+            ("attest:sbom", "generator=me/UPPER", "me/UPPER"),
         ] {
             let error = of(key, value).unwrap_err();
             assert_eq!(error.code, Code::InvalidArgument);

@@ -9,7 +9,7 @@ use kiln_oci::{Algorithm, Digest, Hasher};
 use super::{BLOBS, BlobInfo, BlobRecord, Content};
 use crate::{Error, Json, LeaseId, Resource, Store};
 
-/// A blob that is being written. The digest is computed on the way. Dropped without [`Ingest::commit`], a resumable
+/// A blob that is being written. The digest is computed on the way, unless the writer does that. Dropped without [`Ingest::commit`], a resumable
 /// ingest stays for a later [`Content::resume`] and any other is removed.
 #[derive(Debug)]
 pub struct Ingest {
@@ -17,7 +17,8 @@ pub struct Ingest {
     name: String,
     path: PathBuf,
     file: File,
-    hasher: Hasher,
+    /// `None`: the writer tells the digest.
+    hasher: Option<Hasher>,
     offset: u64,
     resumable: bool,
     finished: bool,
@@ -36,7 +37,14 @@ impl Ingest {
         let mut hasher = Hasher::sha256();
         let offset =
             if resumable { hash(&mut file, &mut hasher).map_err(Error::io("read", &path))? } else { 0 };
-        Ok(Self { content: content.clone(), name, path, file, hasher, offset, resumable, finished: false })
+        let (content, hasher) = (content.clone(), Some(hasher));
+        Ok(Self { content, name, path, file, hasher, offset, resumable, finished: false })
+    }
+
+    /// The digest is not computed here: the writer does so anyway, and [`Ingest::commit`] believes it.
+    pub(super) fn told(mut self) -> Self {
+        self.hasher = None;
+        self
     }
 
     /// How many bytes have been written, by this writer and those before it.
@@ -51,7 +59,7 @@ impl Ingest {
     pub fn restart(&mut self) -> Result<(), Error> {
         self.file.set_len(0).map_err(Error::io("truncate", &self.path))?;
         self.file.seek(SeekFrom::Start(0)).map_err(Error::io("seek in", &self.path))?;
-        self.hasher = Hasher::sha256();
+        self.hasher = self.hasher.take().map(|_| Hasher::sha256());
         self.offset = 0;
         Ok(())
     }
@@ -89,10 +97,12 @@ impl Ingest {
 
     fn finish_digest(&mut self, expected: Option<&Digest>) -> Result<Digest, Error> {
         let algorithm = expected.map_or(Algorithm::Sha256, Digest::algorithm);
-        if algorithm == Algorithm::Sha256 {
-            return Ok(std::mem::replace(&mut self.hasher, Hasher::sha256()).finish());
+        match (self.hasher.take(), expected) {
+            (Some(hasher), _) if algorithm == Algorithm::Sha256 => return Ok(hasher.finish()),
+            (None, Some(told)) => return Ok(told.clone()),
+            // The rare algorithms are computed at the end, over the file.
+            _ => {}
         }
-        // The rare algorithms are computed at the end, over the file.
         let mut hasher = Hasher::new(algorithm);
         self.file
             .seek(SeekFrom::Start(0))
@@ -167,7 +177,9 @@ fn remove(path: &std::path::Path) {
 impl Write for Ingest {
     fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
         let n = self.file.write(bytes)?;
-        self.hasher.update(&bytes[..n]);
+        if let Some(hasher) = &mut self.hasher {
+            hasher.update(&bytes[..n]);
+        }
         self.offset += n as u64;
         Ok(n)
     }

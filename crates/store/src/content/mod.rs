@@ -163,6 +163,14 @@ impl Content {
         Ingest::open(self, self.fresh('t'), false)
     }
 
+    /// The same, for a writer that computes the digest itself and gives it to [`Ingest::commit`].
+    ///
+    /// # Errors
+    /// As [`Content::ingest`].
+    pub fn ingest_digested(&self) -> Result<Ingest, Error> {
+        Ok(Ingest::open(self, self.fresh('t'), false)?.told())
+    }
+
     /// Begins or resumes to write the blob known as `key` (any string). What was written before is kept: ask
     /// [`Ingest::offset`] where to go on.
     ///

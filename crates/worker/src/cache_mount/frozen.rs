@@ -161,7 +161,7 @@ impl FrozenMount {
         let store = self.worker.store();
         let root = Root::open(store.snapshots().path(self.mutable.snapshot()))?;
         let options = DiffOptions { settings, ..DiffOptions::default() };
-        let written = diff::upper(&root, None, store.content().ingest()?, &options);
+        let written = diff::upper(&root, None, store.content().ingest_digested()?, &options);
         let (ingest, written) = written.map_err(Error::layer(self.mutable.id()))?;
         ingest.commit(store, lease, Some(&written.digest), Some(written.size))?;
         let own = root.dir().stat_self().map_err(|source| kiln_fstree::Error::Io {

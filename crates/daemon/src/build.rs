@@ -12,7 +12,7 @@ use std::{
 use futures::future::BoxFuture;
 use kiln_engine::{Job, ProgressSink, WarningEvent};
 use kiln_exporter::{
-    Client, Context, Exported, Exporter, InlineCache, Push, SessionClient, Source,
+    Client, Context, Exported, Exporter, InlineCache, Push, SessionClient, Silent, Source,
     attestation::provenance::ProvenanceOptions,
 };
 use kiln_frontend::{
@@ -34,6 +34,7 @@ use tokio::sync::oneshot;
 use tonic::Code;
 
 use crate::{
+    ahead::Ahead,
     builds::{Build, Running},
     caches::{self, Inline},
     client_exporters,
@@ -76,7 +77,7 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         entitlements: entitlements.clone(),
         gate: Some(gate),
         mounts: Some(imports.clone()),
-        witness: Some(recorder.clone()),
+        witnesses: vec![recorder.clone(), checked.ahead.clone()],
     };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
@@ -148,7 +149,7 @@ async fn run(
     checked: Checked,
     imports: &Imports,
 ) -> Result<SolveResponse, WireError> {
-    let Checked { mut exporters, caches, provenance, sbom, .. } = checked;
+    let Checked { mut exporters, caches, provenance, sbom, ahead, .. } = checked;
     let started = Time::now();
     let mut result = result(bridge, build, request, returned).await?;
     if let Some(options) = sbom.filter(|_| !has_sbom(&result)) {
@@ -162,6 +163,7 @@ async fn run(
         let chosen = |kind: &str, attrs: &BTreeMap<String, String>| exporter(request, kind, attrs);
         exporters.extend(client_exporters::find(session, &result, chosen).await?);
     }
+    result.refs.iter().for_each(|tree| ahead.expect(tree.graph()));
     loop {
         let mut source = export::source(bridge, &result).await?;
         if let Some(options) = provenance.clone() {
@@ -176,6 +178,7 @@ async fn run(
             result: &result,
             source: &source,
             imports,
+            ahead: &ahead,
             lost: AtomicBool::new(false),
         };
         let worker = &daemon.host().worker;
@@ -215,6 +218,26 @@ async fn anew(result: &FrontendResult, error: &WireError) -> Result<Option<Front
     Ok(any.then_some(anew))
 }
 
+/// What works ahead of the exporters of a request.
+fn ahead(daemon: &Daemon, exporters: &[Wanted], request: &SolveRequest) -> Result<Arc<Ahead>, WireError> {
+    let exporters = exporters.iter().map(|wanted| &wanted.exporter).filter(|exporter| exporter.works_ahead());
+    let exporters: Vec<Exporter> = exporters.cloned().collect();
+    if exporters.is_empty() {
+        return Ok(Ahead::none());
+    }
+    let store = daemon.host().worker.store().clone();
+    let cx = Context {
+        lease: Arc::new(store.lease().map_err(wire_error)?),
+        store,
+        client: None,
+        reporter: Arc::new(Silent),
+        registries: daemon.registries().clone(),
+        auth: Auth::Group(Group::of(daemon.sessions().clone(), vec![request.session.clone()])),
+        inline_cache: None,
+    };
+    Ok(Ahead::new(exporters, &cx))
+}
+
 /// What can be found wrong with a request before anything of it runs.
 fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Checked, WireError> {
     refuse_unsupported(request)?;
@@ -228,8 +251,10 @@ fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Check
     let attests = Attests::parse(&request.frontend_attrs)?;
     let provenance = attests.provenance.as_ref().map(ProvenanceOptions::parse).transpose();
     let bad = |error: kiln_exporter::Error| WireError::new(Code::InvalidArgument, error.to_string());
+    let exporters = exporters(request)?;
     Ok(Checked {
-        exporters: exporters(request)?,
+        ahead: ahead(daemon, &exporters, request)?,
+        exporters,
         caches: caches::exports_of(request)?,
         allowed: entitlements(daemon, &request.entitlements)?,
         provenance: provenance.map_err(bad)?,
@@ -241,6 +266,7 @@ fn check(daemon: &Daemon, request: &SolveRequest, steps: &Steps) -> Result<Check
 /// What a request comes to.
 struct Checked {
     exporters: Vec<Wanted>,
+    ahead: Arc<Ahead>,
     caches: Vec<ExportOptions>,
     allowed: Entitlements,
     provenance: Option<ProvenanceOptions>,
@@ -382,6 +408,7 @@ struct Exports<'a> {
     result: &'a FrontendResult,
     source: &'a Source,
     imports: &'a Imports,
+    ahead: &'a Ahead,
     /// Set when a layer of the result could not be had.
     lost: AtomicBool,
 }
@@ -422,6 +449,8 @@ impl Exports<'_> {
         });
         let exported: Vec<_> = started.map(|export| export.run(self.source)).collect();
         let exported = futures::future::try_join_all(exported).await?;
+        // What is on its way must not be sent twice.
+        self.ahead.end().await;
         let responses: Vec<_> = exported.iter().map(|(_, exported)| exported.response.clone()).collect();
         let pushes =
             exported.into_iter().map(|(export, exported)| export.push(exported.push)).collect::<Vec<_>>();

@@ -10,6 +10,7 @@
 //! [`Config`] is what the flags and `buildkitd.toml` come to; [`Daemon::start`] opens the state folder and makes the services;
 //! [`serve`] listens until it is told to stop. A process that wants to build without a daemon takes [`Daemon::connect`].
 
+mod ahead;
 mod build;
 mod builds;
 mod caches;

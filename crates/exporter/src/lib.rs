@@ -2,8 +2,10 @@
 //!
 //! An [`Exporter`] is made of a client's type and attributes; [`Exporter::export`] takes a [`Source`] — the trees that a
 //! build returned, with what the frontend said of them — and a [`Context`] — store, client, registries, progress. What is
-//! pushed is pushed at the end, by [`Exported::push`], when all exporters of a build have succeeded.
+//! pushed is pushed at the end, by [`Exported::push`], when all exporters of a build have succeeded; layers that are there before
+//! the result is may be packed and sent [ahead](Exporter::ahead), but nothing names them until then.
 
+mod ahead;
 mod annotations;
 mod archive;
 pub mod attestation;
@@ -22,6 +24,7 @@ pub mod source;
 mod tests;
 mod worker;
 
+pub use ahead::Sent;
 pub use annotations::{AnnotationSet, Annotations};
 pub use attestation::Attestation;
 pub use client::{Client, FileSink, SessionClient};

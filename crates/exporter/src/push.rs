@@ -46,15 +46,7 @@ impl Push {
 
     async fn push(&self, cx: &Context, name: &str) -> Result<()> {
         let reference = parse_name(name)?.without_digest().with_default_tag();
-        let remote = if self.insecure {
-            insecure(&cx.auth, &reference, &self.image.descriptor.digest)
-                .await
-                .map_err(|source| failed(name, source))?
-        } else {
-            cx.registries.remote(&reference, cx.auth.clone())
-        };
-        let target = Target { cx, name, remote };
-
+        let target = Target::of(cx, name, self.insecure, &self.image.descriptor.digest).await?;
         let step = cx.step("pushing layers");
         step.end(target.push_blobs(&self.image).await)?;
         let root = &self.image.descriptor;
@@ -111,7 +103,17 @@ struct Target<'a> {
     remote: Remote,
 }
 
-impl Target<'_> {
+impl<'a> Target<'a> {
+    /// The repository of the image `name`. An insecure registry is asked for `digest`, to see what it speaks.
+    async fn of(cx: &'a Context, name: &'a str, is_insecure: bool, digest: &Digest) -> Result<Self> {
+        let reference = parse_name(name)?;
+        let remote = match is_insecure {
+            true => insecure(&cx.auth, &reference, digest).await.map_err(|source| failed(name, source))?,
+            false => cx.registries.remote(&reference, cx.auth.clone()),
+        };
+        Ok(Target { cx, name, remote })
+    }
+
     fn failed(&self, source: kiln_registry::Error) -> Error {
         failed(self.name, source)
     }
@@ -187,6 +189,19 @@ impl Target<'_> {
         step.moved(blob.size, blob.size);
         step.end(pushed.map(drop).map_err(|source| self.failed(source)))
     }
+}
+
+/// Pushes layers that lie in the content store to the repository of the image `name`, one after the other: the build goes on
+/// meanwhile.
+pub(crate) async fn ahead(cx: &Context, name: &str, insecure: bool, layers: &[&Layer]) -> Result<()> {
+    let Some(first) = layers.first() else { return Ok(()) };
+    let target = Target::of(cx, name, insecure, &first.descriptor.digest).await?;
+    for layer in layers {
+        let sources: Vec<_> =
+            layer.repositories.iter().filter_map(|name| Reference::parse(name).ok()).collect();
+        target.push_blob(&layer.descriptor, &sources).await?;
+    }
+    Ok(())
 }
 
 /// The bytes of a blob in the content store as the body of a request.

@@ -39,8 +39,8 @@ pub struct JobData {
     pub gate: Option<Arc<dyn Gate>>,
     /// Where the content of cache mounts can be had that are not here; none: nowhere.
     pub mounts: Option<Arc<dyn MountSource>>,
-    /// Is told what its steps look at.
-    pub witness: Option<Arc<dyn Witness>>,
+    /// Are told what its steps look at and make.
+    pub witnesses: Vec<Arc<dyn Witness>>,
 }
 
 /// The result of an op: a file tree, or the empty one.
@@ -226,10 +226,10 @@ impl Op<Kiln> for KilnOp {
                 done.map_err(OpError::from).flatten().map_err(ExecError::new)
             }
             // It knows which trees it writes to.
-            Self::Exec(op) => op.exec(cx, inputs).await,
+            Self::Exec(op) => op.exec(cx, inputs).await.inspect(|made| told(cx, made)),
             Self::File(op) => {
                 let done = op.host.worker.growing(op.exec(cx, inputs)).await;
-                done.map_err(|full| ExecError::new(full.into())).flatten()
+                done.map_err(|full| ExecError::new(full.into())).flatten().inspect(|made| told(cx, made))
             }
             Self::Merge(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Diff(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
@@ -246,6 +246,13 @@ impl Op<Kiln> for KilnOp {
             // None of them costs anything by itself.
             Self::Merge(_) | Self::Diff(_) | Self::Build(_) | Self::Passthrough(_) => Permit::none(),
         }
+    }
+}
+
+/// Tells the witnesses what a step has made.
+fn told(cx: &OpContext<Kiln>, made: &[Output]) {
+    for witness in cx.jobs().into_iter().flat_map(|job| job.witnesses) {
+        witness.made(cx.vertex(), made);
     }
 }
 

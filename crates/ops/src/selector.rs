@@ -104,7 +104,7 @@ pub(crate) async fn content_digest(
     });
     let digests: Vec<String> = digests.await??.iter().map(Digest::to_string).collect();
     let digest = digest_of_paths(&digests);
-    for witness in cx.jobs().into_iter().filter_map(|job| job.witness) {
+    for witness in cx.jobs().into_iter().flat_map(|job| job.witnesses) {
         witness.hashed(&digest, Content::new(host.hashes.clone(), unpacked.clone(), selectors.clone()));
     }
     Ok(digest)

@@ -1,4 +1,4 @@
-//! Telling a build's record what its steps looked at.
+//! Telling others what a build's steps look at and make.
 
 use std::{
     fmt::{self, Debug},
@@ -9,12 +9,15 @@ use kiln_fstree::contenthash::Listed;
 use kiln_oci::Digest;
 use kiln_worker::Unpacked;
 
-use crate::{Hashes, OpError, selector::Selector};
+use crate::{Hashes, OpError, Output, selector::Selector};
 
-/// Is told what is found out about the inputs of a build's steps. Must not block.
+/// Is told what a build's steps look at and make. Must not block.
 pub trait Witness: Debug + Send + Sync {
     /// What a step uses of an input has this digest.
-    fn hashed(&self, digest: &Digest, content: Content);
+    fn hashed(&self, _digest: &Digest, _content: Content) {}
+
+    /// A step has run, and these are its outputs.
+    fn made(&self, _vertex: &Digest, _outputs: &[Output]) {}
 }
 
 /// What a step uses of an input. Holds the tree.

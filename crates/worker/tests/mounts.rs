@@ -306,3 +306,26 @@ async fn what_was_packed_is_known_until_a_step_has_the_mount() {
         assert_eq!(freeze(worker, "k").await.known(GZIP).unwrap(), None);
     }
 }
+
+#[tokio::test]
+async fn what_was_packed_is_forgotten_before_a_file_can_change() {
+    for fixture in fixtures() {
+        let mount = fixture.worker.cache_mount(wish("k", Sharing::Locked), None).await.unwrap();
+        drop(mount);
+        packed(&fixture.worker, "k").await;
+        fixture.worker.store().db().sync().unwrap();
+        let mount = fixture.worker.cache_mount(wish("k", Sharing::Locked), None).await.unwrap();
+        // What a kill now would leave.
+        let killed = tempfile::tempdir().unwrap();
+        let status = std::process::Command::new("cp")
+            .args(["-a", "--"])
+            .arg(fixture.dir.path().join("."))
+            .arg(killed.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        drop(mount);
+        let worker = common::open(killed.path(), fixture.worker.store().snapshots().kind()).unwrap();
+        assert!(freeze(&worker, "k").await.known(GZIP).unwrap().is_none());
+    }
+}

@@ -171,14 +171,11 @@ impl Worker {
     pub(crate) fn resource_size(&self, resource: &Resource) -> Result<u64, Error> {
         match resource {
             Resource::Blob(digest) => Ok(self.store().content().stat(digest)?.map_or(0, |info| info.size)),
-            Resource::Snapshot(id) => match self.store().snapshots().usage(id) {
-                Ok(usage) => Ok(usage.bytes),
-                Err(error) => {
-                    // Pruned since it was listed.
-                    tracing::debug!(%error, snapshot = %id, "cannot measure a snapshot");
-                    Ok(0)
-                }
-            },
+            Resource::Snapshot(id) => Ok(self.store().snapshot_size(id).unwrap_or_else(|error| {
+                // Pruned since it was listed.
+                tracing::debug!(%error, snapshot = %id, "cannot measure a snapshot");
+                0
+            })),
         }
     }
 

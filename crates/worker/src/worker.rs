@@ -14,6 +14,7 @@ use crate::record::{
     CHILDREN, INDEX, REFS, Record, VALUES, blob_chain_key, chain_id, chain_key, lease, ref_of,
 };
 use crate::unlazy::Fetching;
+use crate::writing::Writings;
 use crate::{Error, ImmutableRef, MutableRef, Parents, RecordType, RefId, Unpacked};
 
 /// How many layers are fetched and unpacked at once.
@@ -33,6 +34,8 @@ pub(crate) struct Inner {
     pub(crate) unpack_permits: Arc<tokio::sync::Semaphore>,
     pub(crate) pack_permits: Arc<tokio::sync::Semaphore>,
     pub(crate) fetching: Fetching,
+    /// Snapshots with a record that somebody may write to.
+    pub(crate) writing: Writings,
     /// One prune at a time, so that each sees what the one before left.
     pub(crate) pruning: tokio::sync::Mutex<()>,
     /// What the store may take at most; not set: anything.
@@ -93,6 +96,7 @@ impl Worker {
             unpack_permits: Arc::new(tokio::sync::Semaphore::new(UNPACK_AT_ONCE)),
             pack_permits: Arc::new(tokio::sync::Semaphore::new(cores)),
             fetching: Fetching::default(),
+            writing: Writings::default(),
             pruning: tokio::sync::Mutex::new(()),
             ceiling: std::sync::OnceLock::new(),
         };

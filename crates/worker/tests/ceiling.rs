@@ -104,3 +104,29 @@ async fn work_that_grows_past_the_ceiling_is_ended_and_no_other() {
         worker.make_room(9 * MB).await.unwrap();
     }
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measuring_keeps_nobody_from_a_kept_ref() {
+    for fixture in fixtures() {
+        let worker = fixture.worker.clone();
+        worker.set_ceiling(10 * MB);
+        // Many are in use, so that a look at them would take a while.
+        let others: Vec<_> = (0..100).map(|_| step(&worker, None, |_| {})).collect();
+        let options = RefOptions { retain: true, ..RefOptions::default() };
+        let kept = worker.create(None, options).unwrap().id().clone();
+        let measuring = tokio::spawn({
+            let worker = worker.clone();
+            async move {
+                loop {
+                    worker.make_room(u64::MAX).await.unwrap_err();
+                }
+            }
+        });
+        for _ in 0..2000 {
+            drop(worker.get_mutable(&kept).unwrap());
+            tokio::task::yield_now().await;
+        }
+        measuring.abort();
+        drop(others);
+    }
+}

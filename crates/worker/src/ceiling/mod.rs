@@ -12,11 +12,10 @@
 mod growth;
 mod policy;
 
-use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_store::{Meter, Sizes, SnapshotId};
+use kiln_store::{Meter, Sizes};
 
 pub use growth::Growth;
 use growth::Works;
@@ -151,21 +150,13 @@ impl Worker {
         let measure = tokio::task::spawn_blocking(move || {
             let Some(ceiling) = worker.ceiling() else { return Ok((Sizes::default(), Duration::ZERO)) };
             let start = Instant::now();
-            let sizes = worker.store().measure(&ceiling.meter, &worker.writable())?;
+            let sizes = worker.store().measure(&ceiling.meter, |id| worker.inner().writing.has(id))?;
             Ok::<_, Error>((sizes, start.elapsed()))
         });
         let (sizes, cost) = measure.await??;
         let now = Measured { at: Instant::now(), used: sizes.total(), cost };
         *ceiling.measured.lock().unwrap_or_else(PoisonError::into_inner) = Some(now);
         Ok(sizes)
-    }
-
-    /// Snapshots with a record that somebody may write to: kept refs in use.
-    fn writable(&self) -> HashSet<SnapshotId> {
-        let live: Vec<_> =
-            self.inner().registry.lock().values().filter_map(std::sync::Weak::upgrade).collect();
-        let snapshot = |record: &crate::record::Record| record.snapshot.clone().filter(|_| record.mutable);
-        live.iter().filter_map(|node| node.with(snapshot)).collect()
     }
 
     /// Prunes until so many bytes are freed, or nothing is left that nobody uses; internal records last. Returns what goes

@@ -111,14 +111,11 @@ impl Target {
             Self::Registry(remote, _) => {
                 let names = layer.of.image_refs();
                 let sources: Vec<_> = names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
-                // One that is here is asked for when it is pushed.
-                if layer.is_here()?
-                    || remote.spare_blob(blob, &sources).await.map_err(|e| self.failed(e))?.is_none()
-                {
+                if layer.is_here()? {
+                    remote.push_blob(blob, &sources, &opening(cx, blob)).await.map_err(|e| self.failed(e))?;
+                } else if remote.spare_blob(blob, &sources).await.map_err(|e| self.failed(e))?.is_none() {
                     layer.fetch(Arc::clone(collected.providers())).await?;
-                    let (store, digest) = (cx.store.clone(), blob.digest.clone());
-                    let open = move || blob_body(&store, &digest);
-                    remote.push_blob(blob, &sources, &open).await.map_err(|e| self.failed(e))?;
+                    self.send(remote, cx, blob).await?;
                 }
                 layer.of.add_image_ref(remote.name())?;
             }
@@ -148,6 +145,11 @@ impl Target {
         }
     }
 
+    /// Sends a blob that the registry has nowhere, as it has been asked.
+    async fn send(&self, remote: &Remote, cx: &Context, blob: &Descriptor) -> Result<(), Error> {
+        remote.send_blob(blob, &opening(cx, blob)).await.map(drop).map_err(|error| self.failed(error))
+    }
+
     /// A cache mount. One that the place has is not sent.
     async fn mount(&self, cx: &Context, mount: &ExportedMount) -> Result<(), Error> {
         let blob = &mount.entry.content.blob;
@@ -162,11 +164,7 @@ impl Target {
             return Ok(());
         }
         match self {
-            Self::Registry(remote, _) => {
-                let (store, digest) = (cx.store.clone(), blob.digest.clone());
-                let open = move || blob_body(&store, &digest);
-                remote.push_blob(blob, &[], &open).await.map_err(|e| self.failed(e))?;
-            }
+            Self::Registry(remote, _) => self.send(remote, cx, blob).await?,
             Self::Store(store) => {
                 let file = cx.store.content().blob(&blob.digest)?.into_file();
                 store.put(blob.digest.as_str(), blob.size, file).await?;
@@ -198,6 +196,12 @@ impl Target {
             Self::Store(_) => self.blob(descriptor, content).await,
         }
     }
+}
+
+/// Gives the bytes of a blob in the content store, as often as they are wanted.
+fn opening(cx: &Context, blob: &Descriptor) -> impl Fn() -> Body + Sync + use<> {
+    let (store, digest) = (cx.store.clone(), blob.digest.clone());
+    move || blob_body(&store, &digest)
 }
 
 /// What the client is told of a cache that was written.

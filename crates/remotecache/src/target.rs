@@ -70,7 +70,7 @@ impl Target {
         let each: Vec<BoxFuture<'_, Result<(), Error>>> = layers
             .iter()
             .map(|layer| self.layer(cx, collected, layer).boxed())
-            .chain(mounts.iter().map(|mount| self.mount(cx, mount).boxed()))
+            .chain(to_write(mounts).into_iter().map(|mount| self.mount(cx, mount).boxed()))
             .collect();
         stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
 
@@ -160,6 +160,7 @@ impl Target {
     }
 
     async fn put_mount(&self, cx: &Context, blob: &Descriptor) -> Result<(), Error> {
+        // The same content may have come there under another name meanwhile.
         if self.spare(blob, &[]).await? {
             return Ok(());
         }
@@ -196,6 +197,14 @@ impl Target {
             Self::Store(_) => self.blob(descriptor, content).await,
         }
     }
+}
+
+/// One of all cache mounts of equal content that the place does not have yet.
+fn to_write(mounts: &[ExportedMount]) -> Vec<&ExportedMount> {
+    let mut seen = std::collections::HashSet::new();
+    let there = mounts.iter().filter(|mount| mount.there).map(|mount| &mount.entry.content.blob.digest);
+    seen.extend(there);
+    mounts.iter().filter(|mount| seen.insert(&mount.entry.content.blob.digest)).collect()
 }
 
 /// Gives the bytes of a blob in the content store, as often as they are wanted.
@@ -282,6 +291,25 @@ mod tests {
         );
         assert_eq!(written(Form { oci: false, image_manifest: false }), expected);
         assert!(written(Form { oci: true, image_manifest: false }).contains(media_type::OCI_INDEX));
+    }
+
+    #[test]
+    fn equal_cache_mounts_are_written_once_and_those_that_are_there_not_at_all() {
+        let mount = |id: &str, content: &str, there| {
+            let blob = Descriptor::of(media_type::OCI_LAYER, content.as_bytes());
+            let (diff_id, size) = (blob.digest.clone(), blob.size);
+            let content = kiln_worker::MountContent { blob, diff_id, size, uid: 0, gid: 0, mode: 0o755 };
+            ExportedMount { entry: crate::mounts::MountEntry { id: id.into(), base: None, content }, there }
+        };
+        let all = [
+            mount("a", "1", false),
+            mount("b", "2", false),
+            mount("c", "1", false),
+            mount("d", "3", true),
+            mount("e", "3", false),
+        ];
+        let ids: Vec<_> = to_write(&all).iter().map(|mount| mount.entry.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"]);
     }
 
     #[test]

@@ -51,6 +51,14 @@ pub enum Error {
     /// A ref has no addressable parent: a layer by blob can only stand on layers by blob.
     #[error("ref {0} has no layer digest to build upon")]
     NotAddressable(RefId),
+    /// A merge is of too much.
+    #[error("a merge of {count} layers is too large: at most {limit} can be laid over each other")]
+    Layers {
+        /// How many layers it would have.
+        count: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// The store is at its ceiling, and nothing is left that nobody uses.
     #[error(
         "the builder's storage is full: {} of at most {} (maxUsedSpace) are in use{}, and nothing is left to prune: raise maxUsedSpace in buildkitd.toml, run fewer builds at once, or make the build need less (`du` lists what there is)",

@@ -15,6 +15,8 @@ pub(crate) struct Node {
     pub(crate) id: RefId,
     pub(crate) worker: Arc<Inner>,
     pub(crate) parents: Parents<Arc<Node>>,
+    /// At most so many layers make it up.
+    pub(crate) layers: usize,
     record: Mutex<Record>,
     /// Held by the one who unpacks it.
     pub(crate) unpacking: tokio::sync::Mutex<()>,
@@ -109,10 +111,17 @@ pub(crate) fn insert(
     parents: Parents<Arc<Node>>,
     made: &mut Vec<Arc<Node>>,
 ) -> Arc<Node> {
+    let layers = match &parents {
+        Parents::None => 1,
+        Parents::Layer(parent) => parent.layers.saturating_add(1),
+        Parents::Merge(parents) => parents.iter().map(|p| p.layers).fold(0, usize::saturating_add),
+        Parents::Diff { upper, .. } => upper.as_ref().map_or(1, |upper| upper.layers),
+    };
     let node = Arc::new(Node {
         id: id.clone(),
         worker: Arc::clone(worker),
         parents,
+        layers,
         record: Mutex::new(record),
         unpacking: tokio::sync::Mutex::new(()),
         packing: tokio::sync::Mutex::new(()),

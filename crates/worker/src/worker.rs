@@ -20,6 +20,9 @@ use crate::{Error, ImmutableRef, MutableRef, Parents, RecordType, RefId, Unpacke
 /// How many layers are fetched and unpacked at once.
 const UNPACK_AT_ONCE: usize = 4;
 
+/// The most layers of a merge: merges of merges double them with each step.
+const MAX_LAYERS: usize = 4096;
+
 /// Everything that is kept of builds on one store. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Worker {
@@ -352,13 +355,17 @@ impl Worker {
     /// than two parents there is nothing to merge: none gives `None`, one gives itself.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Layers`], [`Error::Store`].
     pub fn merge(
         &self,
         parents: &[ImmutableRef],
         options: RefOptions,
     ) -> Result<Option<ImmutableRef>, Error> {
         let [first, _, ..] = parents else { return Ok(parents.first().cloned()) };
+        let count = parents.iter().map(|parent| parent.node().layers).fold(0, usize::saturating_add);
+        if count > MAX_LAYERS {
+            return Err(Error::Layers { count, limit: MAX_LAYERS });
+        }
         let record = Record {
             parents: Parents::Merge(parents.iter().map(|parent| parent.id().clone()).collect()),
             description: options.description,

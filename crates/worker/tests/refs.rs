@@ -391,3 +391,30 @@ async fn chains_of_layers_may_be_longer_than_a_threads_stack() {
         std::thread::Builder::new().stack_size(192 << 10).spawn(look).unwrap().join().unwrap();
     }
 }
+
+#[tokio::test]
+async fn merges_of_merges_have_their_limits() {
+    for fixture in fixtures() {
+        let worker = fixture.worker.clone();
+        let (memory, options) = (Arc::new(Memory::default()), RefOptions::default);
+        let one = image(&worker, &[layer(&memory, &[("a", "1")])]);
+        // Deep within one another.
+        let mut deep = one.clone();
+        for _ in 0..1500 {
+            deep = worker.merge(&[deep, one.clone()], options()).unwrap().unwrap();
+        }
+        let look = move || {
+            let layers = deep.known_layers(RemoteOptions::default()).unwrap();
+            assert_eq!(layers.len(), 1501);
+        };
+        std::thread::Builder::new().stack_size(192 << 10).spawn(look).unwrap().join().unwrap();
+        // Twice as many with each.
+        let mut twice = one;
+        for n in 1..=12 {
+            twice = worker.merge(&[twice.clone(), twice], options()).unwrap().unwrap();
+            assert_eq!(twice.known_layers(RemoteOptions::default()).unwrap().len(), 1 << n);
+        }
+        let refused = worker.merge(&[twice.clone(), twice], options());
+        assert!(matches!(refused, Err(Error::Layers { count: 8192, limit: 4096 })), "{refused:?}");
+    }
+}

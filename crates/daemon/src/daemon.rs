@@ -182,6 +182,10 @@ impl Daemon {
             // Before, what others left would be in the way of builds.
             if let Some(limit) = ceiling {
                 worker.set_ceiling(limit);
+                // The first step need not wait for the first measurement.
+                if let Err(error) = worker.make_room(0).await {
+                    tracing::warn!(%error, "measuring the store");
+                }
             }
             let Some(policies) = policies else { return };
             loop {

@@ -102,18 +102,8 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 impl Error {
     /// Whether a layer of the result cannot be had, or is not what it should be.
     pub fn is_lost_layer(&self) -> bool {
-        use kiln_worker::Error as Worker;
         let Self::Ref { source, .. } = self else { return false };
-        matches!(
-            source.downcast_ref(),
-            Some(
-                Worker::NoProvider(_)
-                    | Worker::Fetch { .. }
-                    | Worker::Layer { .. }
-                    | Worker::DiffId { .. }
-                    | Worker::Store(_)
-            )
-        )
+        source.downcast_ref().is_some_and(kiln_worker::Error::is_lost_layer)
     }
 
     pub(crate) fn io(action: impl Into<String>) -> impl FnOnce(std::io::Error) -> Self {

@@ -148,7 +148,7 @@ impl<'a> Target<'a> {
         }
         others.retain(|blob| seen.insert(blob.digest.clone()));
         let push: Vec<BoxFuture<'_, Result<()>>> =
-            others.iter().map(|blob| self.push_blob(blob, &[]).boxed()).collect();
+            others.iter().map(|blob| self.push_blob(blob, Some(&[])).boxed()).collect();
         stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         Ok(())
     }
@@ -159,18 +159,16 @@ impl<'a> Target<'a> {
         let sources: Vec<_> =
             layer.repositories.iter().filter_map(|name| Reference::parse(name).ok()).collect();
         let here = self.cx.store.content().stat(&blob.digest)?.is_some();
-        let spared = match here {
-            true => false,
-            false => {
-                let spared = self.remote.spare_blob(blob, &sources).await;
-                spared.map_err(|source| self.failed(source))?.is_some()
+        if here {
+            self.push_blob(blob, Some(&sources)).await?;
+        } else {
+            let spared = self.remote.spare_blob(blob, &sources).await;
+            if spared.map_err(|source| self.failed(source))?.is_none() {
+                if let Some(tree) = &image.tree {
+                    tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer"))?;
+                }
+                self.push_blob(blob, None).await?;
             }
-        };
-        if !spared {
-            if let (Some(tree), false) = (&image.tree, here) {
-                tree.fetch(layer).await.map_err(Error::of_ref("fetch a layer"))?;
-            }
-            self.push_blob(blob, &sources).await?;
         }
         if let Some(tree) = &image.tree {
             tree.pushed(layer, self.remote.name()).map_err(Error::of_ref("note where a layer is"))?;
@@ -178,14 +176,18 @@ impl<'a> Target<'a> {
         Ok(())
     }
 
-    async fn push_blob(&self, blob: &Descriptor, sources: &[Reference]) -> Result<()> {
+    /// Sends a blob; with `sources`, repositories that may have it, the registry is asked first.
+    async fn push_blob(&self, blob: &Descriptor, sources: Option<&[Reference]>) -> Result<()> {
         // Fails here rather than in the middle of an upload.
         self.cx.store.content().blob(&blob.digest)?;
         let step = format!("pushing {}", blob.digest);
         let (store, digest) = (Arc::new(self.cx.store.clone()), blob.digest.clone());
         let open = move || body(&store, &digest);
         let step = self.cx.step(&step);
-        let pushed = self.remote.push_blob(blob, sources, &open).await;
+        let pushed = match sources {
+            Some(sources) => self.remote.push_blob(blob, sources, &open).await,
+            None => self.remote.send_blob(blob, &open).await,
+        };
         step.moved(blob.size, blob.size);
         step.end(pushed.map(drop).map_err(|source| self.failed(source)))
     }

@@ -260,6 +260,17 @@ impl Root {
         }
     }
 
+    /// Removes whatever is in the tree, but not its root, whose owner and mode stay as they are.
+    ///
+    /// # Errors
+    /// If something in it cannot be listed or removed.
+    pub fn clear(&self) -> Result<()> {
+        for entry in self.dir.list().at("list", "/")? {
+            self.dir.remove_all(&entry.name).at("remove", &entry.name)?;
+        }
+        Ok(())
+    }
+
     /// Renames within the tree, replacing what has the new name. Links at the ends are not followed.
     ///
     /// # Errors
@@ -322,6 +333,19 @@ mod tests {
         std::fs::write(dir.path().join("secret"), "outside").expect("write");
         let root = Root::open(dir.path().join("root")).expect("open");
         (dir, root)
+    }
+
+    #[test]
+    fn a_cleared_tree_is_empty_and_nothing_beside_it_is_gone() {
+        let (dir, root) = tree();
+        root.mkdir_all("a/b", 0o755).expect("mkdir");
+        root.write("a/b/c", b"", 0o600).expect("write");
+        root.write("d", b"", 0o600).expect("write");
+        symlink(dir.path(), dir.path().join("root/out")).expect("symlink");
+        root.clear().expect("clear");
+        assert!(root.list("").expect("list").is_empty());
+        assert!(dir.path().join("secret").is_file());
+        root.clear().expect("clear nothing");
     }
 
     #[test]

@@ -20,6 +20,9 @@ pub struct UnpackOptions {
     pub owner: Option<(u32, u32)>,
     /// The most bytes that the files may have together; more is an error.
     pub max_size: Option<u64>,
+    /// Read the input to its end, past what ends the archive: for those who digest or count what is read. A stream that is
+    /// broken there is then an error.
+    pub to_end: bool,
 }
 
 /// Whether `input` is a tar archive in any known compression, with at least one entry.
@@ -88,6 +91,9 @@ mod imp {
             tree.create(&header, &attributes, &mut tar)?;
         }
         tree.finish()?;
+        if options.to_end {
+            tar.drain()?;
+        }
         Ok(())
     }
 }
@@ -111,7 +117,15 @@ mod imp {
 
 #[cfg(all(test, unix))]
 mod tests {
-    use std::{fs, io::Cursor, os::unix::fs::MetadataExt};
+    use std::{
+        fs,
+        io::Cursor,
+        os::unix::fs::MetadataExt,
+        sync::{
+            Arc,
+            atomic::{AtomicUsize, Ordering},
+        },
+    };
 
     use super::*;
     use crate::{
@@ -180,7 +194,7 @@ mod tests {
         assert!(is_archive(Cursor::new(bytes.clone())));
         let folder = tempfile::tempdir().expect("a folder");
         let root = Root::open(folder.path()).expect("root");
-        let options = UnpackOptions { owner: Some((12, 13)), max_size: None };
+        let options = UnpackOptions { owner: Some((12, 13)), ..UnpackOptions::default() };
         unpack(Cursor::new(bytes), &root, Path::new(""), &options).expect("unpack");
         let file = folder.path().join("sub/f");
         let stat = fs::metadata(&file).expect("stat");
@@ -192,6 +206,37 @@ mod tests {
         let length = rustix::fs::getxattr(&file, "security.capability", &mut value).expect("capability");
         assert_eq!(value[..length], capability);
         assert_eq!(fs::metadata(folder.path().join("sub")).expect("stat").uid(), 0);
+    }
+
+    #[test]
+    fn what_follows_the_archive_is_read_on_demand() {
+        let mut whole = archive(&[("f", Kind::File, "x")]);
+        // More than is read ahead.
+        whole.resize(whole.len() + (4 << 20), 0);
+        let read = |to_end| {
+            let folder = tempfile::tempdir().expect("a folder");
+            let root = Root::open(folder.path()).expect("root");
+            let input = Counted { input: Cursor::new(whole.clone()), count: Arc::default() };
+            let count = Arc::clone(&input.count);
+            let options = UnpackOptions { to_end, ..UnpackOptions::default() };
+            unpack(input, &root, Path::new(""), &options).expect("unpack");
+            count.load(Ordering::SeqCst)
+        };
+        assert_eq!(read(true), whole.len());
+        assert!(read(false) < whole.len(), "what comes after an archive does not matter to ADD");
+    }
+
+    struct Counted {
+        input: Cursor<Vec<u8>>,
+        count: Arc<AtomicUsize>,
+    }
+
+    impl Read for Counted {
+        fn read(&mut self, target: &mut [u8]) -> std::io::Result<usize> {
+            let count = self.input.read(target)?;
+            self.count.fetch_add(count, Ordering::SeqCst);
+            Ok(count)
+        }
     }
 
     #[test]

@@ -121,16 +121,6 @@ impl OpError {
     /// Whether the files of an input could not be brought here: its layers are gone, or damaged.
     #[must_use]
     pub fn is_lost_input(&self) -> bool {
-        use kiln_worker::Error;
-        matches!(
-            self,
-            Self::Worker(
-                Error::NoProvider(_)
-                    | Error::Fetch { .. }
-                    | Error::Layer { .. }
-                    | Error::DiffId { .. }
-                    | Error::Store(_)
-            )
-        )
+        matches!(self, Self::Worker(error) if error.is_lost_layer())
     }
 }

@@ -13,6 +13,9 @@ use crate::{
     upload::{Upload, mount},
 };
 
+/// Repositories that the registry is asked to take a blob from, at most: each takes a request or two.
+const NEIGHBOURS: usize = 4;
+
 /// How a blob came to be in the repository.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Pushed {
@@ -49,8 +52,8 @@ impl Remote {
         .await
     }
 
-    /// Has the repository have a blob without any of its bytes: it has it, or takes it from one of `sources` on the same
-    /// registry. `None`: they must be sent.
+    /// Has the repository have a blob without any of its bytes: it has it, or takes it from one of `sources`, those known
+    /// longest first, on the same registry. `None`: they must be sent.
     ///
     /// # Errors
     /// The registry's, after some tries.
@@ -62,18 +65,24 @@ impl Remote {
         if self.has_blob(&descriptor.digest).await? {
             return Ok(Some(Pushed::Existed));
         }
-        let Some(from) = self.neighbour(sources) else { return Ok(None) };
-        let taken = mount(self, self.target()?, &descriptor.digest, from).await?;
+        let taken = mount(self, self.target()?, &descriptor.digest, &self.neighbours(sources)).await?;
         Ok(taken.then_some(Pushed::Mounted))
     }
 
-    /// The first of `sources` that is another repository of the same registry.
-    fn neighbour<'a>(&self, sources: &'a [Reference]) -> Option<&'a Reference> {
+    /// Those of `sources` that are other repositories of the same registry: a few of the last, the last first.
+    fn neighbours<'a>(&self, sources: &'a [Reference]) -> Vec<&'a Reference> {
         let domain = self.name.split('/').next().unwrap_or_default();
-        sources.iter().find(|s| s.domain() == domain && s.path() != self.path)
+        let mut found: Vec<&Reference> = Vec::new();
+        for source in sources.iter().rev() {
+            let again = source.path() == self.path || found.iter().any(|known| known.path() == source.path());
+            if source.domain() == domain && !again && found.len() < NEIGHBOURS {
+                found.push(source);
+            }
+        }
+        found
     }
 
-    /// Puts a blob into the repository. `sources` are repositories that may have it on the same registry; `open` gives its
+    /// Puts a blob into the repository. `sources` are repositories that may have it, those known longest first; `open` gives its
     /// bytes, from the first on, and is called for each try. An upload that breaks off goes on where it ended, if the
     /// registry still has what came.
     ///
@@ -88,8 +97,21 @@ impl Remote {
         if self.has_blob(&descriptor.digest).await? {
             return Ok(Pushed::Existed);
         }
-        let from = self.neighbour(sources);
+        let from = self.neighbours(sources);
         Upload { remote: self, endpoint: self.target()?, descriptor, from, open }.run().await
+    }
+
+    /// Puts a blob into the repository that [`Remote::spare_blob`] has not found anywhere: nothing is asked again. Otherwise
+    /// as [`Remote::push_blob`].
+    ///
+    /// # Errors
+    /// The registry's, after some tries.
+    pub async fn send_blob(
+        &self,
+        descriptor: &Descriptor,
+        open: &(dyn Fn() -> Body + Sync),
+    ) -> Result<Pushed, Error> {
+        Upload { remote: self, endpoint: self.target()?, descriptor, from: Vec::new(), open }.run().await
     }
 
     /// Puts a manifest or index under `target`, a tag or its digest. What it refers to must be there.

@@ -28,8 +28,8 @@ pub(crate) struct Upload<'a> {
     pub(crate) remote: &'a Remote,
     pub(crate) endpoint: &'a Endpoint,
     pub(crate) descriptor: &'a Descriptor,
-    /// A repository on the same registry that may have it.
-    pub(crate) from: Option<&'a Reference>,
+    /// Repositories on the same registry that may have it.
+    pub(crate) from: Vec<&'a Reference>,
     /// Its bytes, from the first on.
     pub(crate) open: &'a (dyn Fn() -> Body + Sync),
 }
@@ -77,7 +77,12 @@ impl Upload<'_> {
     }
 
     async fn begin(&self) -> Result<Option<Begun>, Error> {
-        begin(self.remote, self.endpoint, &self.descriptor.digest, self.from).await
+        let digest = &self.descriptor.digest;
+        match take(self.remote, self.endpoint, digest, &self.from).await? {
+            Taken::Mounted => Ok(None),
+            Taken::Not(Some(begun)) => Ok(Some(begun)),
+            Taken::Not(None) => begin(self.remote, self.endpoint, digest, None).await,
+        }
     }
 
     /// Sends what the registry does not have, and ends the upload.
@@ -132,17 +137,56 @@ impl Upload<'_> {
     }
 }
 
-/// Asks the registry to take a blob from another of its repositories, and gives up the upload that it begins when it does not.
+/// Asks the registry to take a blob from one of other repositories, and gives up the upload that it begins when it does not.
 pub(crate) async fn mount(
     remote: &Remote,
     endpoint: &Endpoint,
     digest: &Digest,
-    from: &Reference,
+    from: &[&Reference],
 ) -> Result<bool, Error> {
-    let Some(begun) = begin(remote, endpoint, digest, Some(from)).await? else { return Ok(true) };
-    // Registries forget uploads by themselves, in time.
+    match take(remote, endpoint, digest, from).await? {
+        Taken::Mounted => Ok(true),
+        Taken::Not(begun) => {
+            give_up(remote, endpoint, begun).await;
+            Ok(false)
+        }
+    }
+}
+
+/// What a registry did that was asked to take a blob from its other repositories.
+enum Taken {
+    Mounted,
+    /// It began an upload in its place, unless it refused even that.
+    Not(Option<Begun>),
+}
+
+/// Asks the registry to take a blob from one repository after the other.
+async fn take(
+    remote: &Remote,
+    endpoint: &Endpoint,
+    digest: &Digest,
+    from: &[&Reference],
+) -> Result<Taken, Error> {
+    let mut last = None;
+    for from in from {
+        match begin(remote, endpoint, digest, Some(from)).await {
+            Ok(None) => {
+                give_up(remote, endpoint, last).await;
+                return Ok(Taken::Mounted);
+            }
+            Ok(Some(begun)) => give_up(remote, endpoint, last.replace(begun)).await,
+            Err(error) if error.is_transient() => return Err(error),
+            // One may push here and not read there.
+            Err(error) => tracing::debug!(%error, %from, "a blob is not taken from another repository"),
+        }
+    }
+    Ok(Taken::Not(last))
+}
+
+/// Gives up an upload. Registries forget them by themselves, in time.
+async fn give_up(remote: &Remote, endpoint: &Endpoint, begun: Option<Begun>) {
+    let Some(begun) = begun else { return };
     let _forgotten = remote.send(endpoint, &Call::new(Method::DELETE, begun.place), true).await;
-    Ok(false)
 }
 
 /// Begins an upload; `None`: the registry has taken the blob from elsewhere.

@@ -103,15 +103,33 @@ impl MountSource for Imports {
         progress: &'a VertexProgress,
     ) -> BoxFuture<'a, Result<bool, String>> {
         Box::pin(async move {
+            let mut problems = Vec::new();
             for cache in self.caches() {
-                let root = root.try_clone().map_err(|error| error.to_string())?;
-                if cache.fill(mount, root, sessions, progress).await? {
-                    return Ok(true);
+                let folder = root.try_clone().map_err(|error| error.to_string())?;
+                match cache.fill(mount, folder, sessions, progress).await {
+                    Ok(true) => return Ok(true),
+                    Ok(false) => {}
+                    Err(problem) => {
+                        tracing::warn!(
+                            name = mount.name,
+                            problem,
+                            "a cache mount is looked for in other caches"
+                        );
+                        problems.push(problem);
+                        emptied(&root).await?;
+                    }
                 }
             }
-            Ok(false)
+            if problems.is_empty() { Ok(false) } else { Err(problems.join("; ")) }
         })
     }
+}
+
+/// Takes out of a folder what one cache has put there, for another.
+async fn emptied(root: &Root) -> Result<(), String> {
+    let root = root.try_clone().map_err(|error| error.to_string())?;
+    let cleared = tokio::task::spawn_blocking(move || root.clear()).await;
+    cleared.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {

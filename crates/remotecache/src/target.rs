@@ -70,7 +70,7 @@ impl Target {
         let each: Vec<BoxFuture<'_, Result<(), Error>>> = layers
             .iter()
             .map(|layer| self.layer(cx, collected, layer).boxed())
-            .chain(mounts.iter().map(|mount| self.mount(cx, mount).boxed()))
+            .chain(to_write(mounts).into_iter().map(|mount| self.mount(cx, mount).boxed()))
             .collect();
         stream::iter(each).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
 
@@ -111,14 +111,11 @@ impl Target {
             Self::Registry(remote, _) => {
                 let names = layer.of.image_refs();
                 let sources: Vec<_> = names.iter().filter_map(|name| Reference::parse(name).ok()).collect();
-                // One that is here is asked for when it is pushed.
-                if layer.is_here()?
-                    || remote.spare_blob(blob, &sources).await.map_err(|e| self.failed(e))?.is_none()
-                {
+                if layer.is_here()? {
+                    remote.push_blob(blob, &sources, &opening(cx, blob)).await.map_err(|e| self.failed(e))?;
+                } else if remote.spare_blob(blob, &sources).await.map_err(|e| self.failed(e))?.is_none() {
                     layer.fetch(Arc::clone(collected.providers())).await?;
-                    let (store, digest) = (cx.store.clone(), blob.digest.clone());
-                    let open = move || blob_body(&store, &digest);
-                    remote.push_blob(blob, &sources, &open).await.map_err(|e| self.failed(e))?;
+                    self.send(remote, cx, blob).await?;
                 }
                 layer.of.add_image_ref(remote.name())?;
             }
@@ -148,6 +145,11 @@ impl Target {
         }
     }
 
+    /// Sends a blob that the registry has nowhere, as it has been asked.
+    async fn send(&self, remote: &Remote, cx: &Context, blob: &Descriptor) -> Result<(), Error> {
+        remote.send_blob(blob, &opening(cx, blob)).await.map(drop).map_err(|error| self.failed(error))
+    }
+
     /// A cache mount. One that the place has is not sent.
     async fn mount(&self, cx: &Context, mount: &ExportedMount) -> Result<(), Error> {
         let blob = &mount.entry.content.blob;
@@ -158,15 +160,12 @@ impl Target {
     }
 
     async fn put_mount(&self, cx: &Context, blob: &Descriptor) -> Result<(), Error> {
+        // The same content may have come there under another name meanwhile.
         if self.spare(blob, &[]).await? {
             return Ok(());
         }
         match self {
-            Self::Registry(remote, _) => {
-                let (store, digest) = (cx.store.clone(), blob.digest.clone());
-                let open = move || blob_body(&store, &digest);
-                remote.push_blob(blob, &[], &open).await.map_err(|e| self.failed(e))?;
-            }
+            Self::Registry(remote, _) => self.send(remote, cx, blob).await?,
             Self::Store(store) => {
                 let file = cx.store.content().blob(&blob.digest)?.into_file();
                 store.put(blob.digest.as_str(), blob.size, file).await?;
@@ -198,6 +197,20 @@ impl Target {
             Self::Store(_) => self.blob(descriptor, content).await,
         }
     }
+}
+
+/// One of all cache mounts of equal content that the place does not have yet.
+fn to_write(mounts: &[ExportedMount]) -> Vec<&ExportedMount> {
+    let mut seen = std::collections::HashSet::new();
+    let there = mounts.iter().filter(|mount| mount.there).map(|mount| &mount.entry.content.blob.digest);
+    seen.extend(there);
+    mounts.iter().filter(|mount| seen.insert(&mount.entry.content.blob.digest)).collect()
+}
+
+/// Gives the bytes of a blob in the content store, as often as they are wanted.
+fn opening(cx: &Context, blob: &Descriptor) -> impl Fn() -> Body + Sync + use<> {
+    let (store, digest) = (cx.store.clone(), blob.digest.clone());
+    move || blob_body(&store, &digest)
 }
 
 /// What the client is told of a cache that was written.
@@ -278,6 +291,25 @@ mod tests {
         );
         assert_eq!(written(Form { oci: false, image_manifest: false }), expected);
         assert!(written(Form { oci: true, image_manifest: false }).contains(media_type::OCI_INDEX));
+    }
+
+    #[test]
+    fn equal_cache_mounts_are_written_once_and_those_that_are_there_not_at_all() {
+        let mount = |id: &str, content: &str, there| {
+            let blob = Descriptor::of(media_type::OCI_LAYER, content.as_bytes());
+            let (diff_id, size) = (blob.digest.clone(), blob.size);
+            let content = kiln_worker::MountContent { blob, diff_id, size, uid: 0, gid: 0, mode: 0o755 };
+            ExportedMount { entry: crate::mounts::MountEntry { id: id.into(), base: None, content }, there }
+        };
+        let all = [
+            mount("a", "1", false),
+            mount("b", "2", false),
+            mount("c", "1", false),
+            mount("d", "3", true),
+            mount("e", "3", false),
+        ];
+        let ids: Vec<_> = to_write(&all).iter().map(|mount| mount.entry.id.as_str()).collect();
+        assert_eq!(ids, ["a", "b"]);
     }
 
     #[test]

@@ -416,6 +416,27 @@ impl StoreTx<'_, '_> {
         self.uncovered.push(resource.clone());
     }
 
+    /// Notes that a mutable snapshot is written to again: its bytes are not known to be on disk, and its size is not known.
+    ///
+    /// # Errors
+    /// [`Error::Metadata`].
+    pub fn reopen_snapshot(&mut self, id: &SnapshotId) -> Result<(), Error> {
+        self.set_snapshot_size(id, None)?;
+        self.add_uncovered(&Resource::Snapshot(id.clone()));
+        Ok(())
+    }
+
+    /// Notes how many bytes a snapshot takes. One without a record stays without.
+    pub(crate) fn set_snapshot_size(&mut self, id: &SnapshotId, size: Option<u64>) -> Result<(), Error> {
+        match self.snapshot(id)? {
+            Some(info) if info.size != size => {
+                self.tx.put(&SNAPSHOTS, &id.as_str().to_owned(), &Json(SnapshotInfo { size, ..info }));
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+
     /// Ends all holds on a resource, and so the resource.
     ///
     /// # Errors

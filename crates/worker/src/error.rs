@@ -1,5 +1,7 @@
 //! What can go wrong with refs.
 
+use std::io::ErrorKind;
+
 use kiln_oci::Digest;
 
 use crate::{FilterError, ProviderError, RefId};
@@ -49,6 +51,14 @@ pub enum Error {
     /// A ref has no addressable parent: a layer by blob can only stand on layers by blob.
     #[error("ref {0} has no layer digest to build upon")]
     NotAddressable(RefId),
+    /// A merge is of too much.
+    #[error("a merge of {count} layers is too large: at most {limit} can be laid over each other")]
+    Layers {
+        /// How many layers it would have.
+        count: usize,
+        /// The most that it may have.
+        limit: usize,
+    },
     /// The store is at its ceiling, and nothing is left that nobody uses.
     #[error(
         "the builder's storage is full: {} of at most {} (maxUsedSpace) are in use{}, and nothing is left to prune: raise maxUsedSpace in buildkitd.toml, run fewer builds at once, or make the build need less (`du` lists what there is)",
@@ -111,10 +121,43 @@ impl Error {
         }
     }
 
+    /// Whether a layer is lost: gone, damaged, or not to be had from where it should be. What has no room here is not lost.
+    #[must_use]
+    pub fn is_lost_layer(&self) -> bool {
+        let lost = match self {
+            Self::NoProvider(_) | Self::Fetch { .. } | Self::Layer { .. } | Self::DiffId { .. } => true,
+            // The records as a whole are no layer's.
+            Self::Store(error) => !matches!(
+                error,
+                kiln_store::Error::Metadata { .. }
+                    | kiln_store::Error::Closed
+                    | kiln_store::Error::Locked { .. }
+            ),
+            _ => false,
+        };
+        lost && !is_disk_full(self)
+    }
+
     pub(crate) fn layer(what: impl std::fmt::Display) -> impl FnOnce(kiln_layer::Error) -> Self {
         let what = what.to_string();
         move |source| Self::Layer { what, source }
     }
+}
+
+/// Whether what is at the bottom of an error is a disk, or a share of one, that is full.
+fn is_disk_full(error: &(dyn std::error::Error + 'static)) -> bool {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        next = match error.downcast_ref::<std::io::Error>() {
+            Some(io) if matches!(io.kind(), ErrorKind::StorageFull | ErrorKind::QuotaExceeded) => {
+                return true;
+            }
+            // What an I/O error carries is not its source.
+            Some(io) => io.get_ref().map(|inner| inner as _),
+            None => error.source(),
+        };
+    }
+    false
 }
 
 impl From<tokio::task::JoinError> for Error {
@@ -126,6 +169,41 @@ impl From<tokio::task::JoinError> for Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_full_disk_loses_no_layer() {
+        let fetch = |source: ProviderError| Error::Fetch { digest: Digest::sha256("x"), source };
+        let layer = |source| Error::Layer { what: "x".into(), source };
+        let io = |kind: ErrorKind| std::io::Error::from(kind);
+        let store = |source| kiln_store::Error::Io { action: "write", path: "/x".into(), source };
+        let wrapped = |kind| std::io::Error::other(kiln_layer::Error::Write(io(kind)));
+        for (kind, lost) in [
+            (ErrorKind::StorageFull, false),
+            (ErrorKind::QuotaExceeded, false),
+            (ErrorKind::NotFound, true),
+            (ErrorKind::InvalidData, true),
+        ] {
+            for error in [
+                fetch(Box::new(io(kind))),
+                fetch(Box::new(store(io(kind)))),
+                layer(kiln_layer::Error::Read(wrapped(kind))),
+                layer(kiln_layer::Error::Unpack {
+                    path: "p".into(),
+                    action: "create".into(),
+                    source: io(kind),
+                }),
+                Error::Store(store(io(kind))),
+            ] {
+                assert_eq!(error.is_lost_layer(), lost, "{error:?}");
+            }
+        }
+        assert!(Error::NoProvider(Digest::sha256("x")).is_lost_layer());
+        assert!(layer(kiln_layer::Error::Archive("no".into())).is_lost_layer());
+        let metadata = kiln_store::Error::Metadata { path: "/x".into(), message: "no space left".into() };
+        for other in [Error::Full { limit: 1, used: 1, wanted: 1 }, Error::Store(metadata)] {
+            assert!(!other.is_lost_layer(), "{other:?}");
+        }
+    }
 
     #[test]
     fn a_full_store_says_what_is_full_and_what_to_do() {

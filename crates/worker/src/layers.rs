@@ -3,6 +3,7 @@
 //! A ref is a chain of layers. A layer that came as a blob keeps it; of any other the blob is made from its snapshot, the
 //! layers of a chain side by side, each once however many ask. One tar stream may be kept in several compressions.
 
+use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -95,33 +96,53 @@ impl ImmutableRef {
 /// The refs whose layers, one above the other, make up `node`, lowest first: each is a layer on something, or a difference
 /// that is a layer of its own.
 pub(crate) fn flatten(node: &Arc<Node>) -> Vec<Arc<Node>> {
-    let mut out = Vec::new();
-    let mut next = node;
+    // Merges and differences may be deep within one another, and one may be in many: each is looked at once.
+    let mut known: Flat = HashMap::new();
+    let mut todo = vec![node];
+    while let Some(&at) = todo.last() {
+        let (foot, above) = down(at);
+        let parts = match &foot.parents {
+            Parents::Merge(_) | Parents::Diff { .. } => Some(foot.parents.iter()),
+            Parents::None | Parents::Layer(_) => None,
+        };
+        let missing = parts.into_iter().flatten().filter(|part| !known.contains_key(&Arc::as_ptr(part)));
+        let before = todo.len();
+        todo.extend(missing);
+        if todo.len() == before {
+            let mut layers = foot_layers(foot, &known);
+            layers.extend(above.into_iter().rev().cloned());
+            known.insert(Arc::as_ptr(at), layers);
+            todo.pop();
+        }
+    }
+    known.remove(&Arc::as_ptr(node)).unwrap_or_default()
+}
+
+/// Refs and their layers.
+type Flat = HashMap<*const Node, Vec<Arc<Node>>>;
+
+/// What the layers of `node` stand on in the end, and those layers, topmost first.
+fn down(mut node: &Arc<Node>) -> (&Arc<Node>, Vec<&Arc<Node>>) {
     let mut above = Vec::new();
-    while let Parents::Layer(parent) = &next.parents {
-        above.push(Arc::clone(next));
-        next = parent;
+    while let Parents::Layer(parent) = &node.parents {
+        above.push(node);
+        node = parent;
     }
-    match &next.parents {
-        Parents::Merge(parents) => parents.iter().for_each(|parent| out.extend(flatten(parent))),
-        Parents::Diff { lower, upper } => match (lower, upper) {
-            (lower, Some(upper)) => {
-                let below = lower.as_ref().map(flatten).unwrap_or_default();
-                let whole = flatten(upper);
-                let stands_on =
-                    whole.len() >= below.len() && below.iter().zip(&whole).all(|(a, b)| a.id == b.id);
-                if stands_on {
-                    out.extend(whole.into_iter().skip(below.len()));
-                } else {
-                    out.push(Arc::clone(next));
-                }
-            }
-            (_, None) => out.push(Arc::clone(next)),
-        },
-        Parents::None | Parents::Layer(_) => out.push(Arc::clone(next)),
+    (node, above)
+}
+
+/// The layers of a ref that is not a layer on another, where those of its parents are known.
+fn foot_layers(foot: &Arc<Node>, known: &Flat) -> Vec<Arc<Node>> {
+    let of = |part: &Arc<Node>| known.get(&Arc::as_ptr(part)).map(Vec::as_slice).unwrap_or_default();
+    match &foot.parents {
+        Parents::Merge(parents) => parents.iter().flat_map(of).cloned().collect(),
+        Parents::Diff { lower, upper: Some(upper) } => {
+            let (below, whole) = (lower.as_ref().map(of).unwrap_or_default(), of(upper));
+            let stands_on = whole.len() >= below.len() && below.iter().zip(whole).all(|(a, b)| a.id == b.id);
+            if stands_on { whole[below.len()..].to_vec() } else { vec![Arc::clone(foot)] }
+        }
+        Parents::Diff { upper: None, .. } | Parents::None | Parents::Layer(_) => vec![Arc::clone(foot)],
     }
-    out.extend(above.into_iter().rev());
-    out
 }
 
 /// What a layer changes, and in what.

@@ -31,6 +31,7 @@ mod refs;
 mod unlazy;
 mod usage;
 mod worker;
+mod writing;
 
 pub use cache_mount::{
     CacheMount, Frozen, FrozenMount, KnownMount, MountContent, MountFiller, MountWish, Sharing, unpack_mount,

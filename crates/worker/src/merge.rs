@@ -29,9 +29,12 @@ pub(crate) async fn assemble(node: &Arc<Node>) -> Result<(), Error> {
             SnapshotterKind::Native => native(&node, snapshots)?,
         };
         node.update(
-            |record| record.stack = Some(stack),
+            |record| {
+                record.stack = Some(stack);
+                record.size = None;
+            },
             |tx| {
-                let info = SnapshotInfo { whiteouts: true, linked: false };
+                let info = SnapshotInfo { whiteouts: true, ..SnapshotInfo::default() };
                 made.iter()
                     .try_for_each(|active| Ok(tx.add_snapshot(active.id(), &info, &lease(&node.id))?))
             },

@@ -8,6 +8,7 @@ use kiln_store::{Active, MountSpec, Resource, SnapshotId, SnapshotInfo, Stack};
 
 use crate::node::{self, Node};
 use crate::record::{Record, VALUES, lease};
+use crate::writing::Writing;
 use crate::{Error, ImmutableRef, Parents, RefId, RefOptions, Worker};
 
 /// A tree that is being written by its one holder. Dropped, it is removed in the background, or kept as it is when it was
@@ -27,7 +28,8 @@ enum State {
     /// There is none: the folders go when this is dropped.
     Fresh { id: RefId, active: Active },
     /// A record keeps it between builds. The handle counts the use.
-    Kept { handle: ImmutableRef, snapshot: SnapshotId },
+    // Written to no more before another may take it up.
+    Kept { _writing: Writing, handle: ImmutableRef, snapshot: SnapshotId },
 }
 
 impl MutableRef {
@@ -43,10 +45,12 @@ impl MutableRef {
         let state = if options.retain {
             let record =
                 Record { mutable: true, retain: true, ..new_record(&options, parent.as_ref(), &active) };
+            let writing = worker.inner().writing.enter(active.id());
             let node = worker.insert(id, record, parent.as_ref(), |tx, id| {
                 Ok(tx.add_snapshot(active.id(), &SnapshotInfo::default(), &lease(id))?)
             })?;
-            State::Kept { handle: ImmutableRef::new(node, true), snapshot: active.keep() }
+            let handle = ImmutableRef::new(node, true);
+            State::Kept { _writing: writing, handle, snapshot: active.keep() }
         } else {
             State::Fresh { id, active }
         };
@@ -66,14 +70,14 @@ impl MutableRef {
             Parents::Layer(parent) => Some(ImmutableRef::new(Arc::clone(parent), false)),
             _ => None,
         };
-        worker.store().change(|tx| {
-            tx.add_uncovered(&Resource::Snapshot(snapshot.clone()));
-            Ok::<_, Error>(())
-        })?;
+        let writing = worker.inner().writing.enter(&snapshot);
+        // Before the record forgets it, so that no measurement that is under way writes it there again.
         if let Some(ceiling) = worker.ceiling() {
             ceiling.meter.forget(&snapshot);
         }
-        let state = State::Kept { handle: ImmutableRef::new(node, true), snapshot };
+        worker.store().change(|tx| tx.reopen_snapshot(&snapshot))?;
+        let handle = ImmutableRef::new(node, true);
+        let state = State::Kept { _writing: writing, handle, snapshot };
         Ok(Self { worker: worker.clone(), parent, base, options: RefOptions::default(), state })
     }
 
@@ -178,15 +182,15 @@ impl MutableRef {
         match state {
             State::Fresh { id, active } => {
                 let record = new_record(&options, parent.as_ref(), &active);
-                let info =
-                    SnapshotInfo { whiteouts: options.whiteouts || parent.is_some(), linked: options.linked };
+                let whiteouts = options.whiteouts || parent.is_some();
+                let info = SnapshotInfo { whiteouts, linked: options.linked, ..SnapshotInfo::default() };
                 let node = worker.insert(id, record, parent.as_ref(), |tx, id| {
                     Ok(tx.add_snapshot(active.id(), &info, &lease(id))?)
                 })?;
                 active.keep();
                 Ok(ImmutableRef::new(node, true))
             }
-            State::Kept { handle, snapshot } => {
+            State::Kept { handle, snapshot, .. } => {
                 let node = handle.node();
                 node.update(
                     |record| {
@@ -200,7 +204,7 @@ impl MutableRef {
                         for (value, _) in tx.prefix(&VALUES, &node.id.as_str())? {
                             tx.delete(&VALUES, &value);
                         }
-                        let info = SnapshotInfo { whiteouts: parent.is_some(), linked: false };
+                        let info = SnapshotInfo { whiteouts: parent.is_some(), ..SnapshotInfo::default() };
                         Ok(tx.add_snapshot(&snapshot, &info, &lease(&node.id))?)
                     },
                 )?;
@@ -216,7 +220,7 @@ impl MutableRef {
     /// # Errors
     /// [`Error::Kind`] when the ref is not kept; [`Error::Store`].
     pub fn commit_kept(self) -> Result<ImmutableRef, Error> {
-        let State::Kept { handle, snapshot } = &self.state else {
+        let State::Kept { handle, snapshot, .. } = &self.state else {
             return Err(Error::Kind(self.id().clone(), "not kept"));
         };
         let kept = handle.node();

@@ -15,6 +15,8 @@ pub(crate) struct Node {
     pub(crate) id: RefId,
     pub(crate) worker: Arc<Inner>,
     pub(crate) parents: Parents<Arc<Node>>,
+    /// At most so many layers make it up.
+    pub(crate) layers: usize,
     record: Mutex<Record>,
     /// Held by the one who unpacks it.
     pub(crate) unpacking: tokio::sync::Mutex<()>,
@@ -48,7 +50,7 @@ pub(crate) fn is_live(live: &Live<'_>, id: &RefId) -> bool {
     live.get(id).is_some_and(|node| node.strong_count() > 0)
 }
 
-/// The node of the record `id`, read with those of its parents when it is not in use yet. Nodes made meanwhile are kept
+/// The node of the record `id`, read with those of its parents when it is not in use yet. Nodes met meanwhile are kept
 /// alive in `made`, which must be dropped after the lock: dropping a node takes it.
 pub(crate) fn load(
     worker: &Arc<Inner>,
@@ -59,11 +61,45 @@ pub(crate) fn load(
     if let Some(node) = live.get(id).and_then(Weak::upgrade) {
         return Ok(node);
     }
-    let Some(Json(record)) = worker.store.db().get(&REFS, &id.as_str().to_owned())? else {
-        return Err(Error::Gone(id.clone()));
-    };
-    let parents = record.parents.try_map(|parent| load(worker, live, parent, made))?;
-    Ok(insert(worker, live, id.clone(), record, parents, made))
+    // Chains may be long: those that are to be made, each after something that stands on it.
+    let mut todo = vec![id.clone()];
+    let mut read: HashMap<RefId, Record> = HashMap::new();
+    while let Some(id) = todo.last() {
+        if let Some(node) = live.get(id).and_then(Weak::upgrade) {
+            made.push(node);
+            todo.pop();
+            continue;
+        }
+        let record = match read.get(id) {
+            Some(record) => record.clone(),
+            None => match worker.store.db().get(&REFS, &id.as_str().to_owned())? {
+                Some(Json(record)) => record,
+                None => return Err(Error::Gone(id.clone())),
+            },
+        };
+        let mut missing = Vec::new();
+        for parent in record.parents.iter() {
+            match live.get(parent).and_then(Weak::upgrade) {
+                Some(node) => made.push(node),
+                // No worker writes records that stand on themselves.
+                None if parent == id || read.contains_key(parent) => return Err(Error::Gone(parent.clone())),
+                None => missing.push(parent.clone()),
+            }
+        }
+        if !missing.is_empty() {
+            read.insert(id.clone(), record);
+            todo.append(&mut missing);
+            continue;
+        }
+        let node = |parent: &RefId| {
+            live.get(parent).and_then(Weak::upgrade).ok_or_else(|| Error::Gone(parent.clone()))
+        };
+        let parents = record.parents.try_map(node)?;
+        let id = id.clone();
+        read.remove(&id);
+        insert(worker, live, id, record, parents, made);
+    }
+    live.get(id).and_then(Weak::upgrade).ok_or_else(|| Error::Gone(id.clone()))
 }
 
 /// Makes the node of a record and enters it.
@@ -75,10 +111,17 @@ pub(crate) fn insert(
     parents: Parents<Arc<Node>>,
     made: &mut Vec<Arc<Node>>,
 ) -> Arc<Node> {
+    let layers = match &parents {
+        Parents::None => 1,
+        Parents::Layer(parent) => parent.layers.saturating_add(1),
+        Parents::Merge(parents) => parents.iter().map(|p| p.layers).fold(0, usize::saturating_add),
+        Parents::Diff { upper, .. } => upper.as_ref().map_or(1, |upper| upper.layers),
+    };
     let node = Arc::new(Node {
         id: id.clone(),
         worker: Arc::clone(worker),
         parents,
+        layers,
         record: Mutex::new(record),
         unpacking: tokio::sync::Mutex::new(()),
         packing: tokio::sync::Mutex::new(()),
@@ -159,18 +202,30 @@ impl Node {
         Ok(())
     }
 
+    /// Has its size measured again: it holds more than before.
+    pub(crate) fn forget_size(&self) -> Result<(), Error> {
+        match self.with(|record| record.size) {
+            Some(_) => self.update(|record| record.size = None, |_| Ok(())),
+            None => Ok(()),
+        }
+    }
+
     /// What the tree is made of on disk; `None` while it, or something that it stands on, is lazy.
     pub(crate) fn stack(&self) -> Option<Stack> {
-        let record = self.record();
-        if let Some(stack) = record.stack {
-            return Some(stack);
-        }
-        let own = record.snapshot?;
-        let base = match &self.parents {
-            Parents::Layer(parent) => parent.stack()?,
-            _ => Stack::default(),
+        let (mut node, mut layers) = (self, Vec::new());
+        let base = loop {
+            let (whole, own) = node.with(|record| (record.stack.clone(), record.snapshot.clone()));
+            if let Some(whole) = whole {
+                break whole;
+            }
+            layers.push(own?);
+            match &node.parents {
+                Parents::Layer(parent) => node = parent,
+                _ => break Stack::default(),
+            }
         };
-        Some(self.worker.store.snapshots().stack(&own, &base))
+        let snapshots = self.worker.store.snapshots();
+        Some(layers.iter().rev().fold(base, |base, own| snapshots.stack(own, &base)))
     }
 }
 

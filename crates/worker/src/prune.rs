@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use kiln_store::Json;
 
 use crate::node::{self, now_ms};
-use crate::record::{CHILDREN, REFS};
+use crate::record::{CHILDREN, REFS, lease, ref_of};
 use crate::usage::Listed;
 use crate::{DiskRecord, Error, Filter, RecordType, RefId, Worker};
 
@@ -37,6 +37,21 @@ impl PruneOptions {
 
 /// One rule of garbage collection: a prune that runs by itself.
 pub type GcPolicy = PruneOptions;
+
+/// What a prune has removed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Pruned {
+    pub(crate) records: usize,
+    /// What they took, as far as known.
+    pub(crate) bytes: u64,
+}
+
+impl std::ops::AddAssign for Pruned {
+    fn add_assign(&mut self, more: Self) {
+        self.records += more.records;
+        self.bytes = self.bytes.saturating_add(more.bytes);
+    }
+}
 
 const GB: u64 = 1_000_000_000;
 
@@ -162,21 +177,46 @@ impl Worker {
         self.prune_down(listed, (total, keep), options, filter, removed)
     }
 
-    /// Removes records as `options` say, the least used first, until so many bytes of them are gone. Returns how many are.
+    /// Removes records as `options` say, the least used first, until so many bytes of them are gone. Returns what is.
     ///
     /// # Errors
     /// As [`Worker::prune`].
-    pub(crate) async fn prune_bytes(&self, options: PruneOptions, bytes: u64) -> Result<u64, Error> {
+    pub(crate) async fn prune_bytes(&self, options: PruneOptions, bytes: u64) -> Result<Pruned, Error> {
         let filter = Filter::parse(&options.filters)?;
         let worker = self.clone();
         let _one = self.inner().pruning.lock().await;
         let run = move || {
-            let mut gone = 0;
-            let count = |record: DiskRecord| gone += record.size;
+            let mut gone = Pruned::default();
+            let count = |record: DiskRecord| gone += Pruned { records: 1, bytes: record.size };
             worker.prune_down(worker.listed()?, (bytes, 1), &options, &filter, &mut { count })?;
             Ok(gone)
         };
         tokio::task::spawn_blocking(run).await?
+    }
+
+    /// Bytes that would be free if everything went that nobody uses.
+    ///
+    /// # Errors
+    /// [`Error::Store`].
+    pub(crate) async fn prunable(&self) -> Result<u64, Error> {
+        let worker = self.clone();
+        let sum = move || {
+            let unused = worker.listed()?.into_iter().filter(|listed| !listed.live);
+            let going: HashSet<RefId> =
+                unused.flat_map(|listed| std::iter::once(listed.id).chain(listed.record.twin)).collect();
+            let store = worker.store();
+            let (mut sum, mut seen) = (0, HashSet::new());
+            for id in &going {
+                for resource in store.held_by(&lease(id))? {
+                    let goes = |holder| ref_of(holder).is_some_and(|id| going.contains(&id));
+                    if store.holders(&resource)?.iter().all(goes) && seen.insert(resource.clone()) {
+                        sum += worker.resource_size(&resource)?;
+                    }
+                }
+            }
+            Ok(sum)
+        };
+        tokio::task::spawn_blocking(sum).await?
     }
 
     /// Removes what may go of `listed`, which takes `total` bytes, until less than `keep` are left; 0: all of it.

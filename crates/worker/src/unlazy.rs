@@ -9,7 +9,7 @@
 //! With overlay a layer's folder does not depend on the layers below, so all layers of an image are unpacked at once; with
 //! native snapshots they follow one another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
@@ -132,28 +132,29 @@ impl ImmutableRef {
 }
 
 fn available(node: &Node, providers: &dyn Providers) -> Result<bool, Error> {
-    if node.stack().is_some() {
-        return Ok(true);
-    }
-    let own = match &node.parents {
-        Parents::None | Parents::Layer(_) => {
-            let record = node.record();
-            let mut here = record.snapshot.is_some();
-            for blob in &record.blobs {
-                here = here
-                    || node.worker.store.content().stat(&blob.digest)?.is_some()
-                    || providers.provider(&blob.digest).is_some();
-            }
-            here
+    let (mut todo, mut seen) = (vec![node], HashSet::new());
+    while let Some(node) = todo.pop() {
+        if !seen.insert(&node.id) || node.stack().is_some() {
+            continue;
         }
-        Parents::Merge(_) | Parents::Diff { .. } => true,
-    };
-    for parent in node.parents.iter() {
-        if !available(parent, providers)? {
+        if matches!(node.parents, Parents::None | Parents::Layer(_)) && !has_layer(node, providers)? {
             return Ok(false);
         }
+        todo.extend(node.parents.iter().map(|parent| &**parent));
     }
-    Ok(own)
+    Ok(true)
+}
+
+/// Whether the own layer of `node` is here, or can be had.
+fn has_layer(node: &Node, providers: &dyn Providers) -> Result<bool, Error> {
+    let (unpacked, blobs) = node.with(|record| (record.snapshot.is_some(), record.blobs.clone()));
+    let mut here = unpacked;
+    for blob in &blobs {
+        here = here
+            || node.worker.store.content().stat(&blob.digest)?.is_some()
+            || providers.provider(&blob.digest).is_some();
+    }
+    Ok(here)
 }
 
 /// The stack of `node`, with all that it stands on unpacked. Each ref of a chain is a task of its own: polled within one
@@ -233,7 +234,7 @@ fn finish(node: &Node, layer: Layer, base: &Stack, overlay: bool) -> Result<(), 
         kiln_layer::apply::adopt_parents(&upper, &layer.implied, &lower).map_err(Error::layer(&node.id))?;
     }
     let id = layer.active.id().clone();
-    let info = SnapshotInfo { whiteouts: overlay, linked: false };
+    let info = SnapshotInfo { whiteouts: overlay, ..SnapshotInfo::default() };
     node.update(
         |record| {
             record.snapshot = Some(id.clone());
@@ -310,7 +311,7 @@ pub(crate) async fn fetch(
 fn hold_if_here(node: &Node, digest: &Digest) -> Result<bool, Error> {
     let resource = Resource::Blob(digest.clone());
     match node.worker.store.change(|tx| tx.hold(&lease(&node.id), &resource)) {
-        Ok(()) => Ok(true),
+        Ok(()) => node.forget_size().map(|()| true),
         Err(error) if error.is_not_found() => Ok(false),
         Err(error) => Err(error.into()),
     }
@@ -519,6 +520,7 @@ fn write(
         return Err(Error::Fetch { digest, source: error.into() });
     }
     ingest.commit(&node.worker.store, &lease(&node.id), Some(&digest), Some(total))?;
+    node.forget_size()?;
     reach(progress, |reached| reached.done = true);
     providers.event(LayerEvent::Fetched { digest, total });
     Ok(())

@@ -159,22 +159,24 @@ impl Worker {
             if refs.next().is_some_and(|first| first != listed.id) {
                 continue;
             }
-            size += match &resource {
-                Resource::Blob(digest) => self.store().content().stat(digest)?.map_or(0, |info| info.size),
-                Resource::Snapshot(id) => match self.store().snapshots().usage(id) {
-                    Ok(usage) => usage.bytes,
-                    Err(error) => {
-                        // Pruned since it was listed.
-                        tracing::debug!(%error, snapshot = %id, "cannot measure a snapshot");
-                        0
-                    }
-                },
-            };
+            size += self.resource_size(&resource)?;
         }
         if !listed.record.mutable {
             self.note_size(&listed.id, size)?;
         }
         Ok(size)
+    }
+
+    /// Bytes on disk of what nobody writes to.
+    pub(crate) fn resource_size(&self, resource: &Resource) -> Result<u64, Error> {
+        match resource {
+            Resource::Blob(digest) => Ok(self.store().content().stat(digest)?.map_or(0, |info| info.size)),
+            Resource::Snapshot(id) => Ok(self.store().snapshot_size(id).unwrap_or_else(|error| {
+                // Pruned since it was listed.
+                tracing::debug!(%error, snapshot = %id, "cannot measure a snapshot");
+                0
+            })),
+        }
     }
 
     fn note_size(&self, id: &RefId, size: u64) -> Result<(), Error> {

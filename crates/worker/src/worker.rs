@@ -14,10 +14,14 @@ use crate::record::{
     CHILDREN, INDEX, REFS, Record, VALUES, blob_chain_key, chain_id, chain_key, lease, ref_of,
 };
 use crate::unlazy::Fetching;
+use crate::writing::Writings;
 use crate::{Error, ImmutableRef, MutableRef, Parents, RecordType, RefId, Unpacked};
 
 /// How many layers are fetched and unpacked at once.
 const UNPACK_AT_ONCE: usize = 4;
+
+/// The most layers of a merge: merges of merges double them with each step.
+const MAX_LAYERS: usize = 4096;
 
 /// Everything that is kept of builds on one store. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -33,6 +37,8 @@ pub(crate) struct Inner {
     pub(crate) unpack_permits: Arc<tokio::sync::Semaphore>,
     pub(crate) pack_permits: Arc<tokio::sync::Semaphore>,
     pub(crate) fetching: Fetching,
+    /// Snapshots with a record that somebody may write to.
+    pub(crate) writing: Writings,
     /// One prune at a time, so that each sees what the one before left.
     pub(crate) pruning: tokio::sync::Mutex<()>,
     /// What the store may take at most; not set: anything.
@@ -93,6 +99,7 @@ impl Worker {
             unpack_permits: Arc::new(tokio::sync::Semaphore::new(UNPACK_AT_ONCE)),
             pack_permits: Arc::new(tokio::sync::Semaphore::new(cores)),
             fetching: Fetching::default(),
+            writing: Writings::default(),
             pruning: tokio::sync::Mutex::new(()),
             ceiling: std::sync::OnceLock::new(),
         };
@@ -348,13 +355,17 @@ impl Worker {
     /// than two parents there is nothing to merge: none gives `None`, one gives itself.
     ///
     /// # Errors
-    /// [`Error::Store`].
+    /// [`Error::Layers`], [`Error::Store`].
     pub fn merge(
         &self,
         parents: &[ImmutableRef],
         options: RefOptions,
     ) -> Result<Option<ImmutableRef>, Error> {
         let [first, _, ..] = parents else { return Ok(parents.first().cloned()) };
+        let count = parents.iter().map(|parent| parent.node().layers).fold(0, usize::saturating_add);
+        if count > MAX_LAYERS {
+            return Err(Error::Layers { count, limit: MAX_LAYERS });
+        }
         let record = Record {
             parents: Parents::Merge(parents.iter().map(|parent| parent.id().clone()).collect()),
             description: options.description,

@@ -29,6 +29,13 @@ async fn room_is_made_of_what_nobody_uses() {
         // The first is enough.
         worker.make_room(2 * MB).await.unwrap();
         assert_eq!(ids.each_ref().map(|id| worker.exists(id).unwrap()), [false, true, true]);
+        // What can never fit costs nothing of what is here.
+        for never in [8 * MB, 10 * MB, u64::MAX] {
+            assert!(
+                matches!(worker.make_room(never).await, Err(Error::Full { wanted, .. }) if wanted == never)
+            );
+        }
+        assert_eq!(ids.each_ref().map(|id| worker.exists(id).unwrap()), [false, true, true]);
         worker.make_room(6 * MB).await.unwrap();
         assert_eq!(ids.each_ref().map(|id| worker.exists(id).unwrap()), [false, true, false]);
         let Err(Error::Full { limit, used: taken, wanted }) = worker.make_room(8 * MB).await else {
@@ -39,6 +46,26 @@ async fn room_is_made_of_what_nobody_uses() {
         worker.make_room(5 * MB).await.unwrap();
         drop(used);
         worker.make_room(9 * MB).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn where_one_prune_brings_less_than_it_seemed_there_is_another() {
+    for fixture in fixtures() {
+        let worker = &fixture.worker;
+        worker.set_ceiling(10 * MB);
+        let old = step(worker, None, |r| filled(r, 3));
+        let new = step(worker, None, |r| filled(r, 3));
+        worker.disk_usage(&[], 0).await.unwrap();
+        // Its record says that it takes 3 MB.
+        let snapshot = old.unpacked().unwrap().stack().0[0].clone();
+        std::fs::write(worker.store().snapshots().path(&snapshot).join("big"), "").unwrap();
+        let ids = [old.id().clone(), new.id().clone()];
+        drop(old);
+        tokio::time::sleep(Duration::from_millis(5)).await;
+        drop(new);
+        worker.make_room(8 * MB).await.unwrap();
+        assert_eq!(ids.each_ref().map(|id| worker.exists(id).unwrap()), [false, false]);
     }
 }
 
@@ -75,5 +102,31 @@ async fn work_that_grows_past_the_ceiling_is_ended_and_no_other() {
         assert!(small.is_ok() && late.is_ok(), "they write nothing");
         assert!(!worker.exists(&unused_id).unwrap(), "what nobody uses goes first");
         worker.make_room(9 * MB).await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn measuring_keeps_nobody_from_a_kept_ref() {
+    for fixture in fixtures() {
+        let worker = fixture.worker.clone();
+        worker.set_ceiling(10 * MB);
+        // Many are in use, so that a look at them would take a while.
+        let others: Vec<_> = (0..100).map(|_| step(&worker, None, |_| {})).collect();
+        let options = RefOptions { retain: true, ..RefOptions::default() };
+        let kept = worker.create(None, options).unwrap().id().clone();
+        let measuring = tokio::spawn({
+            let worker = worker.clone();
+            async move {
+                loop {
+                    worker.make_room(u64::MAX).await.unwrap_err();
+                }
+            }
+        });
+        for _ in 0..2000 {
+            drop(worker.get_mutable(&kept).unwrap());
+            tokio::task::yield_now().await;
+        }
+        measuring.abort();
+        drop(others);
     }
 }

@@ -24,6 +24,7 @@ use kiln_worker::{
 };
 
 const GZIP: Settings = Settings { compression: Compression::Gzip, level: None };
+const PLAIN: Settings = Settings { compression: Compression::Uncompressed, level: None };
 const SOON: Duration = Duration::from_millis(50);
 
 fn wish(name: &str, sharing: Sharing) -> MountWish<'_> {
@@ -44,9 +45,13 @@ async fn freeze(worker: &Worker, name: &str) -> Box<FrozenMount> {
 
 /// Packs the cache mount `name`; gives the blob's bytes too.
 async fn packed(worker: &Worker, name: &str) -> (MountContent, Vec<u8>) {
+    packed_as(worker, name, GZIP).await
+}
+
+async fn packed_as(worker: &Worker, name: &str, settings: Settings) -> (MountContent, Vec<u8>) {
     let frozen = freeze(worker, name).await;
     let lease = worker.store().lease().unwrap();
-    let content = frozen.pack(GZIP, lease.id()).unwrap();
+    let content = frozen.pack(settings, lease.id()).unwrap();
     let bytes = worker.store().content().read(&content.blob.digest, 1 << 20).unwrap();
     (content, bytes)
 }
@@ -130,26 +135,28 @@ async fn what_is_packed_here_is_the_same_there() {
         )
         .unwrap();
         drop(mount);
-        let sent = packed(&fixture.worker, "k").await;
-        assert_eq!((sent.0.uid, sent.0.gid, sent.0.mode), (1000, 1001, 0o1777));
-        digests.push(sent.0.blob.digest.clone());
+        for settings in [GZIP, PLAIN] {
+            let sent = packed_as(&fixture.worker, "k", settings).await;
+            assert_eq!((sent.0.uid, sent.0.gid, sent.0.mode), (1000, 1001, 0o1777));
+            digests.push(sent.0.blob.digest.clone());
 
-        let given = Given::new(sent.clone());
-        let there = fixture.worker.cache_mount(wish("there", Sharing::Locked), Some(&given)).await.unwrap();
-        let root = there.mount_spec().open().unwrap();
-        let own = root.dir().stat_self().unwrap();
-        assert_eq!((own.uid, own.gid, own.mode), (1000, 1001, 0o1777));
-        let file = root.stat("d/a").unwrap();
-        assert_eq!((file.uid, file.gid, file.mode, file.mtime.secs), (7, 8, 0o644, 1));
-        assert_eq!(root.stat("d").unwrap().mode, 0o2770);
-        assert_eq!(root.read("d/.wh.b", 100).unwrap(), b"no whiteout");
-        assert_eq!(root.read_link("out").unwrap(), PathBuf::from("/etc/passwd"));
-        drop((root, there));
-        // Packed again it is the same blob: nothing needs to be sent.
-        assert_eq!(packed(&fixture.worker, "there").await.0, sent.0);
+            let name = format!("there as {}", settings.compression.as_str());
+            let given = Given::new(sent.clone());
+            let there = fixture.worker.cache_mount(wish(&name, Sharing::Locked), Some(&given)).await.unwrap();
+            let root = there.mount_spec().open().unwrap();
+            let own = root.dir().stat_self().unwrap();
+            assert_eq!((own.uid, own.gid, own.mode), (1000, 1001, 0o1777));
+            let file = root.stat("d/a").unwrap();
+            assert_eq!((file.uid, file.gid, file.mode, file.mtime.secs), (7, 8, 0o644, 1));
+            assert_eq!(root.stat("d").unwrap().mode, 0o2770);
+            assert_eq!(root.read("d/.wh.b", 100).unwrap(), b"no whiteout");
+            assert_eq!(root.read_link("out").unwrap(), PathBuf::from("/etc/passwd"));
+            drop((root, there));
+            // Packed again it is the same blob: nothing needs to be sent.
+            assert_eq!(packed_as(&fixture.worker, &name, settings).await.0, sent.0);
+        }
     }
-    digests.dedup();
-    assert_eq!(digests.len(), 1);
+    assert!(digests.chunks(2).all(|both| both == &digests[..2]), "equal files give equal blobs");
 }
 
 #[tokio::test]
@@ -297,5 +304,28 @@ async fn what_was_packed_is_known_until_a_step_has_the_mount() {
         assert_eq!(freeze(worker, "k").await.known(other).unwrap(), None);
         drop(take(worker, "k").await);
         assert_eq!(freeze(worker, "k").await.known(GZIP).unwrap(), None);
+    }
+}
+
+#[tokio::test]
+async fn what_was_packed_is_forgotten_before_a_file_can_change() {
+    for fixture in fixtures() {
+        let mount = fixture.worker.cache_mount(wish("k", Sharing::Locked), None).await.unwrap();
+        drop(mount);
+        packed(&fixture.worker, "k").await;
+        fixture.worker.store().db().sync().unwrap();
+        let mount = fixture.worker.cache_mount(wish("k", Sharing::Locked), None).await.unwrap();
+        // What a kill now would leave.
+        let killed = tempfile::tempdir().unwrap();
+        let status = std::process::Command::new("cp")
+            .args(["-a", "--"])
+            .arg(fixture.dir.path().join("."))
+            .arg(killed.path())
+            .status()
+            .unwrap();
+        assert!(status.success());
+        drop(mount);
+        let worker = common::open(killed.path(), fixture.worker.store().snapshots().kind()).unwrap();
+        assert!(freeze(&worker, "k").await.known(GZIP).unwrap().is_none());
     }
 }

@@ -5,7 +5,7 @@ mod common;
 
 use std::sync::Arc;
 
-use common::{Memory, files, fixtures, image, layer, open, step};
+use common::{Memory, Shared, files, fixtures, image, layer, open, step};
 use kiln_layer::{Compression, Settings};
 use kiln_store::SnapshotterKind;
 use kiln_worker::{Error, LayerEvent, MountWish, NoProviders, Parents, RefOptions, RemoteOptions, Sharing};
@@ -366,5 +366,55 @@ async fn a_kept_tree_lends_its_files() {
         worker.store().wait_reaped();
         assert!(worker.disk_usage(&[], 0).await.unwrap().is_empty());
         assert_eq!(std::fs::read_dir(worker.store().snapshots().dir()).unwrap().count(), 1);
+    }
+}
+
+#[tokio::test]
+async fn chains_of_layers_may_be_longer_than_a_threads_stack() {
+    for fixture in fixtures() {
+        let memory = Arc::new(Memory::default());
+        let one = layer(&memory, &[("a", "1")]);
+        let lazy = image(&fixture.worker, &vec![one; 1024]).id().clone();
+        let mut unpacked = step(&fixture.worker, None, |_| {});
+        for _ in 0..200 {
+            unpacked = step(&fixture.worker, unpacked.unpacked().as_ref(), |_| {});
+        }
+        let (worker, unpacked_id, memory) = (fixture.worker.clone(), unpacked.id().clone(), memory.clone());
+        drop(unpacked);
+        let look = move || {
+            let lazy = worker.get(&lazy).unwrap();
+            assert!(lazy.is_lazy());
+            assert!(lazy.is_available(&Shared(memory)).unwrap());
+            assert!(!lazy.is_available(&NoProviders).unwrap());
+            assert!(worker.get(&unpacked_id).unwrap().unpacked().is_some());
+        };
+        std::thread::Builder::new().stack_size(192 << 10).spawn(look).unwrap().join().unwrap();
+    }
+}
+
+#[tokio::test]
+async fn merges_of_merges_have_their_limits() {
+    for fixture in fixtures() {
+        let worker = fixture.worker.clone();
+        let (memory, options) = (Arc::new(Memory::default()), RefOptions::default);
+        let one = image(&worker, &[layer(&memory, &[("a", "1")])]);
+        // Deep within one another.
+        let mut deep = one.clone();
+        for _ in 0..1500 {
+            deep = worker.merge(&[deep, one.clone()], options()).unwrap().unwrap();
+        }
+        let look = move || {
+            let layers = deep.known_layers(RemoteOptions::default()).unwrap();
+            assert_eq!(layers.len(), 1501);
+        };
+        std::thread::Builder::new().stack_size(192 << 10).spawn(look).unwrap().join().unwrap();
+        // Twice as many with each.
+        let mut twice = one;
+        for n in 1..=12 {
+            twice = worker.merge(&[twice.clone(), twice], options()).unwrap().unwrap();
+            assert_eq!(twice.known_layers(RemoteOptions::default()).unwrap().len(), 1 << n);
+        }
+        let refused = worker.merge(&[twice.clone(), twice], options());
+        assert!(matches!(refused, Err(Error::Layers { count: 8192, limit: 4096 })), "{refused:?}");
     }
 }

@@ -148,6 +148,9 @@ fn cache_mounts_that_are_damaged_are_cold() {
     let first = fleet.builder();
     first.run(&export(first.step(WRITE), &cache, "all"));
     first.end();
+    let whole = fleet.cache("whole");
+    let copied = std::process::Command::new("cp").arg("-a").args([&cache, &whole]).status().unwrap();
+    assert!(copied.success());
     let sent = mounts_of(&cache);
     std::fs::remove_file(blob(&cache, &sent[0].1)).unwrap();
     let other = blob(&cache, &sent[1].1);
@@ -161,6 +164,17 @@ fn cache_mounts_that_are_damaged_are_cold() {
     assert_eq!(second.mounts(), 2);
     second.daemon.says("could not be restored");
     second.end();
+    // Another cache that has them makes up for it, whether they are used or passed on.
+    let both = fleet.builder();
+    let check = "[ $(cat /c/word) = one ] && [ $(cat /o/word) = own ]";
+    both.run(&import(import(both.step(check), &cache, "all"), &whole, "all"));
+    both.end();
+    let passing = fleet.builder();
+    let passed = fleet.cache("passed");
+    let caches = import(import(passing.step(WRITE), &cache, "all"), &whole, "all");
+    passing.run(&export(caches, &passed, "all"));
+    assert_eq!(mounts_of(&passed), sent);
+    passing.end();
     // They are not passed on either, and that is no failure.
     let third = fleet.builder();
     let next = fleet.cache("next");

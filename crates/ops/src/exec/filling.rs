@@ -90,6 +90,7 @@ impl MountFiller for Filler<'_> {
     fn fill(&self, root: Root) -> BoxFuture<'_, bool> {
         Box::pin(async move {
             let Filling { sessions, progress, .. } = self.of;
+            let mut problems = Vec::new();
             for source in &self.offering {
                 let outcome = match root.try_clone() {
                     Ok(root) => source.fill(&self.mount, root, sessions, progress).await,
@@ -98,16 +99,29 @@ impl MountFiller for Filler<'_> {
                 match outcome {
                     Ok(true) => return true,
                     Ok(false) => {}
-                    // What has been put there is in the way of another source.
                     Err(problem) => {
-                        self.tell(&problem);
-                        return false;
+                        problems.push(problem);
+                        // What has been put there would be in the way of another source.
+                        if let Err(problem) = emptied(&root).await {
+                            problems.push(problem);
+                            break;
+                        }
                     }
                 }
+            }
+            if !problems.is_empty() {
+                self.tell(&problems.join("; "));
             }
             false
         })
     }
+}
+
+/// Takes out of a folder what one source has put there.
+async fn emptied(root: &Root) -> Result<(), String> {
+    let root = root.try_clone().map_err(|error| error.to_string())?;
+    let cleared = tokio::task::spawn_blocking(move || root.clear()).await;
+    cleared.map_err(|error| error.to_string())?.map_err(|error| error.to_string())
 }
 
 impl Filler<'_> {
@@ -124,5 +138,59 @@ impl Filler<'_> {
             info: None,
             ranges: Vec::new(),
         });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kiln_session::Manager;
+
+    use super::*;
+
+    /// Puts a file of its name into the folder, if that is empty; then that is all, or it fails.
+    #[derive(Debug)]
+    struct Puts(&'static str, Result<bool, &'static str>);
+
+    impl MountSource for Puts {
+        fn offers<'a>(&'a self, _: &'a str, _: bool) -> BoxFuture<'a, bool> {
+            Box::pin(std::future::ready(true))
+        }
+
+        fn fill<'a>(
+            &'a self,
+            _: &'a WantedMount,
+            root: Root,
+            _: &'a Group,
+            _: &'a VertexProgress,
+        ) -> BoxFuture<'a, Result<bool, String>> {
+            assert!(root.list("").unwrap().is_empty());
+            root.mkdir_all("d", 0o755).unwrap();
+            root.write(format!("d/{}", self.0), b"", 0o644).unwrap();
+            Box::pin(std::future::ready(self.1.map_err(str::to_owned)))
+        }
+    }
+
+    async fn filled(sources: Vec<Puts>) -> (bool, Vec<String>) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = Root::open(dir.path()).unwrap();
+        let filling = Filling {
+            sources: Vec::new(),
+            sessions: Group::of(Arc::new(Manager::default()), Vec::new()),
+            progress: VertexProgress::unseen(Digest::sha256("step")),
+        };
+        let offering = sources.iter().map(|source| source as _).collect();
+        let mount = WantedMount { name: "m".into(), base: None };
+        let done = Filler { of: &filling, offering, mount }.fill(root.try_clone().unwrap()).await;
+        let names = root.list("d").unwrap_or_default().into_iter();
+        (done, names.map(|entry| entry.name.to_string_lossy().into_owned()).collect())
+    }
+
+    #[tokio::test]
+    async fn a_source_that_fails_hides_none_that_has_it() {
+        let good = || Puts("good", Ok(true));
+        let (bad, worse) = (|| Puts("bad", Err("broken")), || Puts("worse", Err("gone")));
+        assert_eq!(filled(vec![bad(), good()]).await, (true, vec!["good".to_owned()]));
+        assert_eq!(filled(vec![bad(), worse(), good(), bad()]).await, (true, vec!["good".to_owned()]));
+        assert!(!filled(vec![bad(), worse()]).await.0);
     }
 }

@@ -102,6 +102,74 @@ async fn an_upload_in_place_of_a_mount_is_given_up() {
     assert_eq!(*seen.lock().unwrap(), ["HEAD ", "POST uploads/?mount= from c/d", "DELETE uploads/1"]);
 }
 
+/// A registry in which `first/one` has a blob, and of whose repository `secret` nobody may read.
+async fn several() -> (String, Arc<Mutex<Vec<String>>>) {
+    let seen: Arc<Mutex<Vec<String>>> = Arc::default();
+    let log = seen.clone();
+    let address = serve(move |request| {
+        let from = query(request.path());
+        log.lock().unwrap().push(format!("{}{from}", request.method()));
+        match (request.method(), from.as_str()) {
+            ("HEAD", _) => Answer::new("404 Not Found"),
+            ("POST", " from first/one") => Answer::new("201 Created"),
+            ("POST", " from secret") => Answer::new("403 Forbidden"),
+            ("POST", _) => Answer::new("202 Accepted").header("Location", "/v2/a/b/blobs/uploads/1"),
+            ("DELETE", _) => Answer::new("204 No Content"),
+            ("PUT", _) => Answer::new("201 Created"),
+            _ => Answer::new("400 Bad Request"),
+        }
+    })
+    .await;
+    (address, seen)
+}
+
+#[tokio::test]
+async fn repositories_are_asked_in_turn_those_known_last_first() {
+    let (address, seen) = several().await;
+    let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, b"blob");
+    let known = |names: &[&str]| -> Vec<_> {
+        names.iter().map(|name| kiln_oci::Reference::parse(&format!("{address}/{name}")).unwrap()).collect()
+    };
+    let sources = known(&["first/one:1", "other:1", "first/one:2", "other:2", "secret"]);
+    assert_eq!(remote.spare_blob(&descriptor, &sources).await.unwrap(), Some(Pushed::Mounted));
+    let expected = ["HEAD", "POST from secret", "POST from other", "POST from first/one", "DELETE"];
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+
+    // Only a few, and an upload that the last began is used.
+    let sources = known(&["first/one", "e", "d", "c", "b"]);
+    let pushed = remote.push_blob(&descriptor, &sources, &|| body(b"blob")).await.unwrap();
+    assert_eq!(pushed, Pushed::Sent);
+    let expected = [
+        "HEAD",
+        "POST from b",
+        "POST from c",
+        "DELETE",
+        "POST from d",
+        "DELETE",
+        "POST from e",
+        "DELETE",
+        "PUT",
+    ];
+    assert_eq!(std::mem::take(&mut *seen.lock().unwrap()), expected);
+
+    // Nobody may read of any of them, but that is no word against the push.
+    let pushed = remote.push_blob(&descriptor, &known(&["secret"]), &|| body(b"blob")).await.unwrap();
+    assert_eq!(pushed, Pushed::Sent);
+    assert_eq!(*seen.lock().unwrap(), ["HEAD", "POST from secret", "POST", "PUT"]);
+}
+
+#[tokio::test]
+async fn what_was_asked_is_not_asked_again() {
+    let (address, seen) = several().await;
+    let remote = remote(&format!("{address}/a/b"), BTreeMap::new());
+    let descriptor = Descriptor::of(media_type::OCI_LAYER, b"blob");
+    let source = kiln_oci::Reference::parse(&format!("{address}/other")).unwrap();
+    assert_eq!(remote.spare_blob(&descriptor, &[source]).await.unwrap(), None);
+    assert_eq!(remote.send_blob(&descriptor, &|| body(b"blob")).await.unwrap(), Pushed::Sent);
+    assert_eq!(*seen.lock().unwrap(), ["HEAD", "POST from other", "DELETE", "POST", "PUT"]);
+}
+
 /// What a registry has seen.
 #[derive(Default)]
 struct Seen {

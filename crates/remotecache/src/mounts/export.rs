@@ -1,12 +1,16 @@
 //! Cache mounts as they are sent along with a cache: packed here, or passed on from a cache that was imported.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use kiln_exporter::Context;
 use kiln_layer::Settings;
 use kiln_oci::{Descriptor, Digest, Reference};
 use kiln_ops::Hashes;
-use kiln_worker::{BlobProvider, Frozen, KnownMount, MountContent, Worker};
+use kiln_worker::{BlobProvider, Frozen, FrozenMount, KnownMount, MountContent, Worker};
 
 use super::{MountEntry, MountSelection, carry, selection::shown};
 use crate::{Error, Target};
@@ -18,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(120);
 #[derive(Clone, Debug)]
 pub struct ExportedMount {
     pub(crate) entry: MountEntry,
+    /// The target has its blob.
+    pub(crate) there: bool,
 }
 
 /// A cache mount of an imported cache.
@@ -89,20 +95,16 @@ impl MountsWanted<'_> {
                     continue;
                 }
                 let mut exported = packing.mount(&mount, base.clone()).await?;
-                let same = |kept: &&KeptMount| kept.entry.id == id && kept.entry.base == base;
-                if exported.is_none()
-                    && let Some(kept) = self.imported.iter().find(same)
-                {
-                    exported = packing.keep(kept).await?;
+                if exported.is_none() {
+                    exported = packing.keep(self.imported_as(&id, base.as_ref())).await?;
                 }
                 all.extend(exported.map(|exported| ((id.clone(), base), exported)));
             }
             if !any {
-                for kept in self.imported.iter().filter(|kept| kept.entry.id == id) {
-                    let key = (id.clone(), kept.entry.base.clone());
-                    if !all.contains_key(&key) {
-                        all.extend(packing.keep(kept).await?.map(|exported| (key, exported)));
-                    }
+                let bases = self.imported.iter().filter(|kept| kept.entry.id == id);
+                for base in bases.map(|kept| &kept.entry.base).collect::<BTreeSet<_>>() {
+                    let exported = packing.keep(self.imported_as(&id, base.as_ref())).await?;
+                    all.extend(exported.map(|exported| ((id.clone(), base.clone()), exported)));
                 }
             }
         }
@@ -114,6 +116,15 @@ impl MountsWanted<'_> {
             }
         }
         Ok((all.into_values().collect(), packing.warnings))
+    }
+
+    /// What the imported caches have for one mount.
+    fn imported_as<'a>(
+        &'a self,
+        id: &'a str,
+        base: Option<&'a Digest>,
+    ) -> impl Iterator<Item = &'a KeptMount> {
+        self.imported.iter().filter(move |kept| kept.entry.id == id && kept.entry.base.as_ref() == base)
     }
 
     /// The ids of all that may be meant.
@@ -166,46 +177,153 @@ impl Packing<'_> {
         mount: &KnownMount,
         base: Option<Digest>,
     ) -> Result<Option<ExportedMount>, Error> {
-        let name = shown(&mount.name);
-        let frozen = match self.worker.freeze_cache_mount(mount, PATIENCE).await? {
-            Frozen::Now(frozen) => frozen,
-            Frozen::Gone => return Ok(None),
-            Frozen::InUse => {
-                self.warnings.push(format!(
-                    "cache mount {name} is not exported: steps of other builds have used it for {} s",
-                    PATIENCE.as_secs()
-                ));
-                return Ok(None);
-            }
-        };
         let entry = |content| MountEntry { id: mount.name.clone(), base, content };
-        if let Some(content) = frozen.known(self.settings)?
-            && self.is_there(&content).await?
-        {
-            return Ok(Some(ExportedMount { entry: entry(content) }));
+        let Some(mut frozen) = self.freeze(mount).await? else { return Ok(None) };
+        if let Some(content) = frozen.known(self.settings)? {
+            // Steps need not wait for what the target says.
+            drop(frozen);
+            if self.is_there(&content).await? {
+                return Ok(Some(ExportedMount { entry: entry(content), there: true }));
+            }
+            let Some(again) = self.freeze(mount).await? else { return Ok(None) };
+            frozen = again;
         }
         let (settings, lease) = (self.settings, self.cx.lease.clone());
         let packing = tokio::task::spawn_blocking(move || frozen.pack(settings, lease.id())).await;
         let content = packing.map_err(kiln_worker::Error::from)??;
-        Ok(Some(ExportedMount { entry: entry(content) }))
+        Ok(Some(ExportedMount { entry: entry(content), there: false }))
     }
 
-    /// A mount that is passed on. One that cannot be had any more stays behind, with a warning.
-    async fn keep(&mut self, kept: &KeptMount) -> Result<Option<ExportedMount>, Error> {
-        let KeptMount { entry, from, names } = kept;
-        let blob = &entry.content.blob;
-        if !self.target.spare(blob, names).await?
-            && let Err(error) = carry::fetch(self.cx, blob, &**from).await
-        {
-            let name = shown(&entry.id);
-            self.warnings.push(format!("cache mount {name} of an imported cache is not passed on: {error}"));
-            return Ok(None);
+    /// Takes a mount away from steps; `None` when it is gone, or in use all the time, which is told.
+    async fn freeze(&mut self, mount: &KnownMount) -> Result<Option<Box<FrozenMount>>, Error> {
+        match self.worker.freeze_cache_mount(mount, PATIENCE).await? {
+            Frozen::Now(frozen) => Ok(Some(frozen)),
+            Frozen::Gone => Ok(None),
+            Frozen::InUse => {
+                self.warnings.push(format!(
+                    "cache mount {} is not exported: steps of other builds have used it for {} s",
+                    shown(&mount.name),
+                    PATIENCE.as_secs()
+                ));
+                Ok(None)
+            }
         }
-        Ok(Some(ExportedMount { entry: entry.clone() }))
+    }
+
+    /// A mount that is passed on, from the first cache that still has it. One that cannot be had any more stays behind, with a
+    /// warning.
+    async fn keep(
+        &mut self,
+        caches: impl Iterator<Item = &KeptMount>,
+    ) -> Result<Option<ExportedMount>, Error> {
+        let mut warnings = Vec::new();
+        for KeptMount { entry, from, names } in caches {
+            let blob = &entry.content.blob;
+            let there = self.target.spare(blob, names).await?;
+            let fetched = match there {
+                true => Ok(()),
+                false => carry::fetch(self.cx, self.worker, blob, &**from).await,
+            };
+            match fetched {
+                Ok(()) => return Ok(Some(ExportedMount { entry: entry.clone(), there })),
+                Err(error) => warnings.push(format!(
+                    "cache mount {} of an imported cache is not passed on: {error}",
+                    shown(&entry.id)
+                )),
+            }
+        }
+        self.warnings.append(&mut warnings);
+        Ok(None)
     }
 
     /// Whether the target has this content, so that nothing needs to be packed.
     async fn is_there(&self, content: &MountContent) -> Result<bool, Error> {
         self.target.spare(&content.blob, &[]).await
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        path::Path,
+        sync::atomic::{AtomicUsize, Ordering},
+    };
+
+    use kiln_layer::Compression;
+    use kiln_registry::{Auth, Registries};
+    use kiln_store::{Options, SnapshotterKind, Store};
+    use kiln_worker::{MountWish, Sharing};
+    use tokio::{
+        io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader},
+        net::TcpListener,
+    };
+
+    use super::*;
+
+    const WISH: MountWish<'static> =
+        MountWish { name: "/m", base: None, sharing: Sharing::Locked, description: "" };
+
+    fn worker(dir: &Path) -> Worker {
+        let options = Options { snapshotter: Some(SnapshotterKind::Native), boot_id: Some("b".into()) };
+        Worker::open(Store::open(dir, &options).unwrap()).unwrap()
+    }
+
+    /// A registry that has every blob, but says so only when a step could have the cache mount.
+    async fn registry(worker: Worker) -> (String, Arc<AtomicUsize>) {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        let had = Arc::new(AtomicUsize::new(0));
+        let count = had.clone();
+        tokio::spawn(async move {
+            while let Ok((stream, _)) = listener.accept().await {
+                let mut stream = BufReader::new(stream);
+                let mut line = String::from("-");
+                while !line.trim().is_empty() {
+                    line.clear();
+                    stream.read_line(&mut line).await.unwrap();
+                }
+                let mount = worker.cache_mount(WISH, None);
+                if let Ok(Ok(_)) = tokio::time::timeout(Duration::from_secs(5), mount).await {
+                    count.fetch_add(1, Ordering::SeqCst);
+                }
+                let answer = b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n";
+                stream.write_all(answer).await.unwrap();
+            }
+        });
+        (address, had)
+    }
+
+    #[tokio::test]
+    async fn steps_have_a_mount_while_the_target_is_asked_for_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let worker = worker(dir.path());
+        drop(worker.cache_mount(WISH, None).await.unwrap());
+        let settings = Settings::from(Compression::Gzip);
+        let lease = Arc::new(worker.store().lease().unwrap());
+        let [known] = &worker.known_cache_mounts("/m").unwrap()[..] else { panic!("one mount") };
+        let Frozen::Now(frozen) = worker.freeze_cache_mount(known, PATIENCE).await.unwrap() else {
+            panic!("free")
+        };
+        frozen.pack(settings, lease.id()).unwrap();
+        drop(frozen);
+
+        let (address, had) = registry(worker.clone()).await;
+        let cx = Context {
+            store: worker.store().clone(),
+            lease,
+            client: None,
+            reporter: Arc::new(kiln_exporter::Silent),
+            registries: Registries::new(Default::default(), "kiln/test"),
+            auth: Auth::Anonymous,
+            inline_cache: None,
+        };
+        let reference = Reference::parse(&format!("{address}/cache")).unwrap();
+        let target = Target::registry(&cx, &reference, false).await.unwrap();
+        let selection = MountSelection::parse("m").unwrap();
+        let wanted = MountsWanted { selection: &selection, named: vec!["/m".into()], imported: Vec::new() };
+        let (mounts, warnings) =
+            wanted.pack(&cx, &target, (&worker, &Arc::default()), settings).await.unwrap();
+        assert!(mounts.len() == 1 && mounts[0].there && warnings.is_empty(), "{warnings:?}");
+        assert_eq!(had.load(Ordering::SeqCst), 1, "the step need not wait for the registry's answer");
     }
 }

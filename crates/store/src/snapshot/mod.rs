@@ -4,7 +4,7 @@
 //! snapshots/<generation>-<n>/fs     overlay: the changes to what is below; native: the whole tree
 //! snapshots/<generation>-<n>/work   overlay only, while the snapshot is written
 //! snapshots/empty/fs                an empty folder, for overlay mounts that need one
-//! table snapshots                   id → {"whiteouts":…,"linked":…}
+//! table snapshots                   id → {"whiteouts":…,"linked":…,"size":bytes}, each if it is not the default
 //! ```
 //!
 //! A snapshot knows no parent. What a ref shows is a [`Stack`] of snapshots, topmost first, that its owner keeps: with
@@ -105,6 +105,9 @@ pub struct SnapshotInfo {
     /// Files of other snapshots were hard linked into it; these are not counted in its size.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub linked: bool,
+    /// Bytes that it takes on disk, where that was measured since it was last written to.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub size: Option<u64>,
 }
 
 /// Which snapshotter a store uses.
@@ -213,6 +216,19 @@ impl Drop for Active {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn records_are_pinned() {
+        let all = SnapshotInfo { whiteouts: true, linked: true, size: Some(7) };
+        for (json, info) in [
+            ("{}", SnapshotInfo::default()),
+            (r#"{"whiteouts":true}"#, SnapshotInfo { whiteouts: true, ..SnapshotInfo::default() }),
+            (r#"{"whiteouts":true,"linked":true,"size":7}"#, all),
+        ] {
+            assert_eq!(serde_json::to_string(&info).unwrap(), json);
+            assert_eq!(serde_json::from_str::<SnapshotInfo>(json).unwrap(), info);
+        }
+    }
 
     #[test]
     fn ids_are_plain_names() {

@@ -53,7 +53,7 @@ pub async fn unpack_mount(
         Incoming { receiver, current: Bytes::new(), seen: Arc::clone(&seen), limit: blob.size, moved };
     let (limit, of, dress) = (content.size, blob.digest.clone(), content.clone());
     let unpacking = tokio::task::spawn_blocking(move || {
-        let options = UnpackOptions { owner: None, max_size: Some(limit) };
+        let options = UnpackOptions { owner: None, max_size: Some(limit), to_end: true };
         unpack(incoming, &root, "".as_ref(), &options).map_err(Error::layer(&of))?;
         let own = |source| kiln_fstree::Error::Io { op: "set owner and mode of", path: "/".into(), source };
         root.dir().chown_self(dress.uid, dress.gid).map_err(own)?;

@@ -190,10 +190,12 @@ fn named(settings: Settings) -> String {
     format!("{}:{level}", settings.compression.as_str())
 }
 
-/// Forgets what a mount was packed as: it is about to change.
+/// Forgets what a mount was packed as, durably: its files are about to change, and after a kill they would be others than
+/// those that the record tells of. Blocks, where there is something to forget.
 pub(super) fn forget_packed(mutable: &MutableRef) -> Result<(), Error> {
-    match mutable.value(PACKED)? {
-        Some(value) if !value.is_empty() => mutable.set_value(PACKED, Vec::new()),
-        _ => Ok(()),
+    if mutable.value(PACKED)?.is_none_or(|value| value.is_empty()) {
+        return Ok(());
     }
+    mutable.set_value(PACKED, Vec::new())?;
+    Ok(mutable.worker().store().db().sync()?)
 }

@@ -12,16 +12,16 @@
 mod growth;
 mod policy;
 
-use std::collections::HashSet;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use kiln_store::{Meter, Sizes, SnapshotId};
+use kiln_store::{Meter, Sizes};
 
 pub use growth::Growth;
 use growth::Works;
 pub use policy::ceiling_of;
 
+use crate::prune::Pruned;
 use crate::{Error, PruneOptions, Worker};
 
 /// How old a measurement may be for a step that begins.
@@ -86,7 +86,8 @@ impl Worker {
         self.inner().ceiling.get()
     }
 
-    /// Makes sure that there is room for `bytes` more, by pruning what nobody uses, the least recently used first.
+    /// Makes sure that there is room for `bytes` more, by pruning what nobody uses, the least recently used first. Where even
+    /// all of that would not do, it stays: `bytes` may be what a stranger says.
     ///
     /// # Errors
     /// [`Error::Full`] when there is not enough to prune.
@@ -100,13 +101,47 @@ impl Worker {
         let _one = ceiling.relieving.lock().await;
         let mut used = self.measured(ceiling).await?.total();
         if !fits(used) {
-            let freed = self.free_up(used.saturating_add(wanted) - ceiling.limit).await?;
-            if fits(used.saturating_sub(freed)) {
-                self.reaped().await?;
-            }
+            // What was pruned before may still be on its way.
+            self.reaped().await?;
             used = self.measured(ceiling).await?.total();
         }
+        if bytes > 0 && !fits(used) {
+            let never = wanted > ceiling.limit || !fits(used.saturating_sub(self.prunable().await?));
+            if never {
+                return Err(ceiling.full(used, bytes));
+            }
+        }
+        let missing = |used: u64| used.saturating_add(wanted) - ceiling.limit;
+        used = self.relieve(ceiling, used, fits, missing).await?;
         if fits(used) { Ok(()) } else { Err(ceiling.full(used, bytes)) }
+    }
+
+    /// Prunes until what is used `fits`, each time as much as is `missing` then, for as long as there is anything that nobody
+    /// uses: records may take less than they seem to, and may come out of use meanwhile. Returns what is used at last.
+    async fn relieve(
+        &self,
+        ceiling: &Ceiling,
+        mut used: u64,
+        fits: impl Fn(u64) -> bool,
+        missing: impl Fn(u64) -> u64,
+    ) -> Result<u64, Error> {
+        // What is used when all that was removed is gone from the disk.
+        let mut left = used;
+        while !fits(used) {
+            if fits(left) {
+                // That takes a while, in which more may come.
+                self.reaped().await?;
+                used = self.measured(ceiling).await?.total();
+                left = used;
+            } else {
+                let pruned = self.free_up(missing(left)).await?;
+                if pruned.records == 0 {
+                    return Ok(left);
+                }
+                left = left.saturating_sub(pruned.bytes);
+            }
+        }
+        Ok(used)
     }
 
     /// Measures the store.
@@ -115,7 +150,7 @@ impl Worker {
         let measure = tokio::task::spawn_blocking(move || {
             let Some(ceiling) = worker.ceiling() else { return Ok((Sizes::default(), Duration::ZERO)) };
             let start = Instant::now();
-            let sizes = worker.store().measure(&ceiling.meter, &worker.writable())?;
+            let sizes = worker.store().measure(&ceiling.meter, |id| worker.inner().writing.has(id))?;
             Ok::<_, Error>((sizes, start.elapsed()))
         });
         let (sizes, cost) = measure.await??;
@@ -124,26 +159,18 @@ impl Worker {
         Ok(sizes)
     }
 
-    /// Snapshots with a record that somebody may write to: kept refs in use.
-    fn writable(&self) -> HashSet<SnapshotId> {
-        let live: Vec<_> =
-            self.inner().registry.lock().values().filter_map(std::sync::Weak::upgrade).collect();
-        let snapshot = |record: &crate::record::Record| record.snapshot.clone().filter(|_| record.mutable);
-        live.iter().filter_map(|node| node.with(snapshot)).collect()
-    }
-
-    /// Prunes until so many bytes are freed, or nothing is left that nobody uses; internal records last. Returns how many will
-    /// be free when they are gone from the disk.
-    async fn free_up(&self, bytes: u64) -> Result<u64, Error> {
-        let mut left = bytes;
+    /// Prunes until so many bytes are freed, or nothing is left that nobody uses; internal records last. Returns what goes
+    /// from the disk in a while.
+    async fn free_up(&self, bytes: u64) -> Result<Pruned, Error> {
+        let mut gone = Pruned::default();
         for all in [false, true] {
-            if left > 0 {
-                left -=
-                    left.min(self.prune_bytes(PruneOptions { all, ..PruneOptions::default() }, left).await?);
+            if gone.bytes < bytes {
+                let options = PruneOptions { all, ..PruneOptions::default() };
+                gone += self.prune_bytes(options, bytes - gone.bytes).await?;
             }
         }
-        tracing::debug!(bytes, left, "made room below the ceiling");
-        Ok(bytes - left)
+        tracing::debug!(bytes, ?gone, "made room below the ceiling");
+        Ok(gone)
     }
 
     /// Waits until what was pruned is gone from the disk.
@@ -175,14 +202,9 @@ impl Worker {
         if sizes.total() <= ceiling.limit {
             return Ok(());
         }
-        let freed = self.free_up(policy::to_free(ceiling.limit, sizes.total())).await?;
-        let mut used = sizes.total() - freed.min(sizes.total());
-        if used <= ceiling.limit {
-            // What goes from the disk takes a while, in which more may come.
-            self.reaped().await?;
-            used = self.measured(ceiling).await?.total();
-        }
-        if used <= ceiling.limit {
+        let (fits, missing) = (|used| used <= ceiling.limit, |used| policy::to_free(ceiling.limit, used));
+        let used = self.relieve(ceiling, sizes.total(), fits, missing).await?;
+        if fits(used) {
             return Ok(());
         }
         let ended = ceiling.works().end_one(|| ceiling.full(used, 0));

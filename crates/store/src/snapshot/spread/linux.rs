@@ -23,6 +23,7 @@ pub(super) fn inode(path: &Path) -> Option<u64> {
 mod tests {
     use rustix::io::Errno;
 
+    use super::super::{Spread, TRIES};
     use super::*;
 
     #[test]
@@ -42,5 +43,20 @@ mod tests {
                 assert!(unknown.iter().any(|e| error.raw_os_error() == Some(e.raw_os_error())), "{error}");
             }
         }
+    }
+
+    #[test]
+    fn folders_are_made_again_only_where_that_helps_and_not_for_ever() {
+        let dir = tempfile::tempdir().unwrap();
+        // Two that are far from one another, in whatever way the file system here counts.
+        let made = (0..200).map(|n| dir.path().join(n.to_string()));
+        let mut made: Vec<_> = made.inspect(|path| std::fs::create_dir(path).unwrap()).collect();
+        made.sort_by_key(|path| inode(path).unwrap());
+        let (first, last) = (&made[0], &made[199]);
+        let spread = Spread { marked: true };
+        assert!(spread.is_crowded(0, first, last) && spread.is_crowded(TRIES - 1, first, last));
+        assert!(!spread.is_crowded(0, first, first) && !spread.is_crowded(0, last, first));
+        assert!(!spread.is_crowded(TRIES, first, last));
+        assert!(!Spread { marked: false }.is_crowded(0, first, last));
     }
 }

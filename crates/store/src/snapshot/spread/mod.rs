@@ -40,11 +40,16 @@ impl Spread {
     /// Whether a folder that was just made, with `inner` in it, had better be made again under another name: the file system
     /// had to pass over the inodes of one or more blocks between the two. `tries`: how often it has been made.
     pub(super) fn is_crowded(self, tries: usize, folder: &Path, inner: &Path) -> bool {
-        /// Inodes in a block of 4 KiB.
-        const BLOCK: u64 = 16;
-        let passed = || host::inode(inner)?.checked_sub(host::inode(folder)?);
-        self.marked && tries < TRIES && passed().is_some_and(|passed| passed >= BLOCK)
+        self.marked && tries < TRIES && has_passed(host::inode(folder), host::inode(inner))
     }
+}
+
+/// Whether between two inodes there are so many that the file system must have passed over some.
+fn has_passed(folder: Option<u64>, inner: Option<u64>) -> bool {
+    /// Inodes in a block of 4 KiB.
+    const BLOCK: u64 = 16;
+    let passed = inner.zip(folder).and_then(|(inner, folder)| inner.checked_sub(folder));
+    passed.is_some_and(|passed| passed >= BLOCK)
 }
 
 #[cfg(test)]
@@ -52,20 +57,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn folders_are_made_again_only_where_that_helps_and_not_for_ever() {
-        let dir = tempfile::tempdir().unwrap();
-        // The second of them lies far behind the first.
-        let [first, last] = ["first", "last"].map(|name| dir.path().join(name));
-        std::fs::create_dir(&first).unwrap();
-        for n in 0..40 {
-            std::fs::write(dir.path().join(n.to_string()), "").unwrap();
-        }
-        std::fs::create_dir(&last).unwrap();
-        let far = host::inode(&last).zip(host::inode(&first)).is_some_and(|(last, first)| last >= first + 16);
-        let spread = Spread { marked: true };
-        assert_eq!(spread.is_crowded(0, &first, &last), far);
-        assert!(!spread.is_crowded(0, &first, &first));
-        assert!(!spread.is_crowded(TRIES, &first, &last));
-        assert!(!Spread { marked: false }.is_crowded(0, &first, &last));
+    fn a_block_of_inodes_in_between_is_too_many() {
+        assert!(!has_passed(Some(100), Some(101)) && !has_passed(Some(100), Some(115)));
+        assert!(has_passed(Some(100), Some(116)) && has_passed(Some(100), Some(90_000)));
+        // Before the folder is a place that was free all the time.
+        assert!(!has_passed(Some(100), Some(50)));
+        assert!(!has_passed(None, Some(100)) && !has_passed(Some(100), None));
     }
 }

@@ -201,7 +201,7 @@ pub(crate) async fn ahead(cx: &Context, name: &str, insecure: bool, layers: &[&L
     for layer in layers {
         let sources: Vec<_> =
             layer.repositories.iter().filter_map(|name| Reference::parse(name).ok()).collect();
-        target.push_blob(&layer.descriptor, &sources).await?;
+        target.push_blob(&layer.descriptor, Some(&sources)).await?;
     }
     Ok(())
 }

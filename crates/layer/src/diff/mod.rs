@@ -64,7 +64,8 @@ pub struct DiffOptions {
 }
 
 /// Writes what `upper`, the upper folder of an overlayfs mount, changes in `lower`, the tree below it (`None`: nothing).
-/// A character device 0:0 in `upper` is a deletion, and a folder with `trusted.overlay.opaque` hides the one below.
+/// A character device 0:0 in `upper` is a deletion, and a folder with `trusted.overlay.opaque` hides the one below. Files
+/// with equal metadata are compared by content.
 ///
 /// # Errors
 ///

@@ -258,6 +258,24 @@ fn windows_layers_have_their_own_form() {
 }
 
 #[test]
+fn files_of_one_moment_are_told_apart() {
+    // As two steps that run at once write them.
+    let trees = Trees::new();
+    for (name, content) in [("lower/f", "old"), ("upper/f", "new"), ("lower/same", "x"), ("upper/same", "x")]
+    {
+        set_time(&trees.file(name, content), 1_000_000_000, 123_456_789);
+    }
+    for (name, target) in [("lower/l", "a"), ("upper/l", "b")] {
+        let link = trees.0.path().join(name);
+        symlink(target, &link).expect("link");
+        set_time(&link, 1_000_000_000, 123_456_789);
+    }
+    assert_eq!(trees.upper(), ["f new", "l -> b"]);
+    // Whole trees are not read for that.
+    assert_eq!(trees.trees(), ["l -> b"]);
+}
+
+#[test]
 fn a_layer_unpacked_and_written_again_is_the_same() {
     let trees = Trees::new();
     let long = format!("upper/{}/{}", "d".repeat(150), "f".repeat(200));

@@ -156,7 +156,7 @@ impl<W: Write> Diff<'_, W> {
             _ => return if below.is_some() { self.delete(path) } else { Ok(()) },
         };
         let same = match (below, lower) {
-            (Some(below), Some(lower)) => same(path, name, (upper, &above), (lower, &below))?,
+            (Some(below), Some(lower)) => same(path, name, (upper, &above), (lower, &below), walk)?,
             _ => false,
         };
         let change = if same { Change::Unchanged } else { Change::Written };
@@ -433,9 +433,16 @@ fn overlay_mark(path: &[u8], folder: &OwnedFd) -> Result<bool> {
     Ok(false)
 }
 
-/// Whether nothing that a layer shows differs. Folders: mode and owner. Files also: size, time, and when both times are
-/// whole seconds (as after unpacking a layer), the content.
-fn same(path: &[u8], name: &OsStr, upper: (&OwnedFd, &Stat), lower: (&OwnedFd, &Stat)) -> Result<bool> {
+/// Whether nothing that a layer shows differs. Folders: mode and owner. Files also: size, time, and the content, unless whole
+/// trees are compared and the times are more exact than seconds: the kernel's clock gives files that steps write side
+/// by side the same nanosecond.
+fn same(
+    path: &[u8],
+    name: &OsStr,
+    upper: (&OwnedFd, &Stat),
+    lower: (&OwnedFd, &Stat),
+    walk: Walk,
+) -> Result<bool> {
     let ((upper_fd, a), (lower_fd, b)) = (upper, lower);
     if (a.st_dev, a.st_ino) == (b.st_dev, b.st_ino) {
         return Ok(true);
@@ -450,15 +457,15 @@ fn same(path: &[u8], name: &OsStr, upper: (&OwnedFd, &Stat), lower: (&OwnedFd, &
     if (a.st_size, a.st_mtime, a.st_mtime_nsec) != (b.st_size, b.st_mtime, b.st_mtime_nsec) {
         return Ok(false);
     }
-    let whole_seconds = a.st_mtime_nsec == 0;
+    let time_tells = walk == Walk::Complete && a.st_mtime_nsec != 0;
     match kind {
         FileType::RegularFile => {
             let mut a = open_file(path, name, upper_fd)?;
             let mut b = open_file(path, name, lower_fd)?;
             Ok(capability(path, &a)? == capability(path, &b)?
-                && (!whole_seconds || same_content(path, &mut a, &mut b)?))
+                && (time_tells || same_content(path, &mut a, &mut b)?))
         }
-        FileType::Symlink if whole_seconds => {
+        FileType::Symlink => {
             let read =
                 |fd| fs::readlinkat(fd, name, Vec::new()).map_err(|e| Error::tree(path, "read link", e));
             Ok(read(upper_fd)? == read(lower_fd)?)

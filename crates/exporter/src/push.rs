@@ -137,9 +137,6 @@ impl<'a> Target<'a> {
             image.images.iter().flat_map(|image| image.layers.iter().map(move |layer| (image, layer)));
         let layers: Vec<_> =
             layers.filter(|(_, layer)| seen.insert(layer.descriptor.digest.clone())).collect();
-        let push: Vec<BoxFuture<'_, Result<()>>> =
-            layers.into_iter().map(|(image, layer)| self.push_layer(image, layer).boxed()).collect();
-        stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         let mut others = Vec::new();
         for manifest in manifests {
             others.push(manifest.config);
@@ -147,8 +144,9 @@ impl<'a> Target<'a> {
                 .extend(manifest.layers.into_iter().filter(|layer| layer.media_type == media_type::IN_TOTO));
         }
         others.retain(|blob| seen.insert(blob.digest.clone()));
-        let push: Vec<BoxFuture<'_, Result<()>>> =
-            others.iter().map(|blob| self.push_blob(blob, Some(&[])).boxed()).collect();
+        let layers = layers.into_iter().map(|(image, layer)| self.push_layer(image, layer).boxed());
+        let others = others.iter().map(|blob| self.push_blob(blob, Some(&[])).boxed());
+        let push: Vec<BoxFuture<'_, Result<()>>> = layers.chain(others).collect();
         stream::iter(push).buffer_unordered(AT_ONCE).try_collect::<Vec<()>>().await?;
         Ok(())
     }

@@ -5,6 +5,7 @@ mod exe;
 mod external;
 mod helper;
 mod mount;
+mod outputs;
 mod owner;
 mod pass;
 mod pool;

@@ -5,13 +5,14 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use rustix::termios::Winsize;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::cgroup::Cgroup;
 use super::external::FurtherProcesses;
+use super::outputs::Outputs;
 use super::start::{self, Started, Streams};
 use super::wire::Stub;
 use super::zygote::{Born, Zygote};
@@ -22,8 +23,6 @@ use crate::{
     WinSize,
 };
 
-/// Most bytes of one chunk of output.
-const CHUNK: usize = 32 << 10;
 /// How often a container is measured, and how many measurements are kept before every other is dropped.
 const SAMPLE_EVERY: Duration = Duration::from_secs(1);
 const MAX_SAMPLES: usize = 120;
@@ -243,12 +242,12 @@ enum Turn {
     /// Nobody wants it.
     Nobody,
     /// A stream has data, or is at its end.
-    Readable(usize),
+    Readable,
 }
 
 /// The streams of a process, moved as data comes.
 struct Pumps {
-    outputs: Vec<(OutputStream, AsyncFd<OwnedFd>)>,
+    outputs: Outputs,
     input: Option<AsyncFd<OwnedFd>>,
     stdin: Option<mpsc::Receiver<Bytes>>,
     /// Input that was taken from the channel but not by the process.
@@ -256,7 +255,6 @@ struct Pumps {
     output: Option<mpsc::Sender<Output>>,
     /// Output that was read but is not in the channel yet.
     read: Option<Output>,
-    buffer: BytesMut,
     terminal: bool,
 }
 
@@ -270,27 +268,16 @@ impl Pumps {
         let terminal = matches!(streams, Streams::Terminal(_));
         let (outputs, input) = match streams {
             Streams::Pipes { stdin, stdout, stderr } => (
-                vec![
-                    (OutputStream::Stdout, sys::watch(stdout)?),
-                    (OutputStream::Stderr, sys::watch(stderr)?),
-                ],
+                vec![(OutputStream::Stdout, stdout), (OutputStream::Stderr, stderr)],
                 stdin.map(sys::watch).transpose()?,
             ),
             Streams::Terminal(master) => {
                 let input = stdin.is_some().then(|| master.try_clone().and_then(sys::watch)).transpose()?;
-                (vec![(OutputStream::Stdout, sys::watch(master)?)], input)
+                (vec![(OutputStream::Stdout, master)], input)
             }
         };
-        Ok(Self {
-            outputs,
-            input,
-            stdin,
-            pending: Bytes::new(),
-            output,
-            read: None,
-            buffer: BytesMut::new(),
-            terminal,
-        })
+        let outputs = Outputs::new(outputs)?;
+        Ok(Self { outputs, input, stdin, pending: Bytes::new(), output, read: None, terminal })
     }
 
     /// Moves something; waits until there is something to move. Whatever interrupts it, nothing is lost.
@@ -298,7 +285,10 @@ impl Pumps {
         let Self { outputs, input, stdin, pending, output, read, .. } = self;
         let forward = async {
             match (read.is_some(), output.as_ref()) {
-                (false, _) => Turn::Readable(readable(outputs).await),
+                (false, _) => {
+                    outputs.readable().await;
+                    Turn::Readable
+                }
                 (true, None) => Turn::Nobody,
                 // No more is read while this waits, so that the process waits as well.
                 (true, Some(channel)) => match channel.reserve().await {
@@ -319,22 +309,7 @@ impl Pumps {
         match turn {
             Turn::Sent => {}
             Turn::Nobody => (self.output, self.read) = (None, None),
-            Turn::Readable(index) => self.receive(index),
-        }
-    }
-
-    /// Reads one chunk of a stream that may have one. Its end is taken out.
-    fn receive(&mut self, index: usize) {
-        let Some((stream, fd)) = self.outputs.get(index) else { return };
-        self.buffer.resize(CHUNK, 0);
-        match rustix::io::read(fd.get_ref(), &mut self.buffer[..]) {
-            Ok(length @ 1..) => {
-                let data = self.buffer.split_to(length).freeze();
-                self.read = Some(Output { stream: *stream, data });
-            }
-            Err(rustix::io::Errno::INTR | rustix::io::Errno::AGAIN) => {}
-            // A terminal whose processes are gone fails to be read.
-            Ok(_) | Err(_) => drop(self.outputs.remove(index)),
+            Turn::Readable => self.read = self.outputs.read(),
         }
     }
 
@@ -349,14 +324,13 @@ impl Pumps {
                     self.output = None;
                 }
             }
-            if self.outputs.is_empty() || self.output.is_none() {
+            if self.output.is_none() {
                 return;
             }
-            let open = self.outputs.len();
-            self.receive(0);
-            if self.read.is_none() && self.outputs.len() == open {
-                // It is empty, though somebody outside may have it open.
-                self.outputs.remove(0);
+            // Somebody outside may have one open that is empty.
+            self.read = self.outputs.read();
+            if self.read.is_none() {
+                return;
             }
         }
     }
@@ -365,40 +339,11 @@ impl Pumps {
         if !self.terminal {
             return;
         }
-        if let Some((_, master)) = self.outputs.first() {
+        if let Some(master) = self.outputs.first() {
             let size = Winsize { ws_row: size.rows, ws_col: size.cols, ws_xpixel: 0, ws_ypixel: 0 };
-            if let Err(error) = rustix::termios::tcsetwinsize(master.get_ref(), size) {
+            if let Err(error) = rustix::termios::tcsetwinsize(master, size) {
                 tracing::debug!(%error, "cannot resize the terminal");
             }
-        }
-    }
-}
-
-/// Waits until one of the streams can be read, the first of them being preferred.
-async fn readable(outputs: &[(OutputStream, AsyncFd<OwnedFd>)]) -> usize {
-    match outputs {
-        [] => std::future::pending().await,
-        [(_, one)] => {
-            has_data(one).await;
-            0
-        }
-        [(_, first), (_, second), ..] => tokio::select! {
-            biased;
-            () = has_data(first) => 0,
-            () = has_data(second) => 1,
-        },
-    }
-}
-
-/// Waits until a read will not find nothing: there is data, the end, or an error.
-async fn has_data(fd: &AsyncFd<OwnedFd>) {
-    let now = rustix::time::Timespec { tv_sec: 0, tv_nsec: 0 };
-    loop {
-        let Ok(mut ready) = fd.readable().await else { return };
-        let mut poll = [rustix::event::PollFd::new(fd.get_ref(), rustix::event::PollFlags::IN)];
-        match rustix::event::poll(&mut poll, Some(&now)) {
-            Ok(0) => ready.clear_ready(),
-            _ => return,
         }
     }
 }

@@ -28,6 +28,7 @@ use crate::{
     Bridge, CacheImport, FrontendResult, Refs, Request,
     attest::{Attests, ScanTarget, Scanner},
     errors::wire_error,
+    foreign,
 };
 use resolver::BridgeResolver;
 
@@ -131,9 +132,7 @@ fn other_frontend(bridge: &Bridge, attrs: &BTreeMap<String, String>, source: &So
             Foreign { image: syntax.image, command: syntax.command, span: Some(syntax.span) }
         }
     };
-    let frontends = bridge.frontends();
-    let ours = frontends.builtin.covers(&asked.image) && frontends.check_source(&asked.image).is_ok();
-    (!ours).then_some(asked)
+    (!foreign::is_own(bridge.frontends(), &asked.image, attrs)).then_some(asked)
 }
 
 /// Lets the other frontend build.

@@ -115,10 +115,7 @@ impl Open {
             Ok(_) => Ended::Well,
             Err(error) => Ended::Badly(error.message.clone()),
         };
-        if let Some(recording) = self.recording.take() {
-            recording.end(&self.job, ended).await;
-        }
-        self.job.close().await;
+        end(&self.job, self.recording.take(), ended).await;
         // What a client has been told of must not be lost to a kill.
         self.db.hurry();
         self.running = None;
@@ -130,12 +127,19 @@ impl Drop for Open {
         let Some(running) = self.running.take() else { return };
         let (job, recording) = (self.job.clone(), self.recording.take());
         tokio::spawn(async move {
-            if let Some(recording) = recording {
-                recording.end(&job, Ended::Canceled).await;
-            }
-            job.close().await;
+            end(&job, recording, Ended::Canceled).await;
             drop(running);
         });
+    }
+}
+
+/// Ends a job, and writes its record when the last of its work has said how it ended.
+async fn end(job: &Job<Kiln>, recording: Option<Recording>, ended: Ended) {
+    // Closed, it holds nothing that could be asked about.
+    let held = job.held().await;
+    job.close().await;
+    if let Some(recording) = recording {
+        recording.end(held, ended).await;
     }
 }
 

@@ -94,6 +94,10 @@ impl Build {
         Self { name, channel, solve: Some(solve) }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn call<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(BUILD_ID, self.name.parse().unwrap());

@@ -50,7 +50,9 @@ impl Recording {
         let written = tokio::task::spawn_blocking(move || {
             let seen = self.recorder.take();
             let Some(build) = self.build(&seen, &held, ended) else { return Ok(()) };
-            self.history.save_files(&seen.contents)?;
+            if let Err(error) = self.history.save_files(&seen.contents) {
+                tracing::warn!(%error, "lists of files are missing in the record of a build");
+            }
             self.history.save(&build)
         });
         match written.await.map_err(std::io::Error::other) {

@@ -31,6 +31,7 @@ tests![
     failed_steps_can_be_looked_into,
     failed_file_actions_can_be_looked_into,
     nothing_outlives_a_build,
+    mounts_outlive_what_uses_them,
     modes_are_entitlements,
     what_makes_no_sense_is_refused,
     other_builds_are_out_of_reach,
@@ -265,6 +266,35 @@ async fn nothing_outlives_a_build(daemon: Daemon) {
         }
         assert!(!running("4321"));
     }
+}
+
+async fn mounts_outlive_what_uses_them(daemon: Daemon) {
+    let cache = pb::CacheOpt { id: "locked".into(), sharing: pb::CacheSharingOpt::Locked.into() };
+    let cache =
+        pb::Mount { mount_type: pb::MountType::Cache.into(), cache_opt: Some(cache), ..bind("/cache", "") };
+    let with_cache =
+        |root: &str| NewContainerRequest { mounts: vec![bind("/", root), cache.clone()], ..named("c") };
+    let build = Build::new(&daemon, &[]).await;
+    let root = build.tree(&base()).await.unwrap();
+    build.client().new_container(build.call(with_cache(&root))).await.unwrap();
+    let mut processes = build.processes().await;
+    let many = "i=0; while [ $i -lt 300 ]; do sleep 4322 & i=$((i+1)); done; echo up; wait";
+    processes.script("a", "c", many);
+    processes.until("a", |seen| seen.out == "up\n").await;
+    assert!(running("4322"));
+    // The next one has the mount for himself as soon as the first lets go of it.
+    let next = Build::new(&daemon, &[]).await;
+    let root = next.tree(&base()).await.unwrap();
+    let mut client = next.client();
+    let made = client.new_container(next.call(with_cache(&root)));
+    tokio::pin!(made);
+    tokio::select! {
+        made = &mut made => panic!("{made:?}"),
+        () = tokio::time::sleep(Duration::from_millis(100)) => build.vanish(),
+    }
+    made.await.unwrap();
+    assert!(!running("4322"), "others still use it");
+    next.end().await;
 }
 
 async fn modes_are_entitlements(daemon: Daemon) {

@@ -14,6 +14,7 @@ use kiln_dockerfile::{
     lint::Warning,
 };
 use kiln_engine::WarningEvent;
+use kiln_llb::build::Ranges;
 use kiln_oci::Platform;
 use kiln_proto::{
     errdefs, gateway, pb,
@@ -234,11 +235,7 @@ fn warn(bridge: &Bridge, source: &Source, warnings: &[Warning]) {
 
 /// One range a line, which is how clients mark them.
 fn ranges(spans: &[Span]) -> Vec<pb::Range> {
-    let line = |line: u32| {
-        let position = || pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 };
-        pb::Range { start: Some(position()), end: Some(position()) }
-    };
-    spans.iter().flat_map(Span::lines).map(line).collect()
+    spans.iter().flat_map(|span| Ranges::from(span.lines()).to_pb()).collect()
 }
 
 fn blame(error: WireError, source: &Source, spans: &[Span]) -> WireError {

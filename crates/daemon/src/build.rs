@@ -81,8 +81,15 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
-    let bridge =
-        Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports.clone());
+    let bridge = Bridge::new(
+        host,
+        job.clone(),
+        session,
+        permissions,
+        steps,
+        daemon.frontends().clone(),
+        imports.clone(),
+    );
     let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
     build.conversation.asked.begin(&request.frontend, &request.frontend_attrs);

@@ -210,7 +210,8 @@ impl Processes {
     /// Listens until `enough`.
     pub(crate) async fn until(&mut self, process: &str, enough: impl Fn(&Seen) -> bool) -> &Seen {
         while !self.seen.get(process).is_some_and(&enough) {
-            self.next().await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_secs(15), self.next()).await;
+            heard.unwrap_or_else(|_| panic!("silence: {:?}", self.seen.get(process))).unwrap();
         }
         &self.seen[process]
     }

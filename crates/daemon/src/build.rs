@@ -81,8 +81,15 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     };
     let job = Arc::new(daemon.engine().new_job(name.clone(), data, Vec::new(), sink));
     let permissions = Permissions { entitlements, policies: checked.policies.clone() };
-    let bridge =
-        Bridge::new(host, job.clone(), session, permissions, steps, daemon.frontends(), imports.clone());
+    let bridge = Bridge::new(
+        host,
+        job.clone(),
+        session,
+        permissions,
+        steps,
+        daemon.frontends().clone(),
+        imports.clone(),
+    );
     let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
     build.conversation.asked.begin(&request.frontend, &request.frontend_attrs);
@@ -115,10 +122,7 @@ impl Open {
             Ok(_) => Ended::Well,
             Err(error) => Ended::Badly(error.message.clone()),
         };
-        if let Some(recording) = self.recording.take() {
-            recording.end(&self.job, ended).await;
-        }
-        self.job.close().await;
+        end(&self.job, self.recording.take(), ended).await;
         // What a client has been told of must not be lost to a kill.
         self.db.hurry();
         self.running = None;
@@ -130,12 +134,19 @@ impl Drop for Open {
         let Some(running) = self.running.take() else { return };
         let (job, recording) = (self.job.clone(), self.recording.take());
         tokio::spawn(async move {
-            if let Some(recording) = recording {
-                recording.end(&job, Ended::Canceled).await;
-            }
-            job.close().await;
+            end(&job, recording, Ended::Canceled).await;
             drop(running);
         });
+    }
+}
+
+/// Ends a job, and writes its record when the last of its work has said how it ended.
+async fn end(job: &Job<Kiln>, recording: Option<Recording>, ended: Ended) {
+    // Closed, it holds nothing that could be asked about.
+    let held = job.held().await;
+    job.close().await;
+    if let Some(recording) = recording {
+        recording.end(held, ended).await;
     }
 }
 

@@ -1,9 +1,14 @@
 //! The daemon's parts, put together.
 
-use std::{collections::BTreeMap, path::PathBuf, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    path::PathBuf,
+    sync::{Arc, OnceLock, Weak},
+};
 
 use kiln_engine::{CacheStore, Engine};
 use kiln_executor::{CgroupParent, EmbeddedExecutor, Executor, ExecutorConfig, ExternalExecutor};
+use kiln_frontend::Frontends;
 use kiln_oci::Platform;
 use kiln_ops::{Hashes, Host, Kiln};
 use kiln_proto::{pb, types};
@@ -34,6 +39,18 @@ struct Inner {
     registries: Arc<Registries>,
     builds: Arc<Builds>,
     history: History,
+    /// Made when the first build wants them.
+    frontends: OnceLock<Arc<Frontends>>,
+}
+
+/// A daemon that may have gone.
+#[derive(Clone, Debug)]
+pub(crate) struct WeakDaemon(Weak<Inner>);
+
+impl WeakDaemon {
+    pub(crate) fn upgrade(&self) -> Option<Daemon> {
+        self.0.upgrade().map(|inner| Daemon { inner })
+    }
 }
 
 impl Daemon {
@@ -73,7 +90,9 @@ impl Daemon {
         let engine = Engine::new(cache);
         let builds = Arc::new(Builds::default());
         let history = History::new(host.worker.store().dir().join("history"));
-        let inner = Inner { config, id, platforms, host, engine, sessions, registries, builds, history };
+        let frontends = OnceLock::new();
+        let inner =
+            Inner { config, id, platforms, host, engine, sessions, registries, builds, history, frontends };
         let daemon = Self { inner: Arc::new(inner) };
         daemon.clear_logs();
         daemon.sweep_later();
@@ -135,6 +154,15 @@ impl Daemon {
 
     pub(crate) fn builds(&self) -> &Arc<Builds> {
         &self.inner.builds
+    }
+
+    /// The frontends that a build may use.
+    pub(crate) fn frontends(&self) -> &Arc<Frontends> {
+        self.inner.frontends.get_or_init(|| Arc::new(self.make_frontends()))
+    }
+
+    pub(crate) fn downgrade(&self) -> WeakDaemon {
+        WeakDaemon(Arc::downgrade(&self.inner))
     }
 
     /// What the worker runs steps for.

@@ -8,16 +8,23 @@ use kiln_oci::gojson;
 use serde::Serialize;
 use tokio::io::DuplexStream;
 
-use crate::{conversation::Conversation, daemon::Daemon, services, version::version};
+use crate::{
+    conversation::Conversation,
+    daemon::{Daemon, WeakDaemon},
+    services,
+    version::version,
+};
 
-/// A daemon's door.
+/// A daemon's door, which the daemon has.
 #[derive(Debug)]
-struct FrontendDoor(Daemon);
+struct FrontendDoor(WeakDaemon);
 
 impl Door for FrontendDoor {
     fn serve(&self, call: FrontendCall, stream: DuplexStream) -> BoxFuture<'static, ()> {
         let conversation = Closing(Conversation::of(call));
-        let routes = services::frontend_routes(&self.0, &conversation.0);
+        // Without a daemon there is nobody to speak to.
+        let Some(daemon) = self.0.upgrade() else { return Box::pin(std::future::ready(())) };
+        let routes = services::frontend_routes(&daemon, &conversation.0);
         Box::pin(async move {
             if let Err(error) = kiln_session::serve(stream, routes).await {
                 tracing::debug!(%error, "connection of a frontend");
@@ -54,8 +61,8 @@ struct Version<'a> {
 }
 
 impl Daemon {
-    /// The frontends that a build may use.
-    pub(crate) fn frontends(&self) -> Frontends {
+    /// The frontends that a build may use. They are the same for all.
+    pub(crate) fn make_frontends(&self) -> Frontends {
         let config = &self.config().frontends;
         let (record, version) = (self.worker_record(), version());
         let worker = Worker {
@@ -76,7 +83,7 @@ impl Daemon {
             gateway: config.gateway,
             allowed_repositories: config.allowed_repositories.clone(),
             workers: String::from_utf8_lossy(&workers).into_owned(),
-            door: Arc::new(FrontendDoor(self.clone())),
+            door: Arc::new(FrontendDoor(self.downgrade())),
         }
     }
 }

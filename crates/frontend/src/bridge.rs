@@ -78,7 +78,7 @@ pub struct Bridge {
     session: String,
     allowed: Entitlements,
     steps: Steps,
-    frontends: Frontends,
+    frontends: Arc<Frontends>,
     caches: Arc<dyn CacheImports>,
     refs: Mutex<HashMap<String, Arc<BuildRef>>>,
     failures: Arc<Results>,
@@ -96,7 +96,7 @@ impl Bridge {
         session: String,
         permissions: Permissions,
         steps: Steps,
-        frontends: Frontends,
+        frontends: Arc<Frontends>,
         caches: Arc<dyn CacheImports>,
     ) -> Arc<Self> {
         let Permissions { entitlements: allowed, policies } = permissions;

@@ -119,6 +119,8 @@ impl BuildRef {
         let (job, host) = (self.job.clone(), self.host.clone());
         let place = (self.failures.clone(), self.steps.clone());
         let anew = Self::new(self.definition.clone(), job, host, self.allowed.clone(), Vec::new(), place)?;
+        // It stands in the place of this one: who asked for it, for one, is known by its name.
+        let anew = Self { id: self.id.clone(), ..anew };
         // It was made a moment ago.
         drop(anew.result.set(built));
         Ok(Some(Arc::new(anew)))

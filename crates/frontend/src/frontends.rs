@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt, sync::Arc};
 
 use futures::future::BoxFuture;
+use kiln_llb::Graph;
 use kiln_oci::Reference;
 use kiln_proto::{pb, status::WireError};
 use tokio::{io::DuplexStream, sync::oneshot};
@@ -64,6 +65,17 @@ impl Frontends {
         );
         Err(WireError::new(Code::PermissionDenied, message))
     }
+
+    /// Whether all images of a frontend's definition may be frontends.
+    pub(crate) fn check_images(&self, definition: &Graph) -> Result<(), WireError> {
+        for vertex in definition.vertices() {
+            if let Some(pb::op::Op::Source(source)) = &vertex.op.op {
+                let image = source.identifier.strip_prefix("docker-image://");
+                self.check_source(image.unwrap_or(&source.identifier))?;
+            }
+        }
+        Ok(())
+    }
 }
 
 /// A frontend that runs in a container, as the daemon's gateway service needs to know it.
@@ -85,7 +97,9 @@ pub trait Door: Send + Sync + fmt::Debug {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
+    use kiln_llb::build::{Constraints, ImageOptions, Marshal, image};
+
     use super::*;
 
     #[derive(Debug)]
@@ -97,7 +111,7 @@ mod tests {
         }
     }
 
-    fn frontends(allowed: &[&str]) -> Frontends {
+    pub(crate) fn frontends(allowed: &[&str]) -> Frontends {
         Frontends {
             builtin: Builtin::default(),
             dockerfile: true,
@@ -124,5 +138,16 @@ mod tests {
             assert!(some.check_source(source).is_err(), "{source}");
         }
         assert!(frontends(&[]).check_source("whatever").is_ok());
+    }
+
+    #[test]
+    fn a_definition_may_take_only_images_that_are_allowed() {
+        let check = |name: &str| {
+            let state = image(name, ImageOptions::default(), Constraints::new()).unwrap();
+            let definition = state.marshal(&Marshal::new("test")).unwrap();
+            frontends(&["docker.io/me/front"]).check_images(&Graph::decode(&definition).unwrap())
+        };
+        assert!(check("docker.io/me/front:1").is_ok());
+        assert_eq!(check("docker.io/me/other:1").unwrap_err().code, Code::PermissionDenied);
     }
 }

@@ -7,7 +7,10 @@
 //!   written to;
 //! - a folder onto a folder only takes the new metadata, anything else is replaced.
 
-use std::{io::Read, path::Path};
+use std::{
+    io::{self, BufRead, Read},
+    path::Path,
+};
 
 use kiln_fstree::Root;
 
@@ -42,12 +45,53 @@ pub fn unpack<R: Read + Send + 'static>(
     dest: &Path,
     options: &UnpackOptions,
 ) -> Result<()> {
-    imp::unpack(decompress(input)?, root, dest, options)
+    unpack_until(input, root, dest, options, || false)
+}
+
+/// As [`unpack`], up to the moment at which `stopped` says so: however much comes out of a small archive.
+///
+/// # Errors
+///
+/// As [`unpack`]; [`crate::Error::Read`] when it was stopped.
+pub fn unpack_until<R: Read + Send + 'static>(
+    input: R,
+    root: &Root,
+    dest: &Path,
+    options: &UnpackOptions,
+    stopped: impl Fn() -> bool,
+) -> Result<()> {
+    imp::unpack(Stoppable { input: decompress(input)?, stopped }, root, dest, options)
+}
+
+/// Reads until it is stopped.
+struct Stoppable<R, F> {
+    input: R,
+    stopped: F,
+}
+
+impl<R: BufRead, F: Fn() -> bool> BufRead for Stoppable<R, F> {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        // Not `Interrupted`, at which readers try again.
+        if (self.stopped)() { Err(io::Error::other("context canceled")) } else { self.input.fill_buf() }
+    }
+
+    fn consume(&mut self, amount: usize) {
+        self.input.consume(amount);
+    }
+}
+
+impl<R: BufRead, F: Fn() -> bool> Read for Stoppable<R, F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let count = self.fill_buf()?.read(buffer)?;
+        self.consume(count);
+        Ok(count)
+    }
 }
 
 #[cfg(unix)]
 mod imp {
     use std::{
+        io::BufRead,
         os::{fd::AsFd, unix::ffi::OsStrExt},
         path::Path,
     };
@@ -58,13 +102,12 @@ mod imp {
     use super::UnpackOptions;
     use crate::{
         apply::tree::{Attributes, Tree, clean, open_in_root},
-        compress::Decompressed,
         error::{Error, Result},
         tar::TarReader,
     };
 
     pub(super) fn unpack(
-        input: Decompressed,
+        input: impl BufRead,
         root: &Root,
         dest: &Path,
         options: &UnpackOptions,
@@ -100,17 +143,14 @@ mod imp {
 
 #[cfg(not(unix))]
 mod imp {
-    use std::path::Path;
+    use std::{io::BufRead, path::Path};
 
     use kiln_fstree::Root;
 
     use super::UnpackOptions;
-    use crate::{
-        compress::Decompressed,
-        error::{Error, Result},
-    };
+    use crate::error::{Error, Result};
 
-    pub(super) fn unpack(_: Decompressed, _: &Root, _: &Path, _: &UnpackOptions) -> Result<()> {
+    pub(super) fn unpack(_: impl BufRead, _: &Root, _: &Path, _: &UnpackOptions) -> Result<()> {
         Err(Error::Unsupported("unpacking archives on this system".into()))
     }
 }
@@ -141,6 +181,23 @@ mod tests {
         let options = UnpackOptions::default();
         let result = unpack(Cursor::new(archive(entries)), &root, Path::new("/in"), &options);
         (folder, result)
+    }
+
+    #[test]
+    fn a_file_that_is_being_unpacked_can_be_stopped() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let root = Root::open(folder.path()).expect("root");
+        let content = "x".repeat(8 << 20);
+        let (looked, options) = (std::cell::Cell::new(0), UnpackOptions::default());
+        let stopped = || {
+            looked.set(looked.get() + 1);
+            looked.get() > 3
+        };
+        let input = Cursor::new(archive(&[("big", Kind::File, &content)]));
+        let error = unpack_until(input, &root, Path::new(""), &options, stopped).expect_err("stopped");
+        assert!(error.to_string().contains("context canceled"), "{error}");
+        let made = fs::metadata(folder.path().join("big")).map_or(0, |file| file.len());
+        assert!(made < content.len() as u64, "{made}");
     }
 
     #[test]
@@ -232,7 +289,7 @@ mod tests {
     }
 
     impl Read for Counted {
-        fn read(&mut self, target: &mut [u8]) -> std::io::Result<usize> {
+        fn read(&mut self, target: &mut [u8]) -> io::Result<usize> {
             let count = self.input.read(target)?;
             self.count.fetch_add(count, Ordering::SeqCst);
             Ok(count)

@@ -75,10 +75,17 @@ pub struct SideContainer {
     running: Mutex<Option<Arc<Container>>>,
 }
 
+/// To be ended, not dropped: the processes would outlive what they are mounted on.
 struct Life {
-    /// Gone after the processes that use it.
-    container: Option<(Arc<Container>, Security)>,
+    container: Option<(Arc<Container>, First)>,
     prepared: Prepared,
+}
+
+/// What the first process has set for all that come after it.
+struct First {
+    security: Security,
+    ulimits: Vec<pb::Ulimit>,
+    remove_stub_parents: bool,
 }
 
 /// A process of a container.
@@ -156,10 +163,7 @@ impl SideContainer {
         let gone = || OpError::Executor(kiln_executor::Error::NotRunning(self.name.clone()));
         let life = life.as_mut().ok_or_else(gone)?;
         if let Some((container, first)) = &life.container {
-            if security == Security::Insecure && *first == Security::Sandbox {
-                let problem = "a process without confinement in a container that began with confinement";
-                return Err(OpError::Unsupported(problem.into()));
-            }
+            first.check_further(&request.meta, security)?;
             let process = container.exec(process, io).await?;
             return Ok(SideProcess { released: self.released.clone(), which: Which::Further(process) });
         }
@@ -182,7 +186,8 @@ impl SideContainer {
             samples: false,
         };
         let container = Arc::new(self.host.executor.start(spec, io).await?);
-        life.container = Some((container.clone(), security));
+        let first = First::new(meta, security);
+        life.container = Some((container.clone(), first));
         *self.running.lock().unwrap_or_else(PoisonError::into_inner) = Some(container.clone());
         if self.released.is_cancelled() {
             container.kill();
@@ -265,27 +270,69 @@ impl SideContainer {
     }
 
     /// Ends it: all its processes are gone when this returns, and all its trees are let go. The result: whether anything ran
-    /// that had to be killed.
+    /// that had to be killed. Dropped, it goes on by itself.
     pub async fn release(&self) -> bool {
         self.kill();
-        let Some(Life { container, prepared }) = self.life.lock().await.take() else { return false };
-        let mut killed = false;
+        let Some(life) = self.life.lock().await.take() else { return false };
+        let killed = life.container.as_ref().is_some_and(|(container, _)| !container.has_ended());
+        drop(tokio::spawn(life.end(self.name.clone())).await);
+        killed
+    }
+}
+
+impl First {
+    fn new(meta: &pb::Meta, security: Security) -> Self {
+        let remove_stub_parents = meta.remove_mount_stubs_recursive;
+        Self { security, ulimits: meta.ulimit.clone(), remove_stub_parents }
+    }
+
+    /// Refuses what a further process asks for and the first has settled otherwise.
+    fn check_further(&self, meta: &pb::Meta, security: Security) -> Result<(), OpError> {
+        if security == Security::Insecure && self.security == Security::Sandbox {
+            let problem = "a process without confinement in a container that began with confinement";
+            return Err(OpError::Unsupported(problem.into()));
+        }
+        let own = [
+            ("limits (ulimit)", !meta.ulimit.is_empty() && meta.ulimit != self.ulimits),
+            (
+                "a say in which mount points are removed (remove_mount_stubs_recursive)",
+                meta.remove_mount_stubs_recursive && !self.remove_stub_parents,
+            ),
+        ];
+        match own.into_iter().find(|(_, differs)| *differs) {
+            Some((what, _)) => {
+                let problem =
+                    format!("{what} for a further process of a container, other than those of its first");
+                Err(OpError::Unsupported(problem))
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+impl Life {
+    /// Kills what runs, and lets go of the trees when nothing writes to them any more: others may be waiting for them.
+    async fn end(self, name: String) {
+        let Self { container, prepared } = self;
         if let Some((container, _)) = container {
-            killed = !container.has_ended();
             container.kill();
             if let Err(error) = container.wait().await {
-                tracing::debug!(%error, container = self.name, "a container was lost");
+                tracing::debug!(%error, container = name, "a container was lost");
             }
         }
         // What was written is removed.
         drop(tokio::task::spawn_blocking(move || drop(prepared)).await);
-        killed
     }
 }
 
 impl Drop for SideContainer {
     fn drop(&mut self) {
         self.kill();
+        // Without a runtime there is nobody left to wait.
+        if let (Some(life), Ok(runtime)) = (self.life.get_mut().take(), tokio::runtime::Handle::try_current())
+        {
+            runtime.spawn(life.end(std::mem::take(&mut self.name)));
+        }
     }
 }
 
@@ -375,6 +422,29 @@ mod tests {
         let (with, without) = (own(mount("/"), true, 3), own(mount("/"), false, 3));
         assert_eq!((with.input, with.output), (3, 3));
         assert_eq!((without.input, without.output), (kiln_llb::EMPTY, 3));
+    }
+
+    #[test]
+    fn a_further_process_has_what_the_first_has_settled() {
+        let limit = |soft| pb::Ulimit { name: "nofile".into(), soft, hard: 100 };
+        let with = |ulimit: Vec<pb::Ulimit>, stubs| pb::Meta {
+            ulimit,
+            remove_mount_stubs_recursive: stubs,
+            ..pb::Meta::default()
+        };
+        let check = |first: &pb::Meta, further: &pb::Meta| {
+            let checked = First::new(first, Security::Sandbox).check_further(further, Security::Sandbox);
+            checked.map_err(|error| error.to_string())
+        };
+        let (plain, limited) = (with(vec![], false), with(vec![limit(10)], true));
+        assert_eq!(check(&limited, &plain), Ok(()));
+        assert_eq!(check(&limited, &limited), Ok(()));
+        assert!(check(&limited, &with(vec![limit(11)], false)).unwrap_err().contains("ulimit"));
+        assert!(check(&plain, &with(vec![limit(10)], false)).unwrap_err().contains("ulimit"));
+        let stubs = check(&plain, &with(vec![], true)).unwrap_err();
+        assert!(stubs.contains("remove_mount_stubs_recursive"), "{stubs}");
+        let insecure = First::new(&plain, Security::Sandbox).check_further(&plain, Security::Insecure);
+        assert!(insecure.is_err());
     }
 
     #[test]

@@ -225,12 +225,9 @@ impl Op<Kiln> for KilnOp {
                 let done = op.host.worker.growing(op.exec(cx)).await;
                 done.map_err(OpError::from).flatten().map_err(ExecError::new)
             }
-            // It knows which trees it writes to.
+            // These two know which trees they write to.
             Self::Exec(op) => op.exec(cx, inputs).await.inspect(|made| told(cx, made)),
-            Self::File(op) => {
-                let done = op.host.worker.growing(op.exec(cx, inputs)).await;
-                done.map_err(|full| ExecError::new(full.into())).flatten().inspect(|made| told(cx, made))
-            }
+            Self::File(op) => op.exec(cx, inputs).await.inspect(|made| told(cx, made)),
             Self::Merge(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Diff(op) => op.exec(cx, inputs).await.map_err(ExecError::new),
             Self::Build(op) => op.exec(cx, inputs).await.map_err(ExecError::new),

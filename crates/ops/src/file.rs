@@ -3,13 +3,7 @@
 //! Its actions form a small graph of their own: an action takes an input of the op or the result of an earlier action, and may be
 //! one of the op's outputs. An action goes on writing where the action before it left off, as long as nobody else sees that result.
 
-use std::{
-    collections::HashMap,
-    fs::File,
-    io::Seek as _,
-    path::Path,
-    sync::{Arc, atomic::Ordering},
-};
+use std::{collections::HashMap, fs::File, io::Seek as _, path::Path, sync::Arc};
 
 use kiln_engine::{CacheMap, ExecError, OpContext};
 use kiln_fstree::contenthash::ChecksumOptions;
@@ -21,11 +15,12 @@ use kiln_layer::add::UnpackOptions;
 use kiln_oci::Digest;
 use kiln_proto::pb::{self, file_action::Action};
 use kiln_store::SnapshotterKind;
-use kiln_worker::{MutableRef, RefOptions, Unpacked};
+use kiln_worker::{MutableRef, RefOptions, Unpacked, Writes};
 
 use crate::{
     Host, Kiln, OpError, Output, canonical,
     selector::{InputUse, Selector, content_digest, dedupe_selectors, digest_of_paths},
+    stop::Stop,
 };
 
 /// Copies, makes and removes files.
@@ -95,25 +90,42 @@ impl FileOp {
         cx: &OpContext<Kiln>,
         inputs: Vec<Output>,
     ) -> Result<Vec<Output>, ExecError<Kiln>> {
-        let mut trees = Vec::with_capacity(inputs.len());
-        for input in &inputs {
-            trees.push(input.unpack(cx).await.map_err(ExecError::new)?);
-        }
-        let cancelled = cx.cancel_flag();
-        let (op, name, host) = (self.op.clone(), self.name.clone(), self.host.clone());
-        let work = tokio::task::spawn_blocking(move || {
-            let stop = || cancelled.load(Ordering::Acquire);
+        let full = |full: kiln_worker::Error| ExecError::new(full.into());
+        let mut growth = self.host.worker.grow().await.map_err(full)?;
+        let unpack = async {
+            let mut trees = Vec::with_capacity(inputs.len());
+            for input in &inputs {
+                trees.push(input.unpack(cx).await?);
+            }
+            Ok::<_, OpError>(trees)
+        };
+        let trees = growth.run(unpack).await.map_err(full)?.map_err(ExecError::new)?;
+        let (stop, writes) = (Stop::new(cx.cancel_flag()), growth.writing());
+        let (op, name, host, stopped) = (self.op.clone(), self.name.clone(), self.host.clone(), stop.clone());
+        let mut work = tokio::task::spawn_blocking(move || {
+            let stopped_now = || stopped.is_set();
             let actions = Actions {
                 op: &op,
                 name: &name,
                 host: &host,
                 inputs: &trees,
-                cancelled: &stop,
+                stop: &stopped,
+                cancelled: &stopped_now,
+                writes: &writes,
                 linked: Linked::default(),
             };
             actions.run()
         });
-        match work.await {
+        let done = match growth.run(&mut work).await {
+            Ok(done) => done,
+            Err(error) => {
+                // It counts as growing until it has let go of what it wrote.
+                stop.set();
+                drop(work.await);
+                return Err(full(error));
+            }
+        };
+        match done {
             Ok(Ok(outputs)) => Ok(outputs),
             Ok(Err(Failure { error, mut mounts })) => {
                 mounts.resize(self.op.actions.len(), None);
@@ -176,7 +188,10 @@ struct Actions<'a> {
     name: &'a str,
     host: &'a Host,
     inputs: &'a [Option<Unpacked>],
+    stop: &'a Stop,
+    /// The same for whoever copies.
     cancelled: &'a (dyn Fn() -> bool + Sync),
+    writes: &'a Writes,
     /// The files that have a second name in what the op makes.
     linked: Linked,
 }
@@ -236,6 +251,9 @@ impl Actions<'_> {
             self.inputs.iter().zip(0..).map(|(tree, at)| (at, State::Done(tree.clone()))).collect();
         let mut outputs: HashMap<i64, Output> = HashMap::new();
         for at in self.order()? {
+            if self.stop.is_set() {
+                return Err(OpError::File { action: at, source: kiln_fstree::Error::Canceled }.into());
+            }
             let action = &self.op.actions[at];
             let own = i64::try_from(count + at).unwrap_or(i64::MAX);
             let alone = seen.get(&action.input) == Some(&1);
@@ -341,7 +359,9 @@ impl Actions<'_> {
             }
         };
         let options = RefOptions { linked: self.links(), ..RefOptions::described(self.name) };
-        Ok(self.host.worker.create(below.as_ref(), options)?)
+        let created = self.host.worker.create(below.as_ref(), options)?;
+        self.writes.to(created.snapshot());
+        Ok(created)
     }
 
     /// Whether copies may be hard links of the files of other snapshots: only where nothing writes to them in place.
@@ -390,7 +410,7 @@ impl Actions<'_> {
                         &empty.root
                     }
                 };
-                let unpack = Archives;
+                let unpack = Archives(self.stop);
                 let options = CopyOptions {
                     owner: self.owner(copy.owner.as_ref(), at)?,
                     transfer: if self.links() { Transfer::HardLink(&self.linked) } else { Transfer::Copy },
@@ -439,9 +459,9 @@ fn lost(action: usize) -> OpError {
 }
 
 /// Unpacks archives for `ADD`.
-struct Archives;
+struct Archives<'a>(&'a Stop);
 
-impl fileop::Unpack for Archives {
+impl fileop::Unpack for Archives<'_> {
     fn probe(&self, file: &mut File) -> kiln_fstree::Result<bool> {
         let copy = file
             .try_clone()
@@ -454,7 +474,7 @@ impl fileop::Unpack for Archives {
 
     fn unpack(&self, file: File, dest: &Root, owner: Option<Owner>) -> kiln_fstree::Result<()> {
         let options = UnpackOptions { owner: owner.map(|o| (o.uid, o.gid)), ..UnpackOptions::default() };
-        kiln_layer::add::unpack(file, dest, Path::new("/"), &options)
+        kiln_layer::add::unpack_until(file, dest, Path::new("/"), &options, || self.0.is_set())
             .map_err(|error| kiln_fstree::Error::Refused(format!("cannot unpack the archive: {error}")))
     }
 }

@@ -21,6 +21,7 @@ mod load;
 mod passthrough;
 mod selector;
 mod source;
+mod stop;
 mod witness;
 
 pub use domain::{JobData, Kiln, KilnOp, Material, Output, providers_for, providers_of};

@@ -61,10 +61,15 @@ impl Explainer<'_> {
 
     fn compare_files(&self, at: usize, input: usize, old: &str, new: &str, answer: &mut StepAnswer) {
         let lists = (self.files)(old).zip((self.files)(new));
-        let found = lists.map(|(old, new)| files::compare(&old, &new, input)).unwrap_or_default();
+        // Here are differences of files alone.
+        let most = self.room.most(at, answer.differences.len());
+        let found = lists.map(|(old, new)| files::compare(&old, &new, input, most));
+        let known = found.is_some();
+        let found = found.unwrap_or_default();
+        self.room.take(at, found.listed.len());
         answer.more_files += found.more;
         answer.files_incomplete |= found.incomplete;
-        if found.listed.is_empty() {
+        if found.listed.is_empty() && !(known && found.more > 0) {
             let parent = self.now.parents(at)[input].step;
             let name = parent.map(|s| self.now.steps()[s].name.clone()).unwrap_or_default();
             answer.differences.push(plain(Kind::Files, name, Change::Changed, Some(input)));

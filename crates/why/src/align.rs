@@ -53,13 +53,13 @@ fn groups<'a>(labels: &[Label<'a>]) -> Vec<Group<'a>> {
 
 /// Stages by name; then, in order, those whose names do not match.
 fn pair_groups(now: &[Group<'_>], then: &[Group<'_>]) -> Vec<(Vec<usize>, Vec<usize>)> {
-    let find = |name: &str| then.iter().position(|(other, _)| *other == name);
+    let places: HashMap<&str, usize> = then.iter().enumerate().map(|(at, (name, _))| (*name, at)).collect();
     let mut pairs = Vec::new();
     let mut rest = Vec::new();
     let mut taken = vec![false; then.len()];
     for (name, steps) in now {
-        match find(name) {
-            Some(at) => {
+        match places.get(name) {
+            Some(&at) => {
                 taken[at] = true;
                 pairs.push((steps.clone(), then[at].1.clone()));
             }

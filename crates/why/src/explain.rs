@@ -14,6 +14,7 @@ use crate::{
     describe::{blank, counts, info, time, unfinished},
     lineage,
     name::Name,
+    room::Room,
     roots::find_roots,
     same::{self, Same, Side},
     select::select,
@@ -42,20 +43,26 @@ pub fn explain(
 ) -> Result<Answer, NoStep> {
     let (candidates, same_project) = lineage::candidates(&build, earlier);
     let past: Vec<Past> = candidates.into_iter().map(|build| Past::new(View::new(build))).collect();
-    let explainer = Explainer::new(View::new(build), past, same_project, files);
+    let mut explainer = Explainer::new(View::new(build), past, same_project, files);
+    let blank = explainer.order.iter().map(|(step, number)| blank(&explainer.now.steps()[*step], *number));
+    let blank: Vec<StepAnswer> = blank.collect();
+    let chosen = if wanted.is_empty() { (0..blank.len()).collect() } else { select(&blank, wanted) };
+    if chosen.is_empty() && !wanted.is_empty() {
+        let names = blank.into_iter().map(|step| step.name).collect();
+        return Err(NoStep { wanted: wanted.to_owned(), names });
+    }
+    explainer.room = Room::new(chosen.iter().map(|at| explainer.order[*at].0));
     let mut steps: Vec<StepAnswer> =
         explainer.order.iter().map(|(step, number)| explainer.step(*step, *number)).collect();
-    find_roots(&mut steps);
+    let left_out = find_roots(&mut steps, &chosen);
     let counts = counts(&steps);
-    if !wanted.is_empty() {
-        let chosen = select(&steps, wanted);
-        if chosen.is_empty() {
-            let names = steps.into_iter().map(|step| step.name).collect();
-            return Err(NoStep { wanted: wanted.to_owned(), names });
-        }
-        steps = chosen.into_iter().map(|at| steps[at].clone()).collect();
-    }
+    let mut steps: Vec<Option<StepAnswer>> = steps.into_iter().map(Some).collect();
+    let steps: Vec<StepAnswer> = chosen.into_iter().filter_map(|at| steps[at].take()).collect();
     let mut warnings = Vec::new();
+    if left_out {
+        warnings
+            .push("roots of some steps are left out, as there are too many; ask about one step".to_owned());
+    }
     if explainer.now.build.truncated {
         warnings.push("the build had more steps than are kept of a build".to_owned());
     }
@@ -94,6 +101,7 @@ pub(crate) struct Explainer<'a> {
     pub(crate) past: Vec<Past>,
     same_project: bool,
     pub(crate) files: &'a dyn Fn(&str) -> Option<Files>,
+    pub(crate) room: Room,
     /// The steps in the order of the answer, with their numbers.
     order: Vec<(usize, Option<usize>)>,
     pub(crate) numbers: HashMap<usize, usize>,
@@ -121,7 +129,7 @@ impl<'a> Explainer<'a> {
             ignoring.push(step.reason() == Reason::IgnoreCache || (after && step.reason() != Reason::None));
         }
         let pairs = RefCell::default();
-        Self { now, past, same_project, files, order, numbers, pairs, ignoring }
+        Self { now, past, same_project, files, room: Room::default(), order, numbers, pairs, ignoring }
     }
 
     /// Which step of an earlier build each step is.
@@ -165,7 +173,7 @@ impl<'a> Explainer<'a> {
         let step = &self.now.steps()[at];
         let mut answer = blank(step, number);
         if step.reason() == Reason::None {
-            if let Some(joined) = self.now.steps().iter().find(|s| s.digest == step.joined) {
+            if let Some(joined) = self.now.find(&step.joined) {
                 answer.detail = format!("it shared the work of {}", joined.name);
             }
             return answer;

@@ -6,7 +6,7 @@ use kiln_proto::history::Files;
 
 use crate::{Change, Difference, Kind};
 
-/// No more files than these are told of one by one.
+/// No more files of an input than these are told of one by one.
 pub(crate) const MAX_FILES: usize = 1000;
 
 /// In what files differ.
@@ -19,8 +19,8 @@ pub(crate) struct FileDifferences {
     pub(crate) incomplete: bool,
 }
 
-/// The files that changed, came and went. Where a list leaves some out, only what both have can be told.
-pub(crate) fn compare(before: &Files, after: &Files, input: usize) -> FileDifferences {
+/// The files that changed, came and went, the first `most` one by one. Where a list leaves some out, only what both have can be told.
+pub(crate) fn compare(before: &Files, after: &Files, input: usize, most: usize) -> FileDifferences {
     let by_path = |files: &Files| -> BTreeMap<String, u64> {
         files.files.iter().map(|file| (file.path.clone(), file.sum)).collect()
     };
@@ -38,8 +38,8 @@ pub(crate) fn compare(before: &Files, after: &Files, input: usize) -> FileDiffer
     let gone = old.keys().filter(|path| !incomplete && !new.contains_key(*path));
     all.extend(gone.map(|path| (path.as_str(), Change::Removed)));
     all.sort_unstable_by_key(|(path, _)| *path);
-    let more = all.len().saturating_sub(MAX_FILES);
-    let listed = all.into_iter().take(MAX_FILES).map(|(path, change)| file(path, change, input)).collect();
+    let more = all.len().saturating_sub(most);
+    let listed = all.into_iter().take(most).map(|(path, change)| file(path, change, input)).collect();
     FileDifferences { listed, more, incomplete }
 }
 
@@ -76,6 +76,7 @@ mod tests {
             &files(&[("a", 1), ("b", 1), ("c", 1)], false),
             &files(&[("a", 1), ("b", 2), ("d", 1)], false),
             1,
+            MAX_FILES,
         );
         assert_eq!(shown(&d), [("b", Change::Changed), ("c", Change::Removed), ("d", Change::Added)]);
         assert_eq!((d.more, d.incomplete, d.listed[0].input), (0, false, Some(1)));
@@ -83,7 +84,7 @@ mod tests {
 
     #[test]
     fn of_a_list_that_is_cut_only_common_files_are_told() {
-        let d = compare(&files(&[("a", 1)], true), &files(&[("a", 2), ("z", 1)], false), 0);
+        let d = compare(&files(&[("a", 1)], true), &files(&[("a", 2), ("z", 1)], false), 0, MAX_FILES);
         assert_eq!(shown(&d), [("a", Change::Changed)]);
         assert!(d.incomplete);
     }
@@ -92,7 +93,7 @@ mod tests {
     fn what_is_too_much_is_counted() {
         let names: Vec<String> = (0..MAX_FILES + 5).map(|n| format!("{n:05}")).collect();
         let all: Vec<(&str, u64)> = names.iter().map(|name| (name.as_str(), 1)).collect();
-        let d = compare(&files(&[], false), &files(&all, false), 0);
+        let d = compare(&files(&[], false), &files(&all, false), 0, MAX_FILES);
         assert_eq!((d.listed.len(), d.more), (MAX_FILES, 5));
     }
 }

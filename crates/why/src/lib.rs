@@ -32,6 +32,7 @@ mod file_facts;
 mod files;
 pub mod lineage;
 mod name;
+mod room;
 mod roots;
 mod same;
 mod select;

@@ -53,7 +53,7 @@ fn step(a: &Side<'_>, x: usize, b: &Side<'_>, y: usize, own: &[Option<usize>], k
         let same = match (a.view.content(x, at), b.view.content(y, at)) {
             (Some(one), Some(other)) if one == other => Same::Yes,
             (Some(_), Some(_)) => Same::No,
-            (one, other) => match parent(a, *p, b, *q, own, known) {
+            (one, other) => match parent(a.view, *p, b, *q, |step| own[step], known) {
                 // Other trees can hold the same files.
                 Same::No if one.is_some() || other.is_some() => Same::Unknown,
                 same => same,
@@ -76,20 +76,27 @@ pub(crate) fn is_equal(a: &View, x: usize, b: &View, y: usize) -> bool {
     }
 }
 
-/// Whether two inputs had the same key.
-fn parent(a: &Side<'_>, p: Parent, b: &Side<'_>, q: Parent, own: &[Option<usize>], known: &[Same]) -> Same {
+/// Whether two inputs had the same key; `own` tells which step of the explained build a step of `a` is.
+fn parent(
+    a: &View,
+    p: Parent,
+    b: &Side<'_>,
+    q: Parent,
+    own: impl Fn(usize) -> Option<usize>,
+    known: &[Same],
+) -> Same {
     let (Some(x), Some(y)) = (p.step, q.step) else { return Same::No };
     if p.output != q.output {
         return Same::No;
     }
-    if a.view.is_source(x) && b.view.is_source(y) {
-        return match a.view.is_local(x) || b.view.is_local(y) {
+    if a.is_source(x) && b.view.is_source(y) {
+        return match a.is_local(x) || b.view.is_local(y) {
             true => Same::Unknown,
-            false if is_equal(a.view, x, b.view, y) => Same::Yes,
+            false if is_equal(a, x, b.view, y) => Same::Yes,
             false => Same::No,
         };
     }
-    match own[x].filter(|at| b.at[*at] == Some(y)) {
+    match own(x).filter(|at| b.at[*at] == Some(y)) {
         // Inputs come before what takes them; where another build had another order, nobody knows.
         Some(at) => known.get(at).copied().unwrap_or(Same::Unknown),
         None => Same::No,
@@ -105,6 +112,6 @@ pub(crate) fn input(
     at: &[Option<usize>],
     table: &[Same],
 ) -> Same {
-    let steps: Vec<Option<usize>> = (0..now.steps().len()).map(Some).collect();
-    parent(&Side { view: now, at: &steps }, p, &Side { view: then, at }, q, &steps, table)
+    // Each step of the explained build is itself.
+    parent(now, p, &Side { view: then, at }, q, Some, table)
 }

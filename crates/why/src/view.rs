@@ -41,6 +41,11 @@ impl View {
         &self.build.steps
     }
 
+    /// The step with this digest.
+    pub(crate) fn find(&self, digest: &str) -> Option<&Step> {
+        self.index.get(digest).map(|at| &self.build.steps[*at])
+    }
+
     pub(crate) fn facts(&self, step: usize) -> &[Fact] {
         &self.facts[step]
     }

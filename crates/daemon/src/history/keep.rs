@@ -13,6 +13,8 @@ use kiln_ops::Content;
 use kiln_proto::history::{Build, File, Files};
 use prost::Message;
 
+use super::turns::Turns;
+
 const MAGIC: &[u8; 8] = b"KILNREC1";
 /// No more builds are kept,
 const MAX_BUILDS: usize = 300;
@@ -24,6 +26,10 @@ const MAX_LISTS: usize = 2000;
 const MAX_LIST_BYTES: u64 = 64 << 20;
 /// Of a build that takes more, the last steps are left out, so that one build cannot push out all others.
 const MAX_BUILD: usize = 8 << 20;
+/// One build leaves no more lists,
+const MAX_BUILD_LISTS: usize = 500;
+/// and no more bytes of them, so that it cannot push out those of all others.
+const MAX_BUILD_LIST_BYTES: usize = 16 << 20;
 /// No more files are listed of one input.
 const MAX_FILES: usize = 20_000;
 /// A larger file than this is none of ours.
@@ -36,12 +42,18 @@ const STALE: Duration = Duration::from_secs(60);
 #[derive(Clone, Debug)]
 pub(crate) struct History {
     dir: PathBuf,
+    turns: Turns,
 }
 
 impl History {
     /// Those in the folder `dir`, which need not be there.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir }
+        Self { dir, turns: Turns::default() }
+    }
+
+    /// Whose turn it is to ask about builds.
+    pub(super) fn turns(&self) -> &Turns {
+        &self.turns
     }
 
     /// Removes what killed processes left half written. Blocks.
@@ -70,23 +82,43 @@ impl History {
     }
 
     /// Keeps the lists of files that are not known yet. Blocks.
+    ///
+    /// # Errors
+    /// The first, when all that can be kept is.
     pub(crate) fn save_files(&self, contents: &HashMap<Digest, Content>) -> io::Result<()> {
-        let dir = self.dir.join("files");
-        let mut any = false;
-        for (digest, content) in contents {
-            if dir.join(digest.hex()).exists() {
-                continue;
-            }
+        let file = |listed: kiln_fstree::contenthash::Listed| {
+            let [a, b, c, d, e, f, g, h, ..] = listed.sum;
+            File { path: listed.path, sum: u64::from_be_bytes([a, b, c, d, e, f, g, h]) }
+        };
+        let list = |content: &Content| {
             let (listed, complete) = content.list(MAX_FILES).map_err(io::Error::other)?;
-            let file = |listed: kiln_fstree::contenthash::Listed| {
-                let [a, b, c, d, e, f, g, h, ..] = listed.sum;
-                File { path: listed.path, sum: u64::from_be_bytes([a, b, c, d, e, f, g, h]) }
-            };
-            let files = Files { files: listed.into_iter().map(file).collect(), truncated: !complete };
-            write(&dir, digest.hex(), &files)?;
-            any = true;
+            Ok(Files { files: listed.into_iter().map(file).collect(), truncated: !complete })
+        };
+        let mut sorted: Vec<_> = contents.iter().collect();
+        sorted.sort_unstable_by_key(|(digest, _)| *digest);
+        self.save_lists(sorted.into_iter().map(|(digest, content)| (digest, || list(content))))
+    }
+
+    /// Keeps the lists of one build, as far as they go into what a build may leave.
+    fn save_lists<'a, F>(&self, lists: impl Iterator<Item = (&'a Digest, F)>) -> io::Result<()>
+    where
+        F: FnOnce() -> io::Result<Files>,
+    {
+        let dir = self.dir.join("files");
+        let (mut room, mut outcome) = (MAX_BUILD_LIST_BYTES, Ok(()));
+        let missing = lists.filter(|(digest, _)| !dir.join(digest.hex()).exists());
+        for (digest, list) in missing.take(MAX_BUILD_LISTS) {
+            let written = list().and_then(|files| match room.checked_sub(files.encoded_len()) {
+                Some(left) => {
+                    room = left;
+                    write(&dir, digest.hex(), &files)
+                }
+                // Another may be smaller.
+                None => Ok(()),
+            });
+            outcome = outcome.and(written);
         }
-        if any { limit(&dir, MAX_LISTS, MAX_LIST_BYTES) } else { Ok(()) }
+        outcome.and(limit(&dir, MAX_LISTS, MAX_LIST_BYTES))
     }
 
     /// The list of files that a content digest is made of, if one is kept. Blocks.
@@ -105,7 +137,8 @@ impl History {
                 // It has just gone, as the oldest do.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => {
-                    problems.push(format!("a record is left out: {}: {error}", dir.join(&name).display()))
+                    // Clients are told, and need not know where the daemon's folders are.
+                    problems.push(format!("a record is left out: history/builds/{name}: {error}"))
                 }
             }
         }
@@ -171,6 +204,7 @@ fn bounded(build: &Build, most: usize) -> Cow<'_, Build> {
     Cow::Owned(short)
 }
 
+/// The first 8 hex digits of the SHA-256, as text.
 fn checksum(data: &[u8]) -> Vec<u8> {
     Digest::sha256(data).hex()[..8].bytes().collect()
 }
@@ -259,6 +293,59 @@ mod tests {
         let (builds, problems) = history.builds().unwrap();
         assert_eq!((builds.len(), problems.len()), (1, 3), "{problems:?}");
         assert!(problems[2].contains("damaged") && problems[2].contains("0000000002000-"), "{problems:?}");
+    }
+
+    #[test]
+    fn clients_are_not_told_where_the_records_are() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        history.save(&build("a", 1)).unwrap();
+        let (name, _) = entries(&dir.path().join("builds")).unwrap().remove(0);
+        fs::write(dir.path().join("builds").join(&name), "x").unwrap();
+        let (_, problems) = history.builds().unwrap();
+        assert_eq!(
+            problems,
+            [format!("a record is left out: history/builds/{name}: it is not of this version")]
+        );
+    }
+
+    fn digests(count: usize) -> Vec<Digest> {
+        (0..count).map(|n| Digest::sha256(n.to_string())).collect()
+    }
+
+    fn list(bytes: usize) -> io::Result<Files> {
+        Ok(Files { files: vec![File { path: "p".repeat(bytes), sum: 1 }], truncated: false })
+    }
+
+    #[test]
+    fn a_list_that_cannot_be_made_costs_no_other() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        let digests = digests(3);
+        let lists = digests.iter().enumerate().map(|(at, digest)| {
+            (digest, move || if at == 1 { Err(io::Error::other("no tree")) } else { list(1) })
+        });
+        assert_eq!(history.save_lists(lists).unwrap_err().to_string(), "no tree");
+        let kept: Vec<bool> = digests.iter().map(|d| history.files(d.as_str()).is_some()).collect();
+        assert_eq!(kept, [true, false, true]);
+    }
+
+    #[test]
+    fn one_build_leaves_no_more_lists_than_it_may() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        let digests = digests(MAX_BUILD_LISTS + 1);
+        let sizes = [MAX_BUILD_LIST_BYTES / 2, MAX_BUILD_LIST_BYTES, 1, 1];
+        let lists = digests.iter().zip(sizes).map(|(digest, bytes)| (digest, move || list(bytes)));
+        history.save_lists(lists).unwrap();
+        let kept: Vec<bool> = digests[..4].iter().map(|d| history.files(d.as_str()).is_some()).collect();
+        assert_eq!(kept, [true, false, true, true]);
+        let others = History::new(dir.path().join("others"));
+        others.save_lists(digests.iter().map(|digest| (digest, || list(1)))).unwrap();
+        assert_eq!(entries(&dir.path().join("others/files")).unwrap().len(), MAX_BUILD_LISTS);
+        // What is there already counts for nobody.
+        others.save_lists(digests.iter().map(|digest| (digest, || list(1)))).unwrap();
+        assert_eq!(entries(&dir.path().join("others/files")).unwrap().len(), MAX_BUILD_LISTS + 1);
     }
 
     #[test]

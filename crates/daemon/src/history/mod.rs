@@ -4,7 +4,7 @@
 //!   <root>/kiln/history/builds/<milliseconds>-<hash of ref>   one record for each build: history.Build
 //!   <root>/kiln/history/files/<digest>                        the files that a content digest is made of: history.Files
 //!
-//!   file = "KILNREC1", first 8 bytes of the SHA-256 of what follows, the message
+//!   file = "KILNREC1", first 8 hex digits of the SHA-256 of what follows, the message
 //! ```
 //!
 //! Files are written aside and renamed, and not synced: one that a power loss has cut fails its checksum and is left out. The
@@ -20,6 +20,7 @@ mod record;
 mod recorder;
 mod redact;
 mod service;
+mod turns;
 
 pub(crate) use keep::History;
 pub(crate) use record::{Ended, Recording};

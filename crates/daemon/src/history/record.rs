@@ -6,7 +6,7 @@ use std::{
     time::{Instant, SystemTime},
 };
 
-use kiln_engine::{Held, InputTrace, Job, Outcome, Reason, Way};
+use kiln_engine::{Held, InputTrace, Outcome, Reason, Way};
 use kiln_frontend::{Bridge, BuildRef};
 use kiln_oci::Digest;
 use kiln_ops::Kiln;
@@ -44,14 +44,15 @@ pub(crate) struct Recording {
 }
 
 impl Recording {
-    /// Writes the record, while `job` still holds what it was about. That it cannot is no reason to fail a build.
-    pub(crate) async fn end(self, job: &Job<Kiln>, ended: Ended) {
+    /// Writes the record of a build whose job is closed and `held` these vertices. That it cannot is no reason to fail a build.
+    pub(crate) async fn end(self, held: Vec<Held<Kiln>>, ended: Ended) {
         let begun = Instant::now();
-        let held = job.held().await;
         let written = tokio::task::spawn_blocking(move || {
             let seen = self.recorder.take();
             let Some(build) = self.build(&seen, &held, ended) else { return Ok(()) };
-            self.history.save_files(&seen.contents)?;
+            if let Err(error) = self.history.save_files(&seen.contents) {
+                tracing::warn!(%error, "lists of files are missing in the record of a build");
+            }
             self.history.save(&build)
         });
         match written.await.map_err(std::io::Error::other) {

@@ -19,7 +19,13 @@ const TOLD: usize = 5;
 impl history_server::History for HistoryService {
     async fn explain(&self, request: Request<ExplainRequest>) -> Result<Response<ExplainResponse>, Status> {
         let (history, request) = (self.0.clone(), request.into_inner());
-        let answer = tokio::task::spawn_blocking(move || explain(&history, &request));
+        let turn = history.turns().take().await?;
+        let answer = tokio::task::spawn_blocking(move || {
+            let answer = explain(&history, &request);
+            // The work goes on when its client has left, and counts until it is done.
+            drop(turn);
+            answer
+        });
         answer.await.map_err(|error| Status::internal(error.to_string()))?.map(Response::new)
     }
 }

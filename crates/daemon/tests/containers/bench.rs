@@ -94,6 +94,10 @@ impl Build {
         Self { name, channel, solve: Some(solve) }
     }
 
+    pub(crate) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(crate) fn call<T>(&self, message: T) -> Request<T> {
         let mut request = Request::new(message);
         request.metadata_mut().insert(BUILD_ID, self.name.parse().unwrap());
@@ -206,7 +210,8 @@ impl Processes {
     /// Listens until `enough`.
     pub(crate) async fn until(&mut self, process: &str, enough: impl Fn(&Seen) -> bool) -> &Seen {
         while !self.seen.get(process).is_some_and(&enough) {
-            self.next().await.unwrap();
+            let heard = tokio::time::timeout(Duration::from_secs(15), self.next()).await;
+            heard.unwrap_or_else(|_| panic!("silence: {:?}", self.seen.get(process))).unwrap();
         }
         &self.seen[process]
     }

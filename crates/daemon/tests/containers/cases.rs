@@ -31,6 +31,7 @@ tests![
     failed_steps_can_be_looked_into,
     failed_file_actions_can_be_looked_into,
     nothing_outlives_a_build,
+    mounts_outlive_what_uses_them,
     modes_are_entitlements,
     what_makes_no_sense_is_refused,
     other_builds_are_out_of_reach,
@@ -85,13 +86,20 @@ async fn signals_and_terminals(daemon: Daemon) {
     let init = InitMessage {
         tty: true,
         fds: vec![0, 1],
-        ..script_of("c", "trap 'stty size' WINCH; echo $TERM; while :; do sleep 0.05; done")
+        ..script_of("c", "echo $TERM; while :; do /bin/busybox stty size; sleep 0.05; done")
     };
     processes.send("b", Input::Init(init));
     processes.until("b", |seen| seen.out.contains("xterm")).await;
-    processes.send("b", Input::Signal(SignalMessage { name: "KILL".into() }));
+    processes.send("b", Input::Resize(ResizeMessage { rows: 40, cols: 100 }));
+    processes.until("b", |seen| seen.out.contains("40 100")).await;
+    // A size that no terminal has does no harm.
     processes.send("b", Input::Resize(ResizeMessage { rows: u32::MAX, cols: 80 }));
+    processes.send("b", Input::Resize(ResizeMessage { rows: 41, cols: 101 }));
+    processes.until("b", |seen| seen.out.contains("41 101")).await;
+    processes.send("b", Input::Signal(SignalMessage { name: "KILL".into() }));
     assert_eq!(processes.end("b").await.code(), 137);
+    // It hears no more, which is no error.
+    processes.send("b", Input::Resize(ResizeMessage { rows: 1, cols: 1 }));
     processes.send("a", Input::Signal(SignalMessage { name: "HUP".into() }));
     assert_eq!(processes.end("a").await.code(), 42);
     processes.send("a", Input::Signal(SignalMessage { name: "NOSUCH".into() }));
@@ -250,6 +258,9 @@ async fn nothing_outlives_a_build(daemon: Daemon) {
         let mut processes = build.processes().await;
         processes.script("a", "c", "trap '' TERM HUP INT; echo up; while :; do sleep 4321; done");
         processes.until("a", |seen| seen.out == "up\n").await;
+        while !running("4321") {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
         if vanishes {
             build.vanish();
         } else {
@@ -265,6 +276,35 @@ async fn nothing_outlives_a_build(daemon: Daemon) {
         }
         assert!(!running("4321"));
     }
+}
+
+async fn mounts_outlive_what_uses_them(daemon: Daemon) {
+    let cache = pb::CacheOpt { id: "locked".into(), sharing: pb::CacheSharingOpt::Locked.into() };
+    let cache =
+        pb::Mount { mount_type: pb::MountType::Cache.into(), cache_opt: Some(cache), ..bind("/cache", "") };
+    let with_cache =
+        |root: &str| NewContainerRequest { mounts: vec![bind("/", root), cache.clone()], ..named("c") };
+    let build = Build::new(&daemon, &[]).await;
+    let root = build.tree(&base()).await.unwrap();
+    build.client().new_container(build.call(with_cache(&root))).await.unwrap();
+    let mut processes = build.processes().await;
+    let many = "i=0; while [ $i -lt 300 ]; do sleep 4322 & i=$((i+1)); done; echo up; wait";
+    processes.script("a", "c", many);
+    processes.until("a", |seen| seen.out == "up\n").await;
+    assert!(running("4322"));
+    // The next one has the mount for himself as soon as the first lets go of it.
+    let next = Build::new(&daemon, &[]).await;
+    let root = next.tree(&base()).await.unwrap();
+    let mut client = next.client();
+    let made = client.new_container(next.call(with_cache(&root)));
+    tokio::pin!(made);
+    tokio::select! {
+        made = &mut made => panic!("{made:?}"),
+        () = tokio::time::sleep(Duration::from_millis(100)) => build.vanish(),
+    }
+    made.await.unwrap();
+    assert!(!running("4322"), "others still use it");
+    next.end().await;
 }
 
 async fn modes_are_entitlements(daemon: Daemon) {
@@ -336,25 +376,36 @@ async fn what_makes_no_sense_is_refused(daemon: Daemon) {
     assert_eq!(code(with(vec![bind("/", &root)])).await, Code::Ok);
     assert_eq!(code(with(vec![bind("/", &root)])).await, Code::AlreadyExists);
     // A mount that climbs out of the root by its text, and one that names a host's file.
+    let own = File::new().mkdir("/etc", 0o755, false, None, None);
+    let own = State::scratch().file(own.mkfile("/etc/own", 0o644, "own", None, None), Constraints::new());
+    let own = build.tree(&own).await.unwrap();
     let selector =
-        pb::Mount { selector: "../../../../etc".into(), readonly: true, ..bind("/../../up", &root) };
+        pb::Mount { selector: "../../../../etc".into(), readonly: true, ..bind("/../../up", &own) };
     assert_eq!(
         code(NewContainerRequest { container_id: "up".into(), ..with(vec![bind("/", &root), selector]) })
             .await,
         Code::Ok
     );
     let mut processes = build.processes().await;
-    processes.script("up", "up", "cat /up/passwd");
-    assert_ne!(processes.end("up").await.code(), 0);
+    // Both end at the tops of their trees. The host has a file of that name, the tree has none.
+    assert!(std::path::Path::new("/etc/passwd").exists());
+    processes.script("up", "up", "cat /up/own; test -e /up/passwd || echo , alone");
+    let seen = processes.end("up").await;
+    assert_eq!((seen.out.as_str(), seen.code()), ("own, alone\n", 0), "{} {}", seen.err, seen.error());
     let of_process = [
-        pb::Meta { cgroup_parent: "/elsewhere".into(), ..pb::Meta::default() },
-        pb::Meta { hostname: "h".into(), ..pb::Meta::default() },
-        pb::Meta::default(),
+        (
+            pb::Meta { cgroup_parent: "/elsewhere".into(), ..pb::Meta::default() },
+            "a cgroup parent of its own",
+        ),
+        (pb::Meta { hostname: "h".into(), ..pb::Meta::default() }, "a host name of its own"),
+        (pb::Meta::default(), "arguments"),
     ];
-    for (number, meta) in of_process.into_iter().enumerate() {
+    for (number, (meta, problem)) in of_process.into_iter().enumerate() {
         let process = format!("meta {number}");
         processes.send(&process, Input::Init(InitMessage { meta: Some(meta), ..script_of("x", "true") }));
-        assert_eq!(processes.end(&process).await.code(), 255, "{process}");
+        let seen = processes.end(&process).await;
+        assert_eq!(seen.code(), 255, "{process}");
+        assert!(seen.error().contains(problem), "{problem}: {}", seen.error());
     }
     processes.script("x", "x", "echo fine");
     assert_eq!(processes.end("x").await.out, "fine\n");
@@ -372,7 +423,9 @@ async fn other_builds_are_out_of_reach(daemon: Daemon) {
     assert_eq!(mine.release("c").await.unwrap_err().code(), Code::NotFound);
     let mut processes = mine.processes().await;
     processes.script("a", "c", "true");
-    assert_eq!(processes.end("a").await.code(), 255);
+    let seen = processes.end("a").await;
+    assert_eq!(seen.code(), 255);
+    assert!(seen.error().contains("previously released or not created"), "{}", seen.error());
     let file = ReadFileRequest { r#ref: "c".into(), file_path: "/hello".into(), ..Default::default() };
     let read = mine.client().read_file_container(mine.call(file)).await;
     assert_eq!(read.unwrap_err().code(), Code::NotFound);

@@ -21,6 +21,8 @@ mod frontend;
 #[cfg(target_os = "linux")]
 mod images;
 #[cfg(target_os = "linux")]
+mod records;
+#[cfg(target_os = "linux")]
 mod registry;
 
 #[cfg(not(target_os = "linux"))]
@@ -36,5 +38,5 @@ fn main() -> std::process::ExitCode {
     if let Some(options) = frontend::options() {
         return frontend::main(&options);
     }
-    bench::run_all(&[cases::TESTS, images::TESTS])
+    bench::run_all(&[cases::TESTS, images::TESTS, records::TESTS])
 }

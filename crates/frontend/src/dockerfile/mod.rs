@@ -14,6 +14,7 @@ use kiln_dockerfile::{
     lint::Warning,
 };
 use kiln_engine::WarningEvent;
+use kiln_llb::build::Ranges;
 use kiln_oci::Platform;
 use kiln_proto::{
     errdefs, gateway, pb,
@@ -28,6 +29,7 @@ use crate::{
     Bridge, CacheImport, FrontendResult, Refs, Request,
     attest::{Attests, ScanTarget, Scanner},
     errors::wire_error,
+    foreign,
 };
 use resolver::BridgeResolver;
 
@@ -131,9 +133,7 @@ fn other_frontend(bridge: &Bridge, attrs: &BTreeMap<String, String>, source: &So
             Foreign { image: syntax.image, command: syntax.command, span: Some(syntax.span) }
         }
     };
-    let frontends = bridge.frontends();
-    let ours = frontends.builtin.covers(&asked.image) && frontends.check_source(&asked.image).is_ok();
-    (!ours).then_some(asked)
+    (!foreign::is_own(bridge.frontends(), &asked.image, attrs)).then_some(asked)
 }
 
 /// Lets the other frontend build.
@@ -235,11 +235,7 @@ fn warn(bridge: &Bridge, source: &Source, warnings: &[Warning]) {
 
 /// One range a line, which is how clients mark them.
 fn ranges(spans: &[Span]) -> Vec<pb::Range> {
-    let line = |line: u32| {
-        let position = || pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 };
-        pb::Range { start: Some(position()), end: Some(position()) }
-    };
-    spans.iter().flat_map(Span::lines).map(line).collect()
+    spans.iter().flat_map(|span| Ranges::from(span.lines()).to_pb()).collect()
 }
 
 fn blame(error: WireError, source: &Source, spans: &[Span]) -> WireError {

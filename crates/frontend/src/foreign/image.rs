@@ -19,19 +19,17 @@ pub(super) struct FrontendImage {
 }
 
 impl FrontendImage {
-    /// Asks the registry about the image `source`, or about the one that an option puts in its place.
-    pub(super) async fn load(
-        bridge: &Arc<Bridge>,
-        source: &str,
-        request: &Request,
-    ) -> Result<Self, WireError> {
+    /// Asks the registry about the image `used`.
+    pub(super) async fn load(bridge: &Arc<Bridge>, used: &str, request: &Request) -> Result<Self, WireError> {
         let bad = |error: &dyn std::fmt::Display| {
-            WireError::new(Code::InvalidArgument, format!("frontend image {source}: {error}"))
+            WireError::new(Code::InvalidArgument, format!("frontend image {used}: {error}"))
         };
-        let reference = replaced(source, &request.attrs)?.with_default_tag();
+        let reference = Reference::parse(used).map_err(|e| bad(&e))?.with_default_tag();
         let name = format!("resolve image config for docker-image://{reference}");
         let found =
             bridge.resolve_image(&reference.to_string(), None, None, &name, &request.policies).await?;
+        // A policy may have put another image in its place.
+        bridge.frontends().check_source(&found.reference)?;
         let config = ImageConfig::decode(&found.image.config).map_err(|e| bad(&e))?;
         let reference = Reference::parse(&found.reference).map_err(|e| bad(&e))?;
         let pinned = reference.with_digest(found.image.root.digest.clone());
@@ -43,18 +41,21 @@ impl FrontendImage {
 }
 
 /// The image that is used for `source`: an option `context:NAME=docker-image://OTHER` puts another in its place.
-fn replaced(source: &str, attrs: &BTreeMap<String, String>) -> Result<Reference, WireError> {
-    let invalid = |message: String| WireError::new(Code::InvalidArgument, message);
+///
+/// # Errors
+/// `InvalidArgument` for what is no image's name, `Unimplemented` for what is no image.
+pub(crate) fn used(source: &str, attrs: &BTreeMap<String, String>) -> Result<String, WireError> {
     let parse = |name: &str| {
-        Reference::parse(name).map_err(|error| invalid(format!("frontend image {name}: {error}")))
+        let bad = |error| WireError::new(Code::InvalidArgument, format!("frontend image {name}: {error}"));
+        Reference::parse(name).map_err(bad)
     };
     let reference = parse(source)?;
     let tagged = reference.clone().with_default_tag();
     let spellings = [source.to_owned(), reference.to_string(), tagged.familiar(), tagged.to_string()];
     let given = spellings.iter().find_map(|name| attrs.get(&format!("{CONTEXT}{name}")));
     match given.map(|given| (given, given.strip_prefix("docker-image://"))) {
-        None => Ok(reference),
-        Some((_, Some(image))) => parse(image),
+        None => Ok(source.to_owned()),
+        Some((_, Some(image))) => parse(image).map(|image| image.to_string()),
         Some((given, None)) => {
             let message =
                 format!("a frontend from {given}: only docker-image:// can stand for a frontend's image");
@@ -69,19 +70,18 @@ mod tests {
 
     #[test]
     fn an_option_puts_another_image_in_its_place() {
-        let used = |source: &str, key: &str, value: &str| {
-            let attrs = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-            replaced(source, &attrs).map(|reference| reference.familiar())
+        let with = |source: &str, key: &str, value: &str| {
+            used(source, &BTreeMap::from([(key.to_owned(), value.to_owned())]))
         };
         let other = "docker-image://example.com/other:2";
-        assert_eq!(used("me/front", "target", "x").unwrap(), "me/front");
-        assert_eq!(used("me/front", "context:me/front", other).unwrap(), "example.com/other:2");
+        assert_eq!(with("me/front", "target", "x").unwrap(), "me/front");
+        assert_eq!(with("me/front", "context:me/front", other).unwrap(), "example.com/other:2");
         assert_eq!(
-            used("me/front", "context:docker.io/me/front:latest", other).unwrap(),
+            with("me/front", "context:docker.io/me/front:latest", other).unwrap(),
             "example.com/other:2"
         );
-        assert_eq!(used("me/front:1", "context:me/front", other).unwrap(), "me/front:1");
-        assert_eq!(used("me/front", "context:me/front", "local:x").unwrap_err().code, Code::Unimplemented);
-        assert_eq!(used("me/FRONT", "a", "b").unwrap_err().code, Code::InvalidArgument);
+        assert_eq!(with("me/front:1", "context:me/front", other).unwrap(), "me/front:1");
+        assert_eq!(with("me/front", "context:me/front", "local:x").unwrap_err().code, Code::Unimplemented);
+        assert_eq!(with("me/FRONT", "a", "b").unwrap_err().code, Code::InvalidArgument);
     }
 }

@@ -7,7 +7,7 @@ mod environment;
 mod image;
 mod pipe;
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use kiln_executor::{Exit, ProcessIo, Stdin};
 use kiln_ops::{
@@ -24,7 +24,7 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::{Bridge, FrontendCall, FrontendResult, Request, dockerfile, errors::wire_error};
+use crate::{Bridge, FrontendCall, FrontendResult, Frontends, Request, dockerfile, errors::wire_error};
 use image::FrontendImage;
 
 /// How many frontends may call one another.
@@ -46,18 +46,47 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, mut request: Request) -> Result<
     if source.is_empty() {
         return Err(invalid("no frontend source defined: gateway.v0 needs the option source"));
     }
-    // By its own name it is no image.
-    let frontends = bridge.frontends();
-    if source != dockerfile::NAME {
-        frontends.check_source(&source)?;
-    }
-    if source == dockerfile::NAME || frontends.builtin.covers(&source) {
-        frontends.check(dockerfile::NAME)?;
-        request.attrs.entry("cmdline".to_owned()).or_insert(source);
-        return dockerfile::build(bridge, request).await;
-    }
-    let built = foreign(bridge, request, &source).await;
+    let built = match choose(bridge.frontends(), &source, &request.attrs)? {
+        Choice::Own => {
+            request.attrs.entry("cmdline".to_owned()).or_insert(source);
+            return dockerfile::build(bridge, request).await;
+        }
+        Choice::Image(used) => foreign(bridge, request, &used).await,
+    };
     built.map_err(|error| error.with(Detail::Frontend { name: "gateway.v0".into(), source: source.clone() }))
+}
+
+/// Whose work a frontend's name stands for.
+#[derive(Debug, PartialEq, Eq)]
+enum Choice {
+    /// That of the one in this process.
+    Own,
+    /// That of the image of this name.
+    Image(String),
+}
+
+/// Who does the work of the frontend `source`. What counts is the image that is used in the end, not the one that was named.
+fn choose(
+    frontends: &Frontends,
+    source: &str,
+    attrs: &BTreeMap<String, String>,
+) -> Result<Choice, WireError> {
+    // By its own name it is no image.
+    let own = source == dockerfile::NAME;
+    let used = if own { source.to_owned() } else { image::used(source, attrs)? };
+    if !own {
+        frontends.check_source(&used)?;
+    }
+    if own || frontends.builtin.covers(&used) {
+        frontends.check(dockerfile::NAME)?;
+        return Ok(Choice::Own);
+    }
+    Ok(Choice::Image(used))
+}
+
+/// Whether the frontend in this process does the work of the image `source`.
+pub(crate) fn is_own(frontends: &Frontends, source: &str, attrs: &BTreeMap<String, String>) -> bool {
+    choose(frontends, source, attrs) == Ok(Choice::Own)
 }
 
 async fn foreign(bridge: &Arc<Bridge>, request: Request, source: &str) -> Result<FrontendResult, WireError> {
@@ -70,6 +99,8 @@ async fn foreign(bridge: &Arc<Bridge>, request: Request, source: &str) -> Result
     let nothing = || wire_error(format_args!("frontend image {source} is empty"));
     let tree = bridge.solve_definition(image.definition.clone(), &request.policies, &[]).await?;
     let tree = tree.ok_or_else(nothing)?;
+    // The policies had another look.
+    bridge.frontends().check_images(tree.graph())?;
     let files = tree.unpack().await?.ok_or_else(nothing)?;
     let failed = |error: OpError| wire_error(format_args!("frontend {source}: {error}"));
     let spec = ContainerSpec {
@@ -160,6 +191,28 @@ mod tests {
         ended: Option<(Result<Exit, WireError>, String)>,
     ) -> String {
         verdict("x", returned, ended).map_or_else(|error| error.message, |_| "a result".into())
+    }
+
+    #[test]
+    fn the_image_that_is_used_counts_not_the_one_that_was_named() {
+        let attrs = |image: &str| {
+            let key = "context:docker/dockerfile:1".to_owned();
+            BTreeMap::from([(key, format!("docker-image://{image}"))])
+        };
+        let chosen = |allowed: &[&str], source: &str, attrs: &BTreeMap<String, String>| {
+            choose(&crate::frontends::tests::frontends(allowed), source, attrs).map_err(|error| error.code)
+        };
+        let (official, none) = ("docker/dockerfile:1", BTreeMap::new());
+        let image = |name: &str| Ok(Choice::Image(name.to_owned()));
+        assert_eq!(chosen(&[], official, &none), Ok(Choice::Own));
+        assert_eq!(chosen(&[], dockerfile::NAME, &none), Ok(Choice::Own));
+        assert_eq!(chosen(&[], official, &attrs("example.com/evil:1")), image("example.com/evil:1"));
+        // No name that is allowed lets in one that is not, nor is one kept out for the name that it stands for.
+        let list = ["docker.io/docker/dockerfile", "docker.io/me/front"];
+        assert_eq!(chosen(&list, official, &none), Ok(Choice::Own));
+        assert_eq!(chosen(&list, official, &attrs("example.com/evil:1")), Err(Code::PermissionDenied));
+        assert_eq!(chosen(&list[1..], official, &attrs("me/front:2")), image("docker.io/me/front:2"));
+        assert_eq!(chosen(&list[1..], official, &none), Err(Code::PermissionDenied));
     }
 
     #[test]

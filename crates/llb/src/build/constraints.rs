@@ -45,7 +45,9 @@ pub enum Ranges {
 }
 
 impl Ranges {
-    pub(super) fn to_pb(&self) -> Vec<pb::Range> {
+    /// As messages.
+    #[must_use]
+    pub fn to_pb(&self) -> Vec<pb::Range> {
         let line = |line| {
             let position = Some(pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
             pb::Range { start: position, end: position }

@@ -109,13 +109,33 @@ impl Worker {
     }
 }
 
-impl Growth {
+/// Says what work that grows writes to, from whichever thread finds out.
+#[derive(Clone, Debug)]
+pub struct Writes {
+    worker: Worker,
+    work: Option<u64>,
+}
+
+impl Writes {
     /// The work writes to this snapshot.
-    pub fn writes(&self, snapshot: &SnapshotId) {
-        let Some((watched, ceiling)) = self.watched.as_ref().zip(self.worker.ceiling()) else { return };
-        if let Some(work) = ceiling.works().works.get_mut(&watched.id) {
+    pub fn to(&self, snapshot: &SnapshotId) {
+        let Some((work, ceiling)) = self.work.zip(self.worker.ceiling()) else { return };
+        if let Some(work) = ceiling.works().works.get_mut(&work) {
             work.snapshots.push(snapshot.clone());
         }
+    }
+}
+
+impl Growth {
+    /// For whoever learns only in the course of the work what it writes to.
+    #[must_use]
+    pub fn writing(&self) -> Writes {
+        Writes { worker: self.worker.clone(), work: self.watched.as_ref().map(|watched| watched.id) }
+    }
+
+    /// The work writes to this snapshot.
+    pub fn writes(&self, snapshot: &SnapshotId) {
+        self.writing().to(snapshot);
     }
 
     /// Does the work; it is dropped when the store would grow past its ceiling for it.

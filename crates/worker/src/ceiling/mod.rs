@@ -17,8 +17,8 @@ use std::time::{Duration, Instant};
 
 use kiln_store::{Meter, Sizes};
 
-pub use growth::Growth;
 use growth::Works;
+pub use growth::{Growth, Writes};
 pub use policy::ceiling_of;
 
 use crate::prune::Pruned;

@@ -9,7 +9,9 @@
 //! A process that could not be started is told as one that has ended with an error. When the client leaves, what it has
 //! started is killed; when it only sends no more, what runs goes on with its input at an end.
 
-use std::{collections::HashMap, sync::Arc};
+mod known;
+
+use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::Stream;
@@ -25,20 +27,21 @@ use kiln_proto::{
     status::{Detail, WireError},
 };
 use tokio::{
-    sync::mpsc::{self, Receiver, Sender, UnboundedReceiver, UnboundedSender},
-    task::JoinSet,
+    sync::mpsc::{self, Receiver, Sender},
+    task::{JoinError, JoinSet},
 };
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Status, Streaming};
 
 use crate::{containers, conversation::Conversation, signals};
+use known::{Control, Handle, Known};
 
 /// Messages to the client that may wait, and pieces of a process's output.
 const QUEUE: usize = 16;
 /// Pieces of input that may wait for a process. When it takes none, the client has to wait.
 const INPUT_QUEUE: usize = 64;
-/// How many processes one stream runs at once.
-const MAX_PROCESSES: usize = 1024;
+/// Signals and sizes of its terminal that may wait for a process.
+const CONTROL_QUEUE: usize = 16;
 /// The code of a process that has none.
 const UNKNOWN_EXIT: u32 = 255;
 
@@ -51,7 +54,8 @@ pub(crate) fn serve(
 ) -> impl Stream<Item = Result<ExecMessage, Status>> + Send {
     let (answers, stream) = mpsc::channel(QUEUE);
     tokio::spawn(async move {
-        let mut exchange = Exchange { conversation, answers, known: HashMap::new(), running: JoinSet::new() };
+        let mut exchange =
+            Exchange { conversation, answers, known: Known::default(), running: JoinSet::new() };
         if let Err(error) = exchange.run(messages).await {
             drop(exchange.answers.send(Err(error)).await);
         }
@@ -63,21 +67,9 @@ pub(crate) fn serve(
 struct Exchange {
     conversation: Arc<Conversation>,
     answers: Answers,
-    known: HashMap<String, Handle>,
-    /// Killed when this is dropped.
-    running: JoinSet<()>,
-}
-
-/// How a process is spoken to.
-struct Handle {
-    /// `None` when it takes no input, or no more.
-    input: Option<Sender<Bytes>>,
-    control: UnboundedSender<Control>,
-}
-
-enum Control {
-    Signal(i32),
-    Resize(WinSize),
+    known: Known,
+    /// Killed when this is dropped. Each tells its name when it ends.
+    running: JoinSet<String>,
 }
 
 impl Exchange {
@@ -89,7 +81,10 @@ impl Exchange {
                 // The client does not listen any more.
                 () = self.answers.closed() => return Ok(()),
                 () = ended.cancelled() => break,
-                Some(_) = self.running.join_next() => continue,
+                Some(ended) = self.running.join_next() => {
+                    self.note_end(ended);
+                    continue;
+                }
             };
             let Some(message) = message else { break };
             tokio::select! {
@@ -97,9 +92,7 @@ impl Exchange {
                 () = self.answers.closed() => return Ok(()),
             }
         }
-        for handle in self.known.values_mut() {
-            handle.input = None;
-        }
+        self.known.close_inputs();
         loop {
             tokio::select! {
                 left = self.running.join_next() => if left.is_none() { return Ok(()) },
@@ -108,43 +101,48 @@ impl Exchange {
         }
     }
 
+    fn note_end(&mut self, ended: Result<String, JoinError>) {
+        match ended {
+            Ok(name) => self.known.ended(name),
+            // It counts as one that runs until the stream ends.
+            Err(error) => tracing::error!(%error, "listening to a process"),
+        }
+    }
+
     async fn take(
         conversation: &Conversation,
         answers: &Answers,
-        known: &mut HashMap<String, Handle>,
-        running: &mut JoinSet<()>,
+        known: &mut Known,
+        running: &mut JoinSet<String>,
         message: ExecMessage,
     ) -> Result<(), Status> {
         let ExecMessage { process_id: id, input } = message;
         if id.is_empty() {
             return Err(Status::invalid_argument("ProcessID required"));
         }
-        let missing = || Status::not_found(format!("IO for process {id:?} not found"));
         match input {
             Some(Input::Init(init)) => {
-                if known.contains_key(&id) {
-                    return Err(Status::already_exists(format!("Process {id} already exists")));
-                }
-                if running.len() >= MAX_PROCESSES {
-                    let problem = format!("{MAX_PROCESSES} processes run already; wait for some");
-                    return Err(Status::resource_exhausted(problem));
-                }
+                known.check(&id)?;
                 let (handle, process) = start(conversation, &id, answers, init).await;
-                known.insert(id, handle);
-                if let Some(process) = process {
-                    running.spawn(process);
+                known.enter(id.clone(), handle);
+                match process {
+                    Some(process) => drop(running.spawn(async move {
+                        process.await;
+                        id
+                    })),
+                    None => known.ended(id),
                 }
             }
-            Some(Input::File(file)) => feed(known.get_mut(&id).ok_or_else(missing)?, file).await?,
+            Some(Input::File(file)) => feed(known.find(&id)?, file).await?,
             Some(Input::Resize(size)) => {
                 let clamp = |n: u32| u16::try_from(n).unwrap_or(u16::MAX);
                 let size = WinSize { rows: clamp(size.rows), cols: clamp(size.cols) };
-                known.get(&id).ok_or_else(missing)?.tell(Control::Resize(size));
+                known.find(&id)?.tell(Control::Resize(size)).await;
             }
             Some(Input::Signal(signal)) => {
                 let unknown = || Status::invalid_argument(format!("Unknown signal {}", signal.name));
                 let number = signals::number(&signal.name).ok_or_else(unknown)?;
-                known.get(&id).ok_or_else(missing)?.tell(Control::Signal(number));
+                known.find(&id)?.tell(Control::Signal(number)).await;
             }
             // The rest is what we tell.
             Some(Input::Started(_) | Input::Exit(_) | Input::Done(_)) | None => {
@@ -152,13 +150,6 @@ impl Exchange {
             }
         }
         Ok(())
-    }
-}
-
-impl Handle {
-    fn tell(&self, control: Control) {
-        // A process that is gone needs to know nothing.
-        drop(self.control.send(control));
     }
 }
 
@@ -187,7 +178,7 @@ async fn start(
     init: InitMessage,
 ) -> (Handle, Option<impl Future<Output = ()> + Send + 'static>) {
     let talk = Talk { id: id.to_owned(), fds: init.fds.clone(), answers: answers.clone() };
-    let (control, controls) = mpsc::unbounded_channel();
+    let (control, controls) = mpsc::channel(CONTROL_QUEUE);
     let (input, stdin) = match init.fds.contains(&0) {
         true => {
             let (sender, receiver) = mpsc::channel(INPUT_QUEUE);
@@ -237,7 +228,7 @@ impl Talk {
         self,
         process: SideProcess,
         mut outputs: Receiver<kiln_executor::Output>,
-        mut controls: UnboundedReceiver<Control>,
+        mut controls: Receiver<Control>,
     ) {
         let process = KillOnDrop(process);
         loop {
@@ -249,19 +240,15 @@ impl Talk {
                         OutputStream::Stderr => 2,
                     };
                     if self.fds.contains(&fd) {
-                        self.send(Input::File(FdMessage { fd, eof: false, data: output.data })).await;
+                        let told = self.send(Input::File(FdMessage { fd, eof: false, data: output.data }));
+                        process.obey_during(&mut controls, told).await;
                     }
                 }
                 Some(control) = controls.recv() => process.obey(control),
             }
         }
         // It may have closed its output long before it ends.
-        let exit = loop {
-            tokio::select! {
-                exit = process.0.wait() => break exit,
-                Some(control) = controls.recv() => process.obey(control),
-            }
-        };
+        let exit = process.obey_during(&mut controls, process.0.wait()).await;
         self.end(exit.map(|exit| exit.code).map_err(|error: OpError| containers::wire(&error))).await;
     }
 
@@ -288,6 +275,17 @@ impl Talk {
 struct KillOnDrop(SideProcess);
 
 impl KillOnDrop {
+    /// Does `work`, and meanwhile what the process is told.
+    async fn obey_during<T>(&self, controls: &mut Receiver<Control>, work: impl Future<Output = T>) -> T {
+        tokio::pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(control) = controls.recv() => self.obey(control),
+            }
+        }
+    }
+
     fn obey(&self, control: Control) {
         match control {
             Control::Signal(signal) => self.0.signal(signal),

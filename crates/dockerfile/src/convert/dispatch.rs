@@ -1,9 +1,10 @@
 //! Walking through the instructions of the stages that are needed.
 
 use std::borrow::Cow;
+use std::sync::{Arc, LazyLock};
 
 use kiln_llb::build::{Constraints, File, Owner, State};
-use kiln_oci::{HealthCheck, History, ImageConfig, default_path_env};
+use kiln_oci::{HealthCheck, History, ImageConfig, Platform, default_path_env};
 
 use super::args::StateEnv;
 use super::failure::refuse;
@@ -73,7 +74,7 @@ impl<R: Resolver> Converter<'_, R> {
     /// Takes variables, folder and user from the base's config.
     fn begin_stage(&mut self, index: usize) -> Result<(), Error> {
         let stage = &mut self.stages.list[index];
-        let platform = stage.platform.get_or_insert_with(|| self.platforms.target.clone()).clone();
+        let platform = Arc::clone(stage.platform.get_or_insert_with(|| Arc::clone(&self.platforms.target)));
         let env = &mut stage.image.config.env;
         if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={}", default_path_env(&platform.os)));
@@ -181,7 +182,8 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     fn env(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
-        let mut message = "ENV".to_owned();
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("ENV");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
@@ -195,7 +197,8 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     fn label(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
-        let mut message = "LABEL".to_owned();
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("LABEL");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
@@ -285,7 +288,7 @@ impl<R: Resolver> Converter<'_, R> {
     fn workdir(&mut self, index: usize, step: &Step, path: &Word) -> Result<(), Error> {
         let instruction = &step.instruction;
         let stage = &mut self.stages.list[index];
-        let platform = stage.platform().clone();
+        let platform = Arc::clone(stage.platform());
         if !stage.workdir_set && !paths::is_absolute(path, platform.is_windows()) {
             let mut lint = self.linter.with_comments(&instruction.comments);
             checks::relative_workdir(&mut lint, instruction.span, path);
@@ -340,10 +343,9 @@ impl<R: Resolver> Converter<'_, R> {
 
 impl Stage {
     /// The platform of a stage that is being walked.
-    pub(super) fn platform(&self) -> &kiln_oci::Platform {
+    pub(super) fn platform(&self) -> &Arc<Platform> {
         // Set when the walk began.
-        static NONE: std::sync::LazyLock<kiln_oci::Platform> =
-            std::sync::LazyLock::new(kiln_oci::Platform::host);
+        static NONE: LazyLock<Arc<Platform>> = LazyLock::new(|| Arc::new(Platform::host()));
         self.platform.as_ref().unwrap_or(&NONE)
     }
 
@@ -453,7 +455,7 @@ fn enter(image: &mut ImageConfig, path: &str, windows: bool) -> Result<String, E
     let dir = paths::workdir(&image.config.working_dir, path, windows)
         .map_err(|e| refuse(format!("normalizing workdir: {e}")))?;
     image.config.working_dir.clone_from(&dir);
-    Ok(paths::to_slash(&dir, windows))
+    Ok(if windows { paths::to_slash(&dir, true).into_owned() } else { dir })
 }
 
 /// A time as ops have it.

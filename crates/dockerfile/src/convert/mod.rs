@@ -241,7 +241,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
 
     fn marshal_options(&self) -> Marshal {
         Marshal {
-            platform: self.platforms.target.clone(),
+            platform: Platform::clone(&self.platforms.target),
             unique_id: self.options.unique_id.clone(),
             caps: Some(self.options.caps.clone()),
         }

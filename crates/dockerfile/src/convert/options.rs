@@ -158,6 +158,12 @@ impl Options {
         self.attrs.get(&format!("local-sessionid:{local}")).unwrap_or(&self.session_id).clone()
     }
 
+    /// Whether the client gives named contexts at all.
+    pub(super) fn has_contexts(&self) -> bool {
+        let first = self.attrs.range("context:".to_owned()..).next();
+        first.is_some_and(|(name, _)| name.starts_with("context:"))
+    }
+
     pub(super) fn attr(&self, name: &str) -> Option<&str> {
         self.attrs.get(name).map(String::as_str)
     }

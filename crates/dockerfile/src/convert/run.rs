@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kiln_llb::build::{CUSTOM_NAME, Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
@@ -46,7 +47,7 @@ impl<R: Resolver> Converter<'_, R> {
         if let Some((name, data)) = &script.file {
             let file = State::scratch().file(
                 File::new().mkfile(name, 0o755, data.clone(), None, None),
-                super::context::internal("preparing inline document").platform(stage.platform().clone()),
+                super::context::internal("preparing inline document").platform(Arc::clone(stage.platform())),
             );
             spec = spec.mount(Mount::bind(SCRIPTS, &file).selector("/").read_only());
         }

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
+use std::sync::Arc;
 
 use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform};
@@ -54,8 +55,8 @@ pub(super) struct Stage {
     pub(super) state: State,
     pub(super) image: ImageConfig,
     /// The base image's config as it was.
-    pub(super) base_image: Option<ImageConfig>,
-    pub(super) platform: Option<Platform>,
+    pub(super) base_image: Option<Arc<ImageConfig>>,
+    pub(super) platform: Option<Arc<Platform>>,
     pub(super) names: Steps,
     pub(super) ignore_cache: bool,
     /// Where in the image's config which variable stands.
@@ -234,8 +235,9 @@ impl Stages {
             Done,
         }
         let mut marks = vec![Mark::New; self.list.len()];
+        let mut stack = Vec::new();
         for start in 0..self.list.len() {
-            let mut stack = vec![(start, false)];
+            stack.push((start, false));
             while let Some((index, leave)) = stack.pop() {
                 if leave {
                     marks[index] = Mark::Done;

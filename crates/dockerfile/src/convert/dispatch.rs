@@ -78,16 +78,9 @@ impl<R: Resolver> Converter<'_, R> {
         let env = &mut stage.image.config.env;
         if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={}", default_path_env(&platform.os)));
-            stage.env_in_step = false;
         }
+        stage.begin_env();
         let mut state = std::mem::replace(&mut stage.state, State::scratch());
-        if !std::mem::replace(&mut stage.env_in_step, true) {
-            for (place, entry) in env.iter().enumerate() {
-                let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-                stage.env_places.entry(name.to_owned()).or_insert(place);
-                state = state.env(name, value);
-            }
-        }
         if !self.options.hostname.is_empty() {
             state = state.hostname(self.options.hostname.as_str());
         }
@@ -107,7 +100,7 @@ impl<R: Resolver> Converter<'_, R> {
     fn dispatch(&mut self, index: usize, mut step: Step) -> Result<(), Error> {
         self.expand(index, &mut step.instruction)?;
         if let Command::Run(run) = &mut step.instruction.command {
-            let run = std::mem::take(run);
+            let run = std::mem::take(&mut **run);
             return self.run_step(index, step, run);
         }
         let instruction = &step.instruction;
@@ -165,8 +158,7 @@ impl<R: Resolver> Converter<'_, R> {
                 (None, None) => self.globals.get(name).map(str::to_owned),
             };
             if let Some(value) = value.as_deref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
-                stage.set_variable(name, value);
-                stage.env_in_step = false;
+                stage.set_arg(name, value);
             }
             if !inherited {
                 let mut info = ArgInfo::new(decl, instruction.span);
@@ -368,27 +360,6 @@ impl Stage {
     /// Changes the state without a copy of what it holds.
     pub(super) fn change_state(&mut self, change: impl FnOnce(State) -> State) {
         self.state = change(std::mem::replace(&mut self.state, State::scratch()));
-    }
-
-    /// Sets a variable of steps.
-    fn set_variable(&mut self, name: &str, value: &str) {
-        self.change_state(|state| state.env(name, value));
-    }
-
-    /// Sets a variable of steps and of the image, where one that is there keeps its place.
-    fn set_env(&mut self, name: &str, value: &str) {
-        self.set_variable(name, value);
-        let (env, entry) = (&mut self.image.config.env, [name, "=", value].concat());
-        match self.env_places.get(name).and_then(|&place| env.get_mut(place)) {
-            Some(old) => {
-                *old = entry;
-                self.env_in_step = false;
-            }
-            None => {
-                self.env_places.insert(name.to_owned(), env.len());
-                env.push(entry);
-            }
-        }
     }
 
     /// The arguments of a command, after the stage's shell if it is in shell form.

@@ -19,6 +19,7 @@ mod chmod;
 mod context;
 mod copy;
 mod dispatch;
+mod env;
 mod epoch;
 mod expose;
 mod failure;

@@ -36,7 +36,8 @@ impl<R: Resolver> Converter<'_, R> {
         let span = step.instruction.span;
         // A program may look at any file.
         self.stages.use_path(index, "/".into());
-        let stage = &self.stages.list[index];
+        let stage = &mut self.stages.list[index];
+        stage.order_env();
         let in_shell = run.command.prepend_shell;
         let script = read_script(std::mem::take(&mut run.command), stage.image.os == "windows")?;
         let args = stage.shell_command(script.args, in_shell);

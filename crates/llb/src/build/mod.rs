@@ -149,6 +149,18 @@ impl State {
         self.edit(|m| Arc::make_mut(&mut m.env).set(name, value))
     }
 
+    /// Remembers which variables were set until now, for [`State::order_env`].
+    #[must_use]
+    pub fn settle_env(self) -> Self {
+        self.edit(|m| Arc::make_mut(&mut m.env).settle())
+    }
+
+    /// Puts variables that were not set since [`State::settle_env`] in order: those named go behind the others.
+    #[must_use]
+    pub fn order_env<'n>(self, last: impl DoubleEndedIterator<Item = &'n str>) -> Self {
+        self.edit(|m| Arc::make_mut(&mut m.env).order(last))
+    }
+
     /// Sets the working directory; a relative one continues the present one.
     #[must_use]
     pub fn dir(self, dir: impl AsRef<str>) -> Self {

@@ -1,6 +1,7 @@
 //! Walking through the instructions of the stages that are needed.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
 use kiln_llb::build::{Constraints, File, Owner, State};
@@ -353,7 +354,8 @@ impl Stage {
         }
         let declared =
             |name: &str| name == SCAN_CONTEXT || name == SCAN_STAGE || self.build_args.declares(name);
-        let defined = || self.state.envs().iter().map(|(name, _)| name);
+        let ordered = OnceCell::new();
+        let defined = || ordered.get_or_init(|| self.ordered_state()).envs().iter().map(|(name, _)| name);
         checks::undefined_variables(lint, span, unmatched, declared, defined);
     }
 

@@ -66,9 +66,18 @@ impl Stage {
 
     /// Puts the variables in order, for a step that is given all of them.
     pub(super) fn order_env(&mut self) {
-        if take(&mut self.env.unordered) {
-            let state = std::mem::replace(&mut self.state, State::scratch());
-            self.state = state.order_env(self.image.config.env.iter().map(|entry| split(entry).0));
+        if self.env.unordered {
+            self.state = self.ordered_state();
+            self.env.unordered = false;
+        }
+    }
+
+    /// The state with its variables in order.
+    pub(super) fn ordered_state(&self) -> State {
+        let state = self.state.clone();
+        match self.env.unordered {
+            true => state.order_env(self.image.config.env.iter().map(|entry| split(entry).0)),
+            false => state,
         }
     }
 

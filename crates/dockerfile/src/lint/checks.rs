@@ -20,7 +20,7 @@ pub fn undefined_args_in_from(
     declared: &BTreeSet<String>,
 ) {
     for name in unmatched.difference(declared) {
-        let nearest = lint.nearest(name, declared.iter().map(String::as_str));
+        let nearest = lint.nearest(name, || declared.iter().map(String::as_str));
         lint.run(span, Finding::UndefinedArgInFrom { name, nearest });
     }
 }
@@ -77,7 +77,7 @@ pub fn undefined_variables<'a, I: Iterator<Item = &'a str>>(
     defined: impl Fn() -> I,
 ) {
     for name in unmatched.iter().filter(|name| !declared(name)) {
-        let nearest = lint.nearest(name, defined());
+        let nearest = lint.nearest(name, &defined);
         lint.run(span, Finding::UndefinedVar { name, nearest });
     }
 }

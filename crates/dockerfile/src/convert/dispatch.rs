@@ -15,7 +15,7 @@ use super::paths;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
 use super::{Converter, Failure, certain, expose, names, signal};
-use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue};
+use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue, is_plain};
 use crate::document::MAX_ERRORS;
 use crate::error::Error;
 use crate::lint::checks;
@@ -44,7 +44,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         self.check()?;
         // All of the target is used, whoever looks.
-        self.stages.use_path(target, "/".into());
+        self.stages.use_all(target);
         Ok(())
     }
 
@@ -141,7 +141,8 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     fn arg(&mut self, index: usize, instruction: &Instruction, args: &[ArgDecl]) -> Result<(), Error> {
-        let mut texts = Vec::with_capacity(args.len());
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("ARG");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for decl in args {
             let name = decl.key.as_str();
@@ -151,6 +152,7 @@ impl<R: Resolver> Converter<'_, R> {
             let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
+                (None, Some(default)) if is_plain(default) => Some(default.text.clone()),
                 (None, Some(default)) => {
                     let expansion = self.lexer.word(default, &StateEnv(&stage.state));
                     stage.report(&mut lint, instruction.span, &expansion.unmatched);
@@ -161,16 +163,18 @@ impl<R: Resolver> Converter<'_, R> {
             if let Some(value) = value.as_deref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
                 stage.set_arg(name, value);
             }
-            if !inherited {
+            if inherited {
+                stage.outline.used.insert(name.to_owned());
+            } else {
                 let mut info = ArgInfo::new(decl, instruction.span);
                 info.value = value.clone().unwrap_or_default();
                 stage.outline.args.insert(name.to_owned(), info);
             }
-            stage.outline.used.insert(name.to_owned());
-            texts.push(value.as_ref().map_or_else(|| name.to_owned(), |v| format!("{name}={v}")));
+            message.extend([" ", name]);
+            message.extend(value.iter().flat_map(|value| ["=", value]));
             stage.build_args.declare(name, value);
         }
-        self.commit(index, format!("ARG {}", texts.join(" ")), false);
+        self.commit(index, message, false);
         Ok(())
     }
 

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use kiln_llb::caps::{self, CapSet};
 use kiln_llb::source::ResolveMode;
@@ -160,7 +161,7 @@ impl Options {
 
     /// Whether the client gives named contexts at all.
     pub(super) fn has_contexts(&self) -> bool {
-        let first = self.attrs.range("context:".to_owned()..).next();
+        let first = self.attrs.range::<str, _>((Bound::Included("context:"), Bound::Unbounded)).next();
         first.is_some_and(|(name, _)| name.starts_with("context:"))
     }
 

@@ -58,9 +58,9 @@ impl<R: Resolver> Converter<'_, R> {
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
         stage.platform = self.platform_of(&from, names, &mut used)?.map(Arc::new);
-        stage.name = from.name().unwrap_or_default().to_owned();
-        stage.description = from.description.clone().unwrap_or_default();
-        stage.code.clone_from(&from.code);
+        stage.name = from.name.map(|name| name.text).unwrap_or_default();
+        stage.description = from.description.unwrap_or_default();
+        stage.code = from.code;
         stage.outline.globals = Arc::clone(&self.global_info);
         if !stage.name.is_empty() {
             let platform = stage.platform.as_ref().unwrap_or(&self.platforms.target);
@@ -188,7 +188,9 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let complete = reference.clone().with_default_tag().to_string();
         let platform = self.base_platform(index);
-        if let Some(context) = named::find(self.options, &complete, Some(&platform))? {
+        if self.options.has_contexts()
+            && let Some(context) = named::find(self.options, &complete, Some(&platform))?
+        {
             let loaded = self.load(&context, stage).await?;
             return Ok((reference, Base::Context(loaded)));
         }

@@ -35,7 +35,7 @@ impl<R: Resolver> Converter<'_, R> {
     pub(super) fn run_step(&mut self, index: usize, step: Step, mut run: ast::Run) -> Result<(), Error> {
         let span = step.instruction.span;
         // A program may look at any file.
-        self.stages.use_path(index, "/".into());
+        self.stages.use_all(index);
         let stage = &mut self.stages.list[index];
         stage.order_env();
         let in_shell = run.command.prepend_shell;

@@ -315,6 +315,14 @@ impl Stages {
             .collect();
     }
 
+    /// Notes that all paths are used of what a stage starts from.
+    pub(super) fn use_all(&mut self, index: usize) {
+        let set = &mut self.path_sets[self.list[index].paths];
+        if !set.contains("/") {
+            set.insert("/".to_owned());
+        }
+    }
+
     /// Notes that a path is used of what a stage starts from.
     pub(super) fn use_path(&mut self, index: usize, path: String) {
         let set = self.list[index].paths;

@@ -1,10 +1,17 @@
 //! Small values as Go programs read them: CSV fields, booleans, sizes, durations, unsigned numbers.
 
+use std::borrow::Cow;
+
 /// Splits one line of comma-separated values; fields may be quoted with `"`, and `""` is a quote inside.
 ///
 /// # Errors
 /// The reason when quotes are out of place, or there is no field at all.
 pub fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
+    Ok(csv_parts(line)?.into_iter().map(Cow::into_owned).collect())
+}
+
+/// [`csv_fields`] without copies of those that need no change.
+pub(crate) fn csv_parts(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
     if line.is_empty() {
         return Err("there is nothing in it");
     }
@@ -13,7 +20,7 @@ pub fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
     loop {
         if let Some(quoted) = rest.strip_prefix('"') {
             let (field, after) = quoted_field(quoted)?;
-            fields.push(field);
+            fields.push(Cow::Owned(field));
             match after.strip_prefix(',') {
                 Some(next) => rest = next,
                 None if after.is_empty() => return Ok(fields),
@@ -25,7 +32,7 @@ pub fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
             if field.contains('"') {
                 return Err("a quote inside a field that doesn't start with one");
             }
-            fields.push(field.to_owned());
+            fields.push(Cow::Borrowed(field));
             match next {
                 Some(next) => rest = next,
                 None => return Ok(fields),

@@ -92,7 +92,7 @@ const SHAPES: &[(&str, &str, &str)] = &[
     ("heredoc", "FROM busybox\n", "RUN <<EOF\necho @\nEOF\n"),
     ("workdir", "FROM busybox\n", "ENV N@=v\nWORKDIR /srv/@\n"),
     ("stages", "FROM busybox AS s\n", "FROM busybox AS s@\nRUN make\n"),
-    ("stage chain", "FROM busybox AS s\n", "FROM s AS t@\nENV N@=1\nFROM t@ AS s\n"),
+    ("stage chain", "FROM busybox AS s\n", "FROM s AS t@\nENV N@=1 M=@\nFROM t@ AS s\n"),
     ("copy from", "FROM busybox AS s\n", "FROM scratch AS s@\nCOPY --from=s /a /b\n"),
     ("comments", "FROM busybox\n", "# a comment of @\n# check=skip=JSONArgsRecommended\nCMD run @\n"),
     ("warnings", "FROM busybox\n", "env KEY@ $undefined\n"),

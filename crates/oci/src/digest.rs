@@ -106,7 +106,7 @@ impl Digest {
             end += 2;
         }
         // All of it is ASCII.
-        Self(String::from_utf8_lossy(&text[..end]).into())
+        Self(std::str::from_utf8(&text[..end]).unwrap_or_default().into())
     }
 
     /// The hash algorithm.

@@ -165,14 +165,10 @@ impl Reference {
 
 impl fmt::Display for Reference {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.domain, self.path)?;
-        if let Some(tag) = &self.tag {
-            write!(f, ":{tag}")?;
-        }
-        if let Some(digest) = &self.digest {
-            write!(f, "@{digest}")?;
-        }
-        Ok(())
+        let tag = self.tag.iter().flat_map(|tag| [":", tag]);
+        let digest = self.digest.iter().flat_map(|digest| ["@", digest.as_str()]);
+        let mut parts = [self.domain.as_str(), "/", &self.path].into_iter().chain(tag).chain(digest);
+        parts.try_for_each(|part| f.write_str(part))
     }
 }
 

@@ -17,7 +17,7 @@ pub mod glob;
 mod ignore;
 mod matcher;
 
-pub use clean::clean;
+pub use clean::{clean, cleaned, join};
 pub use glob::{Glob, glob_match, has_wildcard, split_wildcard};
 pub use ignore::read_ignore_file;
 pub use matcher::{MatchInfo, Matcher, Pattern};

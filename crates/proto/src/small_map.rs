@@ -76,6 +76,22 @@ impl<V: Clone + Default> SmallMap<V> {
         self.0 = Some(entries.into());
     }
 
+    /// Takes the entries of another map over, in place of its own with the same keys.
+    pub fn merge(&mut self, other: &Self)
+    where
+        V: PartialEq,
+    {
+        if self.is_empty() {
+            self.clone_from(other);
+            return;
+        }
+        for (key, value) in other.entries() {
+            if self.get(key) != Some(value) {
+                self.insert(key.clone(), value.clone());
+            }
+        }
+    }
+
     /// The entries, moved out if nobody else has them; room for one more.
     fn take(&mut self) -> Vec<Entry<V>> {
         let Some(mut shared) = self.0.take() else { return Vec::with_capacity(1) };
@@ -150,6 +166,18 @@ mod tests {
         assert_eq!(list(&before), [("a", 2), ("b", 3)]);
         assert_eq!((map.get("aa"), map.get("d"), map.len()), (Some(&8), None, 5));
         assert_eq!(before.to_map(), [("a".to_owned(), 2), ("b".to_owned(), 3)].into());
+    }
+
+    #[test]
+    fn merging_takes_what_is_new() {
+        let mut map = SmallMap::<u8>::default();
+        map.merge(&[("a", 1), ("b", 2)].into());
+        map.merge(&SmallMap::default());
+        let before = map.clone();
+        map.merge(&before);
+        map.merge(&[("b", 3), ("c", 4)].into());
+        assert_eq!(list(&map), [("a", 1), ("b", 3), ("c", 4)]);
+        assert_eq!(list(&before), [("a", 1), ("b", 2)]);
     }
 
     #[test]

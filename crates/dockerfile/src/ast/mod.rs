@@ -117,7 +117,7 @@ pub enum Command {
     /// `EXPOSE`: words in byte order, not yet expanded nor parsed
     Expose(Vec<Word>),
     /// `HEALTHCHECK`
-    Healthcheck(Healthcheck),
+    Healthcheck(Box<Healthcheck>),
     /// `LABEL`
     Label(Vec<KeyValue>),
     /// `MAINTAINER`
@@ -125,7 +125,7 @@ pub enum Command {
     /// `ONBUILD`
     Onbuild(Onbuild),
     /// `RUN`
-    Run(Run),
+    Run(Box<Run>),
     /// `SHELL`
     Shell(Vec<Word>),
     /// `STOPSIGNAL`

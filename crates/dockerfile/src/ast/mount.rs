@@ -1,10 +1,13 @@
 //! Reading the values of `--mount` and `--device`.
 
+use std::borrow::Cow;
+
+use super::expand::is_plain;
 use super::run::{Device, Mount, MountFlag, MountType, Sharing};
 use super::{Expander, Run};
 use crate::error::{Error, ErrorKind};
 use crate::suggest::nearest;
-use crate::text::{csv_fields, parse_bool, parse_size, parse_u32};
+use crate::text::{csv_parts, parse_bool, parse_size, parse_u32};
 use crate::word::Word;
 
 const MOUNT_KEYS: [&str; 19] = [
@@ -66,6 +69,7 @@ impl MountFlag {
         for field in fields(&self.raw, "mount")? {
             let done = match field.split_once('=') {
                 None => reader.switch(&field),
+                Some((key, value)) if is_plain(value) => reader.option(key, value, &field),
                 Some((key, value)) => expander(value).and_then(|value| reader.option(key, &value, &field)),
             };
             done.map_err(|e| e.at(self.raw.span))?;
@@ -75,8 +79,16 @@ impl MountFlag {
     }
 }
 
-fn fields(raw: &Word, flag: &str) -> Result<Vec<String>, Error> {
-    csv_fields(raw).map_err(|reason| {
+/// In small letters; most are already.
+fn lower(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+        true => text.into(),
+        false => text.to_lowercase().into(),
+    }
+}
+
+fn fields<'r>(raw: &'r Word, flag: &str) -> Result<Vec<Cow<'r, str>>, Error> {
+    csv_parts(raw).map_err(|reason| {
         refuse(format!("--{flag} is no list of comma-separated fields: {reason}")).at(raw.span)
     })
 }
@@ -89,7 +101,7 @@ struct Reader {
 impl Reader {
     /// A field without `=`.
     fn switch(&mut self, field: &str) -> Result<(), Error> {
-        match field.to_lowercase().as_str() {
+        match lower(field).as_ref() {
             "readonly" | "ro" => self.read_only = Some(true),
             "readwrite" | "rw" => self.read_only = Some(false),
             "required" => {
@@ -108,11 +120,11 @@ impl Reader {
 
     /// A field with `=`, its value expanded.
     fn option(&mut self, key: &str, value: &str, field: &str) -> Result<(), Error> {
-        let key = key.to_lowercase();
+        let key = lower(key);
         let bad = || refuse(format!("invalid value for {key}: {value}"));
         let bad_number = || refuse(format!("invalid value {value} for {key}"));
         let mount = &mut self.mount;
-        match key.as_str() {
+        match key.as_ref() {
             "type" => mount.kind = mount_type(value)?,
             "from" => value.clone_into(&mut mount.from),
             "source" | "src" => value.clone_into(&mut mount.source),
@@ -191,7 +203,7 @@ fn check_secret(mount: &Mount) -> Result<(), Error> {
 }
 
 fn mount_type(value: &str) -> Result<MountType, Error> {
-    Ok(match value.to_lowercase().as_str() {
+    Ok(match lower(value).as_ref() {
         "bind" => MountType::Bind,
         "cache" => MountType::Cache,
         "tmpfs" => MountType::Tmpfs,
@@ -230,8 +242,8 @@ impl Device {
 
     fn field(&mut self, field: &str) -> Result<(), Error> {
         let (key, value) = field.split_once('=').map_or((field, None), |(key, value)| (key, Some(value)));
-        let key = key.to_lowercase();
-        match (key.as_str(), value) {
+        let key = lower(key);
+        match (key.as_ref(), value) {
             ("required", None) => self.required = true,
             ("required", Some(value)) => {
                 self.required =

@@ -11,10 +11,17 @@ pub(super) struct BuildArgs {
 
 #[derive(Debug, Clone, Default)]
 struct Value {
-    /// Of the last declaration.
-    last: Option<String>,
     /// Of the last declaration with a value.
     given: Option<String>,
+    /// The last declaration had none.
+    bare: bool,
+}
+
+impl Value {
+    /// Of the last declaration.
+    fn last(&self) -> Option<&str> {
+        self.given.as_deref().filter(|_| !self.bare)
+    }
 }
 
 impl BuildArgs {
@@ -27,7 +34,7 @@ impl BuildArgs {
                 self.values.entry(name.to_owned()).or_default()
             }
         };
-        known.last.clone_from(&value);
+        known.bare = value.is_none();
         known.given = value.or(known.given.take());
     }
 
@@ -48,7 +55,7 @@ impl BuildArgs {
 
     /// Names and the values of their last declarations.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.order.iter().map(|name| (name.as_str(), self.values.get(name).and_then(|v| v.last.as_deref())))
+        self.order.iter().map(|name| (name.as_str(), self.values.get(name).and_then(Value::last)))
     }
 }
 

@@ -11,7 +11,7 @@ use crate::word::Word;
 /// or a context of the client might change that.
 pub(super) fn add_errors(file: &Dockerfile, options: &Options, errors: &mut Vec<Error>) {
     // A client's context may take the place of a stage.
-    if options.attrs.keys().any(|name| name.starts_with("context:")) {
+    if options.has_contexts() {
         return;
     }
     let stage = match options.target.as_str() {

@@ -1,5 +1,7 @@
 //! COPY and ADD.
 
+use std::sync::Arc;
+
 use kiln_llb::build::{Constraints, CopyOptions, File, GitOptions, HttpOptions, Owner, State, git, http};
 use kiln_llb::caps;
 use kiln_llb::source::FileMeta;
@@ -113,7 +115,7 @@ impl<R: Resolver> Converter<'_, R> {
         let instruction = &request.step.instruction;
         request.check_checksum()?;
         let stage = &self.stages.list[index];
-        let platform = stage.platform().clone();
+        let platform = Arc::clone(stage.platform());
         let windows = platform.is_windows();
         let dest_word = &request.sources.dest;
         let dest = paths::in_workdir(stage.state.get_dir(), dest_word, windows)
@@ -132,11 +134,11 @@ impl<R: Resolver> Converter<'_, R> {
                 .map_err(|e| refuse(e).at(inline.name.span))?;
             let made = State::scratch().file(
                 File::new().mkfile(&path, 0o644, inline.data.clone(), None, None),
-                super::context::internal("preparing inline document").platform(platform.clone()),
+                super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
             file = file.copy(&made, &paths::to_slash(&path, windows), &plan.dest, plan.base.clone());
         }
-        let constraints = self.constraints(instruction.span).custom_name(&plan.name);
+        let constraints = self.constraints(instruction.span).custom_name(plan.name);
         let stage = &mut self.stages.list[index];
         let constraints = if stage.ignore_cache { constraints.ignore_cache() } else { constraints };
         // With a mode, folders on the way would get it too: that needs the folders that are there.
@@ -149,14 +151,14 @@ impl<R: Resolver> Converter<'_, R> {
             };
             let (name, link_name) = (again(&text), again(&format!("LINK {text}")));
             let group = |weak| pb::ProgressGroup { id: group.clone(), name: name.clone(), weak };
-            let copy = constraints.clone().platform(platform.clone()).progress_group(group(true));
+            let copy = constraints.clone().platform(Arc::clone(&platform)).progress_group(group(true));
             let merge = constraints.progress_group(group(false)).custom_name(link_name);
             let layer = State::scratch().file(file, copy);
             stage.state = stage.state.on(&State::merge([&stage.state, &layer], merge));
         } else {
             stage.state = stage.state.file(file, constraints);
         }
-        self.commit(index, format!("{} # buildkit", request.history()), true);
+        self.commit(index, request.history(), true);
         Ok(())
     }
 
@@ -216,22 +218,23 @@ impl Request<'_> {
 
     /// The instruction as the history has it: what changes the files, and no more.
     fn history(&self) -> String {
-        let mut out = if self.add.is_some() { "ADD" } else { "COPY" }.to_owned();
+        let mut out = String::with_capacity(self.step.instruction.code.len() + " # buildkit".len());
+        out.push_str(if self.add.is_some() { "ADD" } else { "COPY" });
         if self.parents {
             out.push_str(" --parents");
         }
         for (flag, value) in [("chown", self.chown), ("chmod", self.chmod)] {
             if let Some(value) = value.filter(|w| !w.is_empty()) {
-                out.push_str(&format!(" --{flag}={value}"));
+                out.extend([" --", flag, "=", value]);
             }
         }
         for path in &self.sources.paths {
             out.extend([" ", path]);
         }
         for inline in &self.sources.contents {
-            out.push_str(&format!(" <<{}", inline.name));
+            out.extend([" <<", &inline.name]);
         }
-        out.push_str(&format!(" {}", self.sources.dest));
+        out.extend([" ", &self.sources.dest, " # buildkit"]);
         out
     }
 }

@@ -1,9 +1,11 @@
 //! Walking through the instructions of the stages that are needed.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
+use std::sync::{Arc, LazyLock};
 
 use kiln_llb::build::{Constraints, File, Owner, State};
-use kiln_oci::{HealthCheck, History, ImageConfig, default_path_env};
+use kiln_oci::{HealthCheck, History, ImageConfig, Platform, default_path_env};
 
 use super::args::StateEnv;
 use super::failure::refuse;
@@ -13,7 +15,7 @@ use super::paths;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
 use super::{Converter, Failure, certain, expose, names, signal};
-use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue};
+use crate::ast::{ArgDecl, Command, CommandLine, Healthcheck, Instruction, KeyValue, is_plain};
 use crate::document::MAX_ERRORS;
 use crate::error::Error;
 use crate::lint::checks;
@@ -42,7 +44,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         self.check()?;
         // All of the target is used, whoever looks.
-        self.stages.use_path(target, "/".into());
+        self.stages.use_all(target);
         Ok(())
     }
 
@@ -73,20 +75,13 @@ impl<R: Resolver> Converter<'_, R> {
     /// Takes variables, folder and user from the base's config.
     fn begin_stage(&mut self, index: usize) -> Result<(), Error> {
         let stage = &mut self.stages.list[index];
-        let platform = stage.platform.get_or_insert_with(|| self.platforms.target.clone()).clone();
+        let platform = Arc::clone(stage.platform.get_or_insert_with(|| Arc::clone(&self.platforms.target)));
         let env = &mut stage.image.config.env;
         if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
             env.push(format!("PATH={}", default_path_env(&platform.os)));
-            stage.env_in_step = false;
         }
+        stage.begin_env();
         let mut state = std::mem::replace(&mut stage.state, State::scratch());
-        if !std::mem::replace(&mut stage.env_in_step, true) {
-            for (place, entry) in env.iter().enumerate() {
-                let (name, value) = entry.split_once('=').unwrap_or((entry, ""));
-                stage.env_places.entry(name.to_owned()).or_insert(place);
-                state = state.env(name, value);
-            }
-        }
         if !self.options.hostname.is_empty() {
             state = state.hostname(self.options.hostname.as_str());
         }
@@ -106,7 +101,7 @@ impl<R: Resolver> Converter<'_, R> {
     fn dispatch(&mut self, index: usize, mut step: Step) -> Result<(), Error> {
         self.expand(index, &mut step.instruction)?;
         if let Command::Run(run) = &mut step.instruction.command {
-            let run = std::mem::take(run);
+            let run = std::mem::take(&mut **run);
             return self.run_step(index, step, run);
         }
         let instruction = &step.instruction;
@@ -146,7 +141,8 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     fn arg(&mut self, index: usize, instruction: &Instruction, args: &[ArgDecl]) -> Result<(), Error> {
-        let mut texts = Vec::with_capacity(args.len());
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("ARG");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for decl in args {
             let name = decl.key.as_str();
@@ -156,6 +152,7 @@ impl<R: Resolver> Converter<'_, R> {
             let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
+                (None, Some(default)) if is_plain(default) => Some(default.text.clone()),
                 (None, Some(default)) => {
                     let expansion = self.lexer.word(default, &StateEnv(&stage.state));
                     stage.report(&mut lint, instruction.span, &expansion.unmatched);
@@ -164,24 +161,26 @@ impl<R: Resolver> Converter<'_, R> {
                 (None, None) => self.globals.get(name).map(str::to_owned),
             };
             if let Some(value) = value.as_deref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
-                stage.set_variable(name, value);
-                stage.env_in_step = false;
+                stage.set_arg(name, value);
             }
-            if !inherited {
+            if inherited {
+                stage.outline.used.insert(name.to_owned());
+            } else {
                 let mut info = ArgInfo::new(decl, instruction.span);
                 info.value = value.clone().unwrap_or_default();
                 stage.outline.args.insert(name.to_owned(), info);
             }
-            stage.outline.used.insert(name.to_owned());
-            texts.push(value.as_ref().map_or_else(|| name.to_owned(), |v| format!("{name}={v}")));
+            message.extend([" ", name]);
+            message.extend(value.iter().flat_map(|value| ["=", value]));
             stage.build_args.declare(name, value);
         }
-        self.commit(index, format!("ARG {}", texts.join(" ")), false);
+        self.commit(index, message, false);
         Ok(())
     }
 
     fn env(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
-        let mut message = "ENV".to_owned();
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("ENV");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
@@ -195,7 +194,8 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     fn label(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
-        let mut message = "LABEL".to_owned();
+        let mut message = String::with_capacity(instruction.code.len() + 8);
+        message.push_str("LABEL");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
@@ -285,7 +285,7 @@ impl<R: Resolver> Converter<'_, R> {
     fn workdir(&mut self, index: usize, step: &Step, path: &Word) -> Result<(), Error> {
         let instruction = &step.instruction;
         let stage = &mut self.stages.list[index];
-        let platform = stage.platform().clone();
+        let platform = Arc::clone(stage.platform());
         if !stage.workdir_set && !paths::is_absolute(path, platform.is_windows()) {
             let mut lint = self.linter.with_comments(&instruction.comments);
             checks::relative_workdir(&mut lint, instruction.span, path);
@@ -340,10 +340,9 @@ impl<R: Resolver> Converter<'_, R> {
 
 impl Stage {
     /// The platform of a stage that is being walked.
-    pub(super) fn platform(&self) -> &kiln_oci::Platform {
+    pub(super) fn platform(&self) -> &Arc<Platform> {
         // Set when the walk began.
-        static NONE: std::sync::LazyLock<kiln_oci::Platform> =
-            std::sync::LazyLock::new(kiln_oci::Platform::host);
+        static NONE: LazyLock<Arc<Platform>> = LazyLock::new(|| Arc::new(Platform::host()));
         self.platform.as_ref().unwrap_or(&NONE)
     }
 
@@ -359,34 +358,14 @@ impl Stage {
         }
         let declared =
             |name: &str| name == SCAN_CONTEXT || name == SCAN_STAGE || self.build_args.declares(name);
-        let defined = || self.state.envs().iter().map(|(name, _)| name);
+        let ordered = OnceCell::new();
+        let defined = || ordered.get_or_init(|| self.ordered_state()).envs().iter().map(|(name, _)| name);
         checks::undefined_variables(lint, span, unmatched, declared, defined);
     }
 
     /// Changes the state without a copy of what it holds.
     pub(super) fn change_state(&mut self, change: impl FnOnce(State) -> State) {
         self.state = change(std::mem::replace(&mut self.state, State::scratch()));
-    }
-
-    /// Sets a variable of steps.
-    fn set_variable(&mut self, name: &str, value: &str) {
-        self.change_state(|state| state.env(name, value));
-    }
-
-    /// Sets a variable of steps and of the image, where one that is there keeps its place.
-    fn set_env(&mut self, name: &str, value: &str) {
-        self.set_variable(name, value);
-        let (env, entry) = (&mut self.image.config.env, [name, "=", value].concat());
-        match self.env_places.get(name).and_then(|&place| env.get_mut(place)) {
-            Some(old) => {
-                *old = entry;
-                self.env_in_step = false;
-            }
-            None => {
-                self.env_places.insert(name.to_owned(), env.len());
-                env.push(entry);
-            }
-        }
     }
 
     /// The arguments of a command, after the stage's shell if it is in shell form.
@@ -453,7 +432,7 @@ fn enter(image: &mut ImageConfig, path: &str, windows: bool) -> Result<String, E
     let dir = paths::workdir(&image.config.working_dir, path, windows)
         .map_err(|e| refuse(format!("normalizing workdir: {e}")))?;
     image.config.working_dir.clone_from(&dir);
-    Ok(paths::to_slash(&dir, windows))
+    Ok(if windows { paths::to_slash(&dir, true).into_owned() } else { dir })
 }
 
 /// A time as ops have it.

@@ -19,6 +19,7 @@ mod chmod;
 mod context;
 mod copy;
 mod dispatch;
+mod env;
 mod epoch;
 mod expose;
 mod failure;
@@ -241,7 +242,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
 
     fn marshal_options(&self) -> Marshal {
         Marshal {
-            platform: self.platforms.target.clone(),
+            platform: Platform::clone(&self.platforms.target),
             unique_id: self.options.unique_id.clone(),
             caps: Some(self.options.caps.clone()),
         }

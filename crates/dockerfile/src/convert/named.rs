@@ -85,6 +85,9 @@ pub(super) fn find(
     }
     let reference =
         Reference::parse(name).map_err(|e| refuse(format!("invalid context name {name}: {e}")))?;
+    if !options.has_contexts() {
+        return Ok(None);
+    }
     let familiar = reference.familiar();
     let name = familiar.strip_suffix(":latest").unwrap_or(&familiar).to_owned();
     let normal = platform.cloned().unwrap_or_else(Platform::host).normalize();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::IpAddr;
+use std::ops::Bound;
 
 use kiln_llb::caps::{self, CapSet};
 use kiln_llb::source::ResolveMode;
@@ -156,6 +157,12 @@ impl Options {
     /// The session that has the client's folder of this name.
     pub fn session_of(&self, local: &str) -> String {
         self.attrs.get(&format!("local-sessionid:{local}")).unwrap_or(&self.session_id).clone()
+    }
+
+    /// Whether the client gives named contexts at all.
+    pub(super) fn has_contexts(&self) -> bool {
+        let first = self.attrs.range::<str, _>((Bound::Included("context:"), Bound::Unbounded)).next();
+        first.is_some_and(|(name, _)| name.starts_with("context:"))
     }
 
     pub(super) fn attr(&self, name: &str) -> Option<&str> {

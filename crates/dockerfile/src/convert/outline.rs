@@ -40,6 +40,7 @@ pub(super) struct Capture {
     pub(super) globals: Arc<BTreeMap<String, ArgInfo>>,
     /// Those of the stage itself.
     pub(super) args: HashMap<String, ArgInfo>,
+    /// Those of the ones before the first FROM that it uses.
     pub(super) used: HashSet<String>,
     pub(super) secrets: BTreeMap<String, (bool, Span)>,
     pub(super) ssh: BTreeMap<String, (bool, Span)>,
@@ -50,10 +51,10 @@ impl Capture {
         self.args.get(name).or_else(|| self.globals.get(name))
     }
 
-    /// The ARGs that are used, and those in their defaults.
+    /// The ARGs that are used, which a stage's own always are, and those in their defaults.
     fn all_used(&self) -> BTreeSet<&str> {
         let mut seen = BTreeSet::new();
-        let mut todo: Vec<&str> = self.used.iter().map(String::as_str).collect();
+        let mut todo: Vec<&str> = self.used.iter().chain(self.args.keys()).map(String::as_str).collect();
         while let Some(name) = todo.pop() {
             if seen.insert(name) {
                 todo.extend(self.arg(name).into_iter().flat_map(|a| a.deps.iter().map(String::as_str)));

@@ -2,33 +2,27 @@
 //!
 //! Windows images may be given `\` or `/`, and drive C: or none; inside LLB every path has `/` and no drive.
 
+use std::borrow::Cow;
+
 use kiln_pattern::clean;
 
-/// As Go's `path.Join`.
-pub(super) fn join(a: &str, b: &str) -> String {
-    match (a, b) {
-        ("", "") => String::new(),
-        ("", b) => clean(b),
-        (a, "") => clean(a),
-        (a, b) => clean(&format!("{a}/{b}")),
-    }
-}
+pub(super) use kiln_pattern::join;
 
 /// `\` becomes `/` in paths of Windows.
-pub(super) fn to_slash(path: &str, windows: bool) -> String {
-    if windows { path.replace('\\', "/") } else { path.to_owned() }
+pub(super) fn to_slash(path: &str, windows: bool) -> Cow<'_, str> {
+    if windows { path.replace('\\', "/").into() } else { path.into() }
 }
 
-fn from_slash(path: &str, windows: bool) -> String {
-    if windows { path.replace('/', "\\") } else { path.to_owned() }
+fn from_slash(path: String, windows: bool) -> String {
+    if windows { path.replace('/', "\\") } else { path }
 }
 
 /// Takes the drive from a Windows path; other paths stay as they are. `keep_slash`: one at the end says "a folder".
 ///
 /// Another drive than C:, a drive alone and UNC paths are errors.
-pub(super) fn strip_drive(path: &str, windows: bool, keep_slash: bool) -> Result<String, String> {
+pub(super) fn strip_drive(path: &str, windows: bool, keep_slash: bool) -> Result<Cow<'_, str>, String> {
     if !windows {
-        return Ok(path.to_owned());
+        return Ok(path.into());
     }
     let slashed = to_slash(path, true);
     if path.len() == 2 && path.ends_with(':') {
@@ -43,7 +37,8 @@ pub(super) fn strip_drive(path: &str, windows: bool, keep_slash: bool) -> Result
         None => &slashed,
     };
     let cleaned = clean(rest);
-    Ok(if keep_slash && cleaned.len() > 1 && rest.ends_with('/') { cleaned + "/" } else { cleaned })
+    let slash = if keep_slash && cleaned.len() > 1 && rest.ends_with('/') { "/" } else { "" };
+    Ok((cleaned + slash).into())
 }
 
 /// Does the path begin at the root of the image?
@@ -54,18 +49,15 @@ pub(super) fn is_absolute(path: &str, windows: bool) -> bool {
 /// Makes `path` absolute below `parent`, with slashes and without drive. `keep_slash` keeps what says "a folder" at the
 /// end: a slash, or `/.`.
 pub(super) fn normalize(parent: &str, path: &str, windows: bool, keep_slash: bool) -> Result<String, String> {
-    let path = to_slash(path, windows);
-    let original = path.clone();
+    let original = to_slash(path, windows);
     let parent = to_slash(if parent.is_empty() { "/" } else { parent }, windows);
     let mut parent = strip_drive(&parent, windows, keep_slash)?;
     if !is_absolute(&parent, windows) {
-        parent = join("/", &parent);
+        parent = join("/", &parent).into();
     }
-    let path = if path.is_empty() { parent.clone() } else { path };
-    let mut path = strip_drive(&path, windows, keep_slash)?;
-    if !is_absolute(&path, windows) {
-        path = join(&parent, &path);
-    }
+    let path = if original.is_empty() { &parent } else { &original };
+    let path = strip_drive(path, windows, keep_slash)?;
+    let mut path = if is_absolute(&path, windows) { path.into_owned() } else { join(&parent, &path) };
     if keep_slash {
         if original.ends_with('/') && !path.ends_with('/') {
             path.push('/');
@@ -81,7 +73,7 @@ pub(super) fn normalize(parent: &str, path: &str, windows: bool, keep_slash: boo
 
 /// The working directory after `WORKDIR path`, in the spelling of the image's system.
 pub(super) fn workdir(current: &str, path: &str, windows: bool) -> Result<String, String> {
-    Ok(from_slash(&normalize(current, path, windows, false)?, windows))
+    Ok(from_slash(normalize(current, path, windows, false)?, windows))
 }
 
 /// A destination of COPY: absolute below the working directory `dir`.

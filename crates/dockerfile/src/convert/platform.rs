@@ -1,5 +1,7 @@
 //! Which platforms a conversion is for and runs on.
 
+use std::sync::Arc;
+
 use kiln_oci::{ImageConfig, Platform};
 
 use super::Options;
@@ -8,9 +10,9 @@ use super::Options;
 #[derive(Debug, Clone)]
 pub(super) struct Platforms {
     /// What the result is for.
-    pub(super) target: Platform,
+    pub(super) target: Arc<Platform>,
     /// What steps run on.
-    pub(super) build: Platform,
+    pub(super) build: Arc<Platform>,
     /// Nobody asked for the target: a base image may say otherwise.
     pub(super) implicit: bool,
 }
@@ -18,16 +20,16 @@ pub(super) struct Platforms {
 impl Platforms {
     pub(super) fn new(options: &Options, target: Option<&Platform>) -> Self {
         Self {
-            target: target.unwrap_or(&options.build_platform).clone(),
-            build: options.build_platform.clone(),
+            target: Arc::new(target.unwrap_or(&options.build_platform).clone()),
+            build: Arc::new(options.build_platform.clone()),
             implicit: target.is_none(),
         }
     }
 
     /// The platform of an image that nobody asked a platform of.
-    pub(super) fn detect(&self, image: &ImageConfig, wanted: &Platform) -> Platform {
+    pub(super) fn detect(&self, image: &ImageConfig, wanted: Arc<Platform>) -> Arc<Platform> {
         let same = |p: &Platform| p.os == image.os && p.architecture == image.architecture;
-        [wanted, &self.build].into_iter().find(|p| same(p)).unwrap_or(wanted).clone()
+        if !same(&wanted) && same(&self.build) { Arc::clone(&self.build) } else { wanted }
     }
 }
 

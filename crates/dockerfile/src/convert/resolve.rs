@@ -57,10 +57,10 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
-        stage.platform = self.platform_of(&from, names, &mut used)?;
-        stage.name = from.name().unwrap_or_default().to_owned();
-        stage.description = from.description.clone().unwrap_or_default();
-        stage.code.clone_from(&from.code);
+        stage.platform = self.platform_of(&from, names, &mut used)?.map(Arc::new);
+        stage.name = from.name.map(|name| name.text).unwrap_or_default();
+        stage.description = from.description.unwrap_or_default();
+        stage.code = from.code;
         stage.outline.globals = Arc::clone(&self.global_info);
         if !stage.name.is_empty() {
             let platform = stage.platform.as_ref().unwrap_or(&self.platforms.target);
@@ -144,7 +144,7 @@ impl<R: Resolver> Converter<'_, R> {
             if stage.base_name == "scratch" && stage.named.is_none() {
                 stage.state = State::scratch();
                 stage.image = empty_image(&self.platforms.target);
-                stage.platform = Some(self.platforms.target.clone());
+                stage.platform = Some(Arc::clone(&self.platforms.target));
                 stage.dispatched |= stage.unregistered;
                 continue;
             }
@@ -160,7 +160,7 @@ impl<R: Resolver> Converter<'_, R> {
         Ok(())
     }
 
-    fn base_platform(&self, index: usize) -> Platform {
+    fn base_platform(&self, index: usize) -> Arc<Platform> {
         self.stages.list[index].platform.as_ref().unwrap_or(&self.platforms.target).clone()
     }
 
@@ -188,7 +188,9 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let complete = reference.clone().with_default_tag().to_string();
         let platform = self.base_platform(index);
-        if let Some(context) = named::find(self.options, &complete, Some(&platform))? {
+        if self.options.has_contexts()
+            && let Some(context) = named::find(self.options, &complete, Some(&platform))?
+        {
             let loaded = self.load(&context, stage).await?;
             return Ok((reference, Base::Context(loaded)));
         }
@@ -199,7 +201,7 @@ impl<R: Resolver> Converter<'_, R> {
         let request = ImageRequest {
             log_name: format!("{prefix} load metadata for {complete}"),
             reference: complete,
-            platform: Some(platform),
+            platform: Some(Arc::unwrap_or_clone(platform)),
             resolve_mode: self.options.resolve_mode,
             oci_layout: None,
         };
@@ -245,7 +247,7 @@ impl<R: Resolver> Converter<'_, R> {
                 scratch = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|h| h.empty_layer);
                 let stage = &mut self.stages.list[index];
                 if stage.platform.is_none() && self.platforms.implicit {
-                    platform = self.platforms.detect(&config, &platform);
+                    platform = self.platforms.detect(&config, platform);
                 }
                 take_image(stage, config);
             }
@@ -254,18 +256,17 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &mut self.stages.list[index];
         let written = std::mem::replace(&mut stage.base_name, reference.to_string());
         if !scratch {
-            let name = format!("FROM {reference}");
+            let name = ["FROM ", &stage.base_name].concat();
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
                 .location(&self.source.map, stage.span.lines())
                 .description("com.docker.dockerfile.v1.command", &stage.code)
-                .platform(platform.clone())
+                .platform(Arc::clone(&platform))
                 .custom_name(name);
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };
             stage.state = image(&stage.base_name, options, constraints)?;
             if needed {
-                let actual = stage.image.platform();
-                checks::base_platform(self.linter, stage.span, &written, &platform, &actual);
+                checks::base_platform(self.linter, stage.span, &written, &platform, &stage.image);
             }
         }
         stage.platform = Some(platform);
@@ -282,18 +283,18 @@ impl<R: Resolver> Converter<'_, R> {
             forget_unknown(&mut image);
             image.created = None;
             if !image.architecture.is_empty() && !image.os.is_empty() {
-                stage.platform = Some(image.platform());
+                stage.platform = Some(Arc::new(image.platform()));
             }
             stage.image = image;
         }
     }
 
     /// A client's context takes the place of an image.
-    fn take_context(&mut self, index: usize, loaded: Loaded, platform: Platform) {
+    fn take_context(&mut self, index: usize, loaded: Loaded, platform: Arc<Platform>) {
         self.pending.extend(loaded.pending);
         let stage = &mut self.stages.list[index];
         take_image(stage, loaded.image.unwrap_or_else(|| empty_image(&platform)));
-        stage.state = loaded.state.platform(platform.clone());
+        stage.state = loaded.state.platform(Arc::clone(&platform));
         stage.platform = Some(platform);
     }
 }
@@ -312,7 +313,7 @@ fn count_steps(stage: &Stage) -> usize {
 
 fn take_image(stage: &mut Stage, mut image: ImageConfig) {
     forget_unknown(&mut image);
-    stage.base_image = Some(image.clone());
+    stage.base_image = Some(Arc::new(image.clone()));
     image.created = None;
     stage.image = image;
 }

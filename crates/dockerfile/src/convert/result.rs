@@ -52,7 +52,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let stage = &mut self.stages.list[target];
         let mut image = std::mem::take(&mut stage.image);
-        let base_image = stage.base_image.take();
+        let base_image = stage.base_image.take().map(std::sync::Arc::unwrap_or_clone);
         image.config.labels.extend(self.options.labels.clone());
         self.set_platform(&mut image);
         let (epoch, warnings) = (self.epoch, Vec::new());
@@ -61,14 +61,15 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Now it is known which paths of the contexts are needed.
     fn fill_contexts(&mut self) {
-        let paths: BTreeSet<String> =
-            self.stages.list.iter().flat_map(|s| s.context_paths.iter().cloned()).collect();
+        let paths: BTreeSet<&str> =
+            self.stages.list.iter().flat_map(|s| s.context_paths.iter().map(String::as_str)).collect();
         let none = Ignore::default();
         let ignore = self.ignore.as_deref().unwrap_or(&none);
-        let context: State = self.source.main_context(self.options, ignore, follow_paths(&paths));
+        let context: State =
+            self.source.main_context(self.options, ignore, follow_paths(paths.iter().copied()));
         self.context_slot.fill(&context);
         for pending in std::mem::take(&mut self.pending) {
-            let paths = follow_paths(&self.stages.path_sets[pending.paths]);
+            let paths = follow_paths(self.stages.path_sets[pending.paths].iter().map(String::as_str));
             pending.fill(self.options, paths);
         }
     }
@@ -95,12 +96,12 @@ impl<R: Resolver> Converter<'_, R> {
     }
 }
 
-/// Paths without the leading slash, sorted; none if everything is needed.
-fn follow_paths(paths: &BTreeSet<String>) -> Vec<String> {
-    if paths.contains("/") {
-        return Vec::new();
+/// Clean paths, in order, without their leading slashes; none if everything is needed.
+fn follow_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
+    let mut paths = paths.map(|path| path.strip_prefix('/').unwrap_or(path)).peekable();
+    match paths.peek() {
+        // The root is the first.
+        Some(&"") => Vec::new(),
+        _ => paths.map(str::to_owned).collect(),
     }
-    let mut list: Vec<String> = paths.iter().map(|p| super::paths::join(".", p)).collect();
-    list.sort();
-    list
 }

@@ -2,6 +2,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use kiln_llb::build::{CUSTOM_NAME, Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
@@ -34,8 +35,9 @@ impl<R: Resolver> Converter<'_, R> {
     pub(super) fn run_step(&mut self, index: usize, step: Step, mut run: ast::Run) -> Result<(), Error> {
         let span = step.instruction.span;
         // A program may look at any file.
-        self.stages.use_path(index, "/".into());
-        let stage = &self.stages.list[index];
+        self.stages.use_all(index);
+        let stage = &mut self.stages.list[index];
+        stage.order_env();
         let in_shell = run.command.prepend_shell;
         let script = read_script(std::mem::take(&mut run.command), stage.image.os == "windows")?;
         let args = stage.shell_command(script.args, in_shell);
@@ -46,7 +48,7 @@ impl<R: Resolver> Converter<'_, R> {
         if let Some((name, data)) = &script.file {
             let file = State::scratch().file(
                 File::new().mkfile(name, 0o755, data.clone(), None, None),
-                super::context::internal("preparing inline document").platform(stage.platform().clone()),
+                super::context::internal("preparing inline document").platform(Arc::clone(stage.platform())),
             );
             spec = spec.mount(Mount::bind(SCRIPTS, &file).selector("/").read_only());
         }

@@ -2,11 +2,13 @@
 
 use std::collections::{BTreeSet, HashMap};
 use std::mem::take;
+use std::sync::Arc;
 
 use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform};
 
 use super::build_args::BuildArgs;
+use super::env::ImageEnv;
 use super::failure::refuse;
 use super::named::NamedContext;
 use super::names::Steps;
@@ -54,14 +56,11 @@ pub(super) struct Stage {
     pub(super) state: State,
     pub(super) image: ImageConfig,
     /// The base image's config as it was.
-    pub(super) base_image: Option<ImageConfig>,
-    pub(super) platform: Option<Platform>,
+    pub(super) base_image: Option<Arc<ImageConfig>>,
+    pub(super) platform: Option<Arc<Platform>>,
     pub(super) names: Steps,
     pub(super) ignore_cache: bool,
-    /// Where in the image's config which variable stands.
-    pub(super) env_places: HashMap<String, usize>,
-    /// The state's variables end with those of the image's config, in the same order.
-    pub(super) env_in_step: bool,
+    pub(super) env: ImageEnv,
     pub(super) build_args: BuildArgs,
     /// There was a WORKDIR.
     pub(super) workdir_set: bool,
@@ -112,8 +111,7 @@ impl Stages {
             platform: None,
             names: Steps::default(),
             ignore_cache: false,
-            env_places: HashMap::new(),
-            env_in_step: false,
+            env: ImageEnv::default(),
             build_args: BuildArgs::default(),
             workdir_set: false,
             cmd: OnlyOnce::default(),
@@ -234,8 +232,9 @@ impl Stages {
             Done,
         }
         let mut marks = vec![Mark::New; self.list.len()];
+        let mut stack = Vec::new();
         for start in 0..self.list.len() {
-            let mut stack = vec![(start, false)];
+            stack.push((start, false));
             while let Some((index, leave)) = stack.pop() {
                 if leave {
                     marks[index] = Mark::Done;
@@ -286,14 +285,14 @@ impl Stages {
         let is_last = self.last_users.get(&base) == Some(&index);
         let base = &mut self.list[base];
         let (state, platform) = (base.state.clone(), base.platform.clone());
-        let (paths, workdir_set, env_in_step) = (base.paths, base.workdir_set, base.env_in_step);
-        let (mut image, base_image, build_args, env_places) = if is_last {
+        let (paths, workdir_set) = (base.paths, base.workdir_set);
+        let (mut image, base_image, build_args, env) = if is_last {
             base.state = base.state.bare();
             let (image, base_image) = (take(&mut base.image), base.base_image.take());
-            (image, base_image, take(&mut base.build_args), take(&mut base.env_places))
+            (image, base_image, take(&mut base.build_args), take(&mut base.env))
         } else {
             let (image, base_image) = (base.image.clone(), base.base_image.clone());
-            (image, base_image, base.build_args.clone(), base.env_places.clone())
+            (image, base_image, base.build_args.clone(), base.env.clone())
         };
         // Triggers are for images built on this one, not for stages.
         image.config.on_build.clear();
@@ -305,8 +304,7 @@ impl Stages {
         stage.paths = paths;
         stage.workdir_set = workdir_set;
         stage.build_args = build_args;
-        stage.env_places = env_places;
-        stage.env_in_step = env_in_step;
+        stage.env = env;
     }
 
     /// Finds out which stages that are walked are the last to start from which others.
@@ -315,6 +313,14 @@ impl Stages {
             .filter(|&index| walked(index))
             .filter_map(|index| Some((self.list[index].base?, index)))
             .collect();
+    }
+
+    /// Notes that all paths are used of what a stage starts from.
+    pub(super) fn use_all(&mut self, index: usize) {
+        let set = &mut self.path_sets[self.list[index].paths];
+        if !set.contains("/") {
+            set.insert("/".to_owned());
+        }
     }
 
     /// Notes that a path is used of what a stage starts from.

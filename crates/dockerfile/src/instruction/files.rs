@@ -11,7 +11,7 @@ use crate::word::Word;
 
 pub(super) fn copy(statement: &mut Statement) -> Result<Copy, Error> {
     enough(statement, "COPY")?;
-    let flags = Flags::parse(
+    let mut flags = Flags::parse(
         &statement.flags,
         &[
             ("from", Kind::Value),
@@ -35,7 +35,7 @@ pub(super) fn copy(statement: &mut Statement) -> Result<Copy, Error> {
 
 pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
     enough(statement, "ADD")?;
-    let flags = Flags::parse(
+    let mut flags = Flags::parse(
         &statement.flags,
         &[
             ("chown", Kind::Value),

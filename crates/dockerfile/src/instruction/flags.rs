@@ -31,7 +31,7 @@ fn refuse(message: String) -> Error {
 impl Flags {
     /// Checks the flags of an instruction against those it knows.
     pub(super) fn parse(words: &[Word], known: &Known) -> Result<Self, Error> {
-        let mut flags = Self::default();
+        let mut flags = Self { given: Vec::with_capacity(words.len()) };
         for word in words {
             let (name, kind, value) = flags.one(word, known).map_err(|e| e.at(word.span))?;
             let truth = kind == Kind::Bool && truth(&value, word).map_err(|e| e.at(word.span))?;
@@ -59,9 +59,10 @@ impl Flags {
         Ok((name, kind, value))
     }
 
-    /// Value of a flag, unless it wasn't given or is empty.
-    pub(super) fn value(&self, name: &str) -> Option<Word> {
-        self.given(name).filter(|value| !value.is_empty()).cloned()
+    /// Takes the value of a flag, unless it wasn't given or is empty.
+    pub(super) fn value(&mut self, name: &str) -> Option<Word> {
+        let (_, value, _) = self.given.iter_mut().find(|(given, ..)| *given == name)?;
+        Some(std::mem::take(value)).filter(|value| !value.is_empty())
     }
 
     /// Value of a flag, possibly empty.
@@ -69,9 +70,10 @@ impl Flags {
         self.given.iter().find(|(given, ..)| *given == name).map(|(_, value, _)| value)
     }
 
-    /// All values of a flag, in order.
-    pub(super) fn values(&self, name: &str) -> Vec<Word> {
-        self.given.iter().filter(|(given, ..)| *given == name).map(|(_, value, _)| value.clone()).collect()
+    /// Takes all values of a flag, in order.
+    pub(super) fn values(&mut self, name: &str) -> Vec<Word> {
+        let all = self.given.iter_mut().filter(|(given, ..)| *given == name);
+        all.map(|(_, value, _)| std::mem::take(value)).collect()
     }
 
     /// What a boolean flag says, if it was given.
@@ -120,7 +122,7 @@ mod tests {
 
     #[test]
     fn each_kind() {
-        let flags = parse(&["--from=a=b", "--link", "--exclude=x", "--exclude="]).unwrap();
+        let mut flags = parse(&["--from=a=b", "--link", "--exclude=x", "--exclude="]).unwrap();
         assert_eq!(flags.value("from").unwrap(), "a=b");
         assert_eq!(flags.truth("link"), Some(true));
         assert_eq!(flags.values("exclude").len(), 2);

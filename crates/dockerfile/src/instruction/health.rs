@@ -31,7 +31,7 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
 }
 
 fn check(flags: &[Word], kind: &Word, command: Vec<String>, json: bool) -> Result<Healthcheck, Error> {
-    let flags = Flags::parse(
+    let mut flags = Flags::parse(
         flags,
         &[
             ("interval", Kind::Value),
@@ -48,15 +48,15 @@ fn check(flags: &[Word], kind: &Word, command: Vec<String>, json: bool) -> Resul
     test.extend(command);
     Ok(Healthcheck {
         test,
-        interval: duration(&flags, "interval")?,
-        timeout: duration(&flags, "timeout")?,
-        start_period: duration(&flags, "start-period")?,
-        start_interval: duration(&flags, "start-interval")?,
+        interval: duration(&mut flags, "interval")?,
+        timeout: duration(&mut flags, "timeout")?,
+        start_period: duration(&mut flags, "start-period")?,
+        start_interval: duration(&mut flags, "start-interval")?,
         retries: flags.value("retries").map_or(Ok(0), |word| retries(&word))?,
     })
 }
 
-fn duration(flags: &Flags, name: &str) -> Result<i64, Error> {
+fn duration(flags: &mut Flags, name: &str) -> Result<i64, Error> {
     let Some(word) = flags.value(name) else { return Ok(0) };
     let refuse = |message: String| {
         Error::new(ErrorKind::Flag, message)

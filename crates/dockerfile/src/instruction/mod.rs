@@ -85,11 +85,11 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
         Keyword::Entrypoint => Command::Entrypoint(command_line(statement)),
         Keyword::Env => Command::Env(pairs(statement, "ENV")?),
         Keyword::Expose => Command::Expose(at_least_one(statement, "EXPOSE", "a port")?),
-        Keyword::Healthcheck => Command::Healthcheck(health::healthcheck(statement)?),
+        Keyword::Healthcheck => Command::Healthcheck(Box::new(health::healthcheck(statement)?)),
         Keyword::Label => Command::Label(pairs(statement, "LABEL")?),
         Keyword::Maintainer => Command::Maintainer(exactly_one(statement, "MAINTAINER", "a name")?),
         Keyword::Onbuild => Command::Onbuild(onbuild(statement)?),
-        Keyword::Run => Command::Run(run::run(statement)?),
+        Keyword::Run => Command::Run(Box::new(run::run(statement)?)),
         Keyword::Shell => Command::Shell(shell(statement)?),
         Keyword::Stopsignal => Command::Stopsignal(exactly_one(statement, "STOPSIGNAL", "a signal")?),
         Keyword::User => {

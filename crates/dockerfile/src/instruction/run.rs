@@ -9,7 +9,7 @@ use crate::suggest::nearest;
 use crate::word::Word;
 
 pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
-    let flags = Flags::parse(
+    let mut flags = Flags::parse(
         &statement.flags,
         &[
             ("mount", Kind::Values),

@@ -21,7 +21,7 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
             });
         }
     };
-    let flags = Flags::parse(&statement.flags, &[("platform", Kind::Value)])?;
+    let mut flags = Flags::parse(&statement.flags, &[("platform", Kind::Value)])?;
     let spelled_name = named.as_ref().and(words.get(2)).map(|word| word.text.clone());
     let name = named.as_ref().map(|(_, name)| name.clone());
     Ok(Stage {

@@ -4,7 +4,7 @@
 
 use std::collections::BTreeSet;
 
-use kiln_oci::{Platform, Reference};
+use kiln_oci::{ImageConfig, Platform, Reference};
 use kiln_pattern::Matcher;
 
 use super::{Finding, Scoped};
@@ -20,7 +20,7 @@ pub fn undefined_args_in_from(
     declared: &BTreeSet<String>,
 ) {
     for name in unmatched.difference(declared) {
-        let nearest = lint.nearest(name, declared.iter().map(String::as_str));
+        let nearest = lint.nearest(name, || declared.iter().map(String::as_str));
         lint.run(span, Finding::UndefinedArgInFrom { name, nearest });
     }
 }
@@ -58,11 +58,11 @@ pub fn base_platform(
     span: Span,
     image: &str,
     expected: &Platform,
-    actual: &Platform,
+    config: &ImageConfig,
 ) {
-    if expected.os != actual.os || expected.architecture != actual.architecture {
+    if expected.os != config.os || expected.architecture != config.architecture {
         let (expected, actual) =
-            (expected.clone().normalize().format_all(), actual.clone().normalize().format_all());
+            (expected.clone().normalize().format_all(), config.platform().normalize().format_all());
         lint.run(span, Finding::InvalidBaseImagePlatform { image, expected: &expected, actual: &actual });
     }
 }
@@ -77,7 +77,7 @@ pub fn undefined_variables<'a, I: Iterator<Item = &'a str>>(
     defined: impl Fn() -> I,
 ) {
     for name in unmatched.iter().filter(|name| !declared(name)) {
-        let nearest = lint.nearest(name, defined());
+        let nearest = lint.nearest(name, &defined);
         lint.run(span, Finding::UndefinedVar { name, nearest });
     }
 }

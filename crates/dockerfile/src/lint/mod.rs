@@ -146,17 +146,17 @@ pub struct Scoped<'a> {
 }
 
 impl Scoped<'_> {
-    /// The known name nearest to a variable's.
-    pub(super) fn nearest<'n>(
+    /// The known name nearest to a variable's. The known ones are not asked for once people have enough suggestions.
+    pub(super) fn nearest<'n, I: Iterator<Item = &'n str>>(
         &mut self,
         name: &str,
-        known: impl Iterator<Item = &'n str>,
+        known: impl FnOnce() -> I,
     ) -> Option<&'n str> {
         let compared = &mut self.linter.compared;
         if *compared > MAX_COMPARED {
             return None;
         }
-        nearest_variable(name, known.inspect(|_| *compared += 1))
+        nearest_variable(name, known().inspect(|_| *compared += 1))
     }
 
     /// Reports a finding, if its rule is on here.

@@ -1,5 +1,6 @@
 //! Rules that look at the syntax tree alone.
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 
 use super::{Finding, Linter};
@@ -81,10 +82,13 @@ pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
 pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
     let keywords = || {
         stages.iter().flat_map(|stage| {
-            std::iter::once((stage.keyword.as_ref(), stage.span))
-                .chain(stage.instructions.iter().map(|i| (i.keyword.as_ref(), i.span)))
+            std::iter::once((&stage.keyword, stage.span))
+                .chain(stage.instructions.iter().map(|i| (&i.keyword, i.span)))
         })
     };
+    // Those that are spelled as they are called here need no look.
+    let is_lower = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Owned(text) if is_lower(text));
+    let is_upper = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Borrowed(_)) || is_upper(keyword);
     let lower = keywords().filter(|(keyword, _)| is_lower(keyword)).count();
     let upper = keywords().filter(|(keyword, _)| !is_lower(keyword) && is_upper(keyword)).count();
     let lower = lower > upper;

@@ -84,7 +84,11 @@ fn flags(line: &LogicalLine<'_>, part: Part, escape: char) -> (Vec<Word>, Part) 
 
 /// One flag at the start of the text: its value, and how many bytes it takes.
 fn flag(text: &str, escape: char) -> (String, usize) {
-    let mut value = String::new();
+    let end = text.find(char::is_whitespace).unwrap_or(text.len());
+    if !text[..end].contains(['\'', '"', escape]) {
+        return (text[..end].to_owned(), end);
+    }
+    let mut value = String::with_capacity(text.len().min(2 * end));
     let mut quote = None;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {

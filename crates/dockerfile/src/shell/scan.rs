@@ -141,7 +141,8 @@ impl<'a> Scan<'a> {
         if self.depth > MAX_DEPTH {
             return Err(self.fail(format!("substitutions nest deeper than {MAX_DEPTH}")));
         }
-        let mut result = String::new();
+        // What a word expands to is seldom longer than the word.
+        let mut result = String::with_capacity(if stop.is_none() { self.text.len() - self.pos } else { 0 });
         loop {
             if words.is_none() {
                 result.push_str(self.plain_run(stop));

@@ -233,25 +233,17 @@ impl Constraints {
             return OpMetadata { description: self.description.clone(), caps, ..OpMetadata::default() };
         };
         let mut metadata = OpMetadata::clone(metadata);
-        merge(&mut metadata.description, &self.description);
-        merge(&mut metadata.caps, &caps);
+        metadata.description.merge(&self.description);
+        metadata.caps.merge(&caps);
         metadata
-    }
-}
-
-fn merge<V: Clone + Default>(into: &mut SmallMap<V>, from: &SmallMap<V>) {
-    if into.is_empty() {
-        into.clone_from(from);
-    } else {
-        into.extend(from.iter().map(|(key, value)| (key.to_owned(), value.clone())));
     }
 }
 
 /// Two ops with equal bytes are one: what either says counts, the later on conflicts.
 pub(super) fn merge_metadata(into: &mut OpMetadata, from: OpMetadata) {
     into.ignore_cache |= from.ignore_cache;
-    merge(&mut into.description, &from.description);
-    merge(&mut into.caps, &from.caps);
+    into.description.merge(&from.description);
+    into.caps.merge(&from.caps);
     into.export_cache = from.export_cache.or(into.export_cache);
     into.progress_group = from.progress_group.or(into.progress_group.take());
     into.linux_resources = from.linux_resources.or(into.linux_resources.take());

@@ -203,10 +203,10 @@ impl<'a> Writer<'a> {
         let (mut metadata, mut places) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
         for (_, place) in order {
             let op = &mut self.ops[place];
-            metadata.push((op.digest.to_string(), std::mem::take(&mut op.metadata)));
+            metadata.push((op.digest.as_str().to_owned(), std::mem::take(&mut op.metadata)));
             let locations = std::mem::take(&mut op.locations);
             if !locations.is_empty() {
-                places.push((op.digest.to_string(), pb::Locations { locations }));
+                places.push((op.digest.as_str().to_owned(), pb::Locations { locations }));
             }
         }
         let metadata = metadata.into_iter().collect();

@@ -17,6 +17,8 @@ pub struct Env {
     count: usize,
     /// Of all names and values.
     bytes: usize,
+    /// How many entries there were when it was settled.
+    settled: usize,
 }
 
 impl Env {
@@ -63,6 +65,28 @@ impl Env {
         }
     }
 
+    /// Remembers which variables were set until now, for [`Env::order`].
+    pub fn settle(&mut self) {
+        self.settled = self.entries.len();
+    }
+
+    /// Puts variables that were not set since the last [`Env::settle`] in order: those named go behind the others.
+    pub fn order<'n>(&mut self, last: impl DoubleEndedIterator<Item = &'n str>) {
+        // Of a name that comes twice, the last one counts.
+        let mut moved = Vec::new();
+        for name in last.rev() {
+            if let Some(place) = self.place(name).filter(|&place| place < self.settled) {
+                moved.extend(self.entries[place].take());
+            }
+        }
+        let tail = self.entries.split_off(self.settled);
+        self.entries.extend(moved.into_iter().rev().map(Some));
+        self.settled = self.entries.len();
+        self.entries.extend(tail);
+        self.pack();
+        self.close_gaps();
+    }
+
     /// The value of a variable.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.entries[self.place(name)?].as_ref().map(|(_, value)| &**value)
@@ -88,11 +112,16 @@ impl Env {
         self.count == 0
     }
 
+    fn pack(&mut self) {
+        self.settled = self.entries.iter().take(self.settled).flatten().count();
+        self.entries.retain(Option::is_some);
+        self.places = None;
+    }
+
     /// Once half of the entries are gaps, they are left out.
     fn close_gaps(&mut self) {
         if self.entries.len() >= 2 * self.count + 16 {
-            self.entries.retain(Option::is_some);
-            self.places = None;
+            self.pack();
         }
         if self.places.is_none() && self.entries.len() >= MANY {
             let place = |(place, entry): (usize, &Option<(Arc<str>, _)>)| {
@@ -132,6 +161,27 @@ mod tests {
         }
         let kept = format!("n{}", 3 * MANY - 1);
         assert_eq!(env.get(&kept), Some(&kept[1..]));
+    }
+
+    #[test]
+    fn order_of_what_was_settled() {
+        for more in [0, 3 * MANY] {
+            let mut env = Env::default();
+            for number in 0..more {
+                env.set(format!("n{number}"), "x");
+            }
+            ["a", "b", "c", "d", "e"].into_iter().for_each(|name| env.set(name, "1"));
+            env.unset("n1");
+            env.settle();
+            env.set("b", "2");
+            env.set("new", "3");
+            env.order(["d", "a", "nothing", "b", "c", "a", "new"].into_iter());
+            let all: Vec<&str> = env.iter().map(|(name, _)| name).collect();
+            assert_eq!(all[all.len() - 6..], ["e", "d", "c", "a", "b", "new"]);
+            assert_eq!((env.get("b"), env.get("a"), env.len()), (Some("2"), Some("1"), all.len()));
+            env.order(["e"].into_iter());
+            assert_eq!(env.iter().map(|(name, _)| name).last(), Some("new"));
+        }
     }
 
     #[test]

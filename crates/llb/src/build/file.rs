@@ -1,7 +1,7 @@
 //! Copying, making and removing files.
 
 use bytes::{Bytes, BytesMut};
-use kiln_pattern::clean;
+use kiln_pattern::{cleaned, join};
 use kiln_proto::pb;
 
 use super::node::{Kind, Node, Output};
@@ -11,7 +11,9 @@ use crate::{EMPTY, SKIP_OUTPUT, caps, marshal};
 /// File operations, done one after the other as one op.
 #[derive(Debug, Clone, Default)]
 pub struct File {
-    actions: Vec<(pb::file_action::Action, Option<State>)>,
+    actions: Vec<Action>,
+    /// What is copied from.
+    sources: Vec<Output>,
 }
 
 /// A user or group, by number or by name (looked up in the file system that is changed).
@@ -45,17 +47,17 @@ impl Owner {
     }
 
     /// `base` is the input where names are looked up.
-    fn to_pb(&self) -> pb::ChownOpt {
-        let user = |u: &User| pb::UserOpt {
+    fn into_pb(self) -> pb::ChownOpt {
+        let user = |u: User| pb::UserOpt {
             user: Some(match u {
                 User::Name(name) if !name.is_empty() => {
-                    pb::user_opt::User::ByName(pb::NamedUserOpt { name: name.clone(), input: 0 })
+                    pb::user_opt::User::ByName(pb::NamedUserOpt { name, input: 0 })
                 }
                 User::Name(_) => pb::user_opt::User::ById(0),
-                User::Id(id) => pb::user_opt::User::ById(*id),
+                User::Id(id) => pb::user_opt::User::ById(id),
             }),
         };
-        pb::ChownOpt { user: self.user.as_ref().map(user), group: self.group.as_ref().map(user) }
+        pb::ChownOpt { user: self.user.map(user), group: self.group.map(user) }
     }
 }
 
@@ -103,16 +105,26 @@ impl File {
         self.actions.is_empty()
     }
 
-    fn add(mut self, action: pb::file_action::Action, source: Option<State>) -> Self {
-        self.actions.push((action, source));
+    fn add(mut self, action: pb::file_action::Action, source: Option<&Output>) -> Self {
+        if self.actions.is_empty() {
+            // Most have one.
+            self.actions.reserve_exact(1);
+        }
+        self.actions.push(Action { action, source: source.map(|_| self.sources.len()) });
+        if self.sources.is_empty() && source.is_some() {
+            // The base comes before them.
+            self.sources.reserve_exact(2);
+        }
+        self.sources.extend(source.cloned());
         self
     }
 
     /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state.
     #[must_use]
     pub fn copy(self, source: &State, src: &str, dest: &str, options: CopyOptions) -> Self {
-        let cleaned = clean(src);
-        let src = if cleaned.starts_with('/') { cleaned } else { join(source.get_dir(), &cleaned) };
+        let cleaned = cleaned(src);
+        let src =
+            if cleaned.starts_with('/') { cleaned.into_owned() } else { join(source.get_dir(), &cleaned) };
         let (mode, mode_str) = match (options.mode_str, options.mode) {
             (Some(text), _) if !text.is_empty() => (0, text),
             (_, Some(mode)) => (mode as i32, String::new()),
@@ -121,7 +133,7 @@ impl File {
         let copy = pb::FileActionCopy {
             src,
             dest: dest.to_owned(),
-            owner: options.owner.map(|o| o.to_pb()),
+            owner: options.owner.map(Owner::into_pb),
             mode,
             follow_symlink: options.follow_symlinks,
             dir_copy_contents: options.dir_contents_only,
@@ -136,7 +148,7 @@ impl File {
             mode_str,
             required_paths: options.required_paths,
         };
-        self.add(pb::file_action::Action::Copy(copy), Some(source.clone()))
+        self.add(pb::file_action::Action::Copy(copy), source.output.as_ref())
     }
 
     /// Makes a folder.
@@ -153,7 +165,7 @@ impl File {
             path: path.to_owned(),
             mode: (mode & 0o777) as i32,
             make_parents: parents,
-            owner: owner.map(|o| o.to_pb()),
+            owner: owner.map(Owner::into_pb),
             timestamp: timestamp.unwrap_or(-1),
         };
         self.add(pb::file_action::Action::Mkdir(action), None)
@@ -173,7 +185,7 @@ impl File {
             path: path.to_owned(),
             mode: (mode & 0o777) as i32,
             data: data.into(),
-            owner: owner.map(|o| o.to_pb()),
+            owner: owner.map(Owner::into_pb),
             timestamp: timestamp.unwrap_or(-1),
         };
         self.add(pb::file_action::Action::Mkfile(action), None)
@@ -185,7 +197,7 @@ impl File {
         let action = pb::FileActionSymlink {
             oldpath: target.to_owned(),
             newpath: link.to_owned(),
-            owner: owner.map(|o| o.to_pb()),
+            owner: owner.map(Owner::into_pb),
             timestamp: timestamp.unwrap_or(-1),
         };
         self.add(pb::file_action::Action::Symlink(action), None)
@@ -200,7 +212,7 @@ impl File {
 }
 
 /// An action whose inputs are still positions among the node's inputs.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Action {
     pub(super) action: pb::file_action::Action,
     /// Position of a copy's source.
@@ -214,18 +226,17 @@ impl State {
         if file.is_empty() {
             return self.clone();
         }
-        let mut inputs: Vec<Output> = self.output.iter().cloned().collect();
+        let File { mut actions, sources: mut inputs } = file;
         let base = self.output.as_ref().map(|_| 0);
-        let mut actions = Vec::with_capacity(file.actions.len());
+        if let Some(output) = &self.output {
+            inputs.insert(0, output.clone());
+        }
         constraints.add_cap(caps::FILE_BASE);
-        for (mut action, source) in file.actions {
-            action_caps(&action, &mut constraints);
-            resolve_paths(&mut action, self.get_dir());
-            let source = source.and_then(|s| s.output).map(|output| {
-                inputs.push(output);
-                inputs.len() - 1
-            });
-            actions.push(Action { action, source });
+        for Action { action, source } in &mut actions {
+            action_caps(action, &mut constraints);
+            resolve_paths(action, self.get_dir());
+            // The base is before the sources.
+            *source = source.map(|place| place + usize::from(base.is_some()));
         }
         self.with_output(Node::output(Kind::File { actions, base }, inputs, constraints))
     }
@@ -325,10 +336,8 @@ fn set_owner_input(action: &mut pb::file_action::Action, base: i64) {
 /// Makes `path` absolute below `dir` and resolves `.` and `..` by name. `keep_slash` keeps what says "this is a folder":
 /// a slash or `/.` at the end.
 pub fn normalize_path(dir: &str, path: &str, keep_slash: bool) -> String {
-    let mut out = clean(path);
-    if !out.starts_with('/') {
-        out = join(&join("/", dir), &out);
-    }
+    let below = || if dir.starts_with('/') { join(dir, path) } else { join(&join("/", dir), path) };
+    let mut out = if path.starts_with('/') { cleaned(path).into_owned() } else { below() };
     if keep_slash {
         if path.ends_with('/') && !out.ends_with('/') {
             out.push('/');
@@ -340,14 +349,4 @@ pub fn normalize_path(dir: &str, path: &str, keep_slash: bool) -> String {
         }
     }
     out
-}
-
-/// As Go's `path.Join` of two elements.
-pub(super) fn join(a: &str, b: &str) -> String {
-    match (a, b) {
-        ("", "") => String::new(),
-        ("", b) => clean(b),
-        (a, "") => clean(a),
-        (a, b) => clean(&format!("{a}/{b}")),
-    }
 }

@@ -36,7 +36,7 @@ mod mounts;
 mod node;
 mod sources;
 
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use kiln_oci::{ImageConfig, Platform};
 use kiln_proto::pb;
@@ -77,14 +77,10 @@ struct Meta {
     cgroup_parent: Arc<str>,
 }
 
-impl State {
-    /// The empty file system.
-    pub fn scratch() -> Self {
-        Self::start(None)
-    }
-
-    fn start(output: Option<Output>) -> Self {
-        let meta = Meta {
+impl Default for Meta {
+    /// The surroundings of scratch.
+    fn default() -> Self {
+        Self {
             env: Arc::default(),
             dir: "/".into(),
             user: Arc::default(),
@@ -95,9 +91,21 @@ impl State {
             extra_hosts: Vec::new(),
             ulimits: Vec::new(),
             cgroup_parent: Arc::default(),
-        };
-        let platform = output.as_ref().and_then(Output::platform).cloned();
-        let state = Self { output, meta: Arc::new(meta) };
+        }
+    }
+}
+
+impl State {
+    /// The empty file system.
+    pub fn scratch() -> Self {
+        Self::start(None)
+    }
+
+    fn start(output: Option<Output>) -> Self {
+        /// The surroundings of scratch: states begin with them all the time.
+        static NOTHING: LazyLock<Arc<Meta>> = LazyLock::new(Arc::default);
+        let platform = output.as_ref().and_then(Output::platform).map(Arc::clone);
+        let state = Self { output, meta: Arc::clone(&NOTHING) };
         match platform {
             Some(platform) => state.platform(platform),
             None => state,
@@ -111,7 +119,7 @@ impl State {
     }
 
     fn with_output(&self, output: Output) -> Self {
-        let platform = output.platform().filter(|own| self.get_platform() != Some(own)).cloned();
+        let platform = output.platform().filter(|own| self.get_platform() != Some(own)).map(Arc::clone);
         let state = Self { output: Some(output), meta: Arc::clone(&self.meta) };
         match platform {
             Some(platform) => state.platform(platform),
@@ -141,12 +149,24 @@ impl State {
         self.edit(|m| Arc::make_mut(&mut m.env).set(name, value))
     }
 
+    /// Remembers which variables were set until now, for [`State::order_env`].
+    #[must_use]
+    pub fn settle_env(self) -> Self {
+        self.edit(|m| Arc::make_mut(&mut m.env).settle())
+    }
+
+    /// Puts variables that were not set since [`State::settle_env`] in order: those named go behind the others.
+    #[must_use]
+    pub fn order_env<'n>(self, last: impl DoubleEndedIterator<Item = &'n str>) -> Self {
+        self.edit(|m| Arc::make_mut(&mut m.env).order(last))
+    }
+
     /// Sets the working directory; a relative one continues the present one.
     #[must_use]
     pub fn dir(self, dir: impl AsRef<str>) -> Self {
         let dir = dir.as_ref();
         self.edit(|m| {
-            m.dir = if dir.starts_with('/') { dir.into() } else { file::join(&m.dir, dir).into() };
+            m.dir = if dir.starts_with('/') { dir.into() } else { kiln_pattern::join(&m.dir, dir).into() };
         })
     }
 
@@ -166,13 +186,12 @@ impl State {
 
     /// Sets the platform, normalised.
     #[must_use]
-    pub fn platform(self, platform: Platform) -> Self {
-        let platform = platform.normalize();
-        if self.get_platform() == Some(&platform) {
-            self
-        } else {
-            self.edit(|m| m.platform = Some(Arc::new(platform)))
+    pub fn platform(self, platform: impl Into<Arc<Platform>>) -> Self {
+        let mut platform = platform.into();
+        if !platform.is_normal() {
+            platform = Arc::new(Arc::unwrap_or_clone(platform).normalize());
         }
+        if self.get_platform() == Some(&platform) { self } else { self.edit(|m| m.platform = Some(platform)) }
     }
 
     /// Sets the network mode.

@@ -17,9 +17,9 @@ pub(super) struct Output {
 
 impl Output {
     /// A source or exec that was asked for on a platform passes it on.
-    pub(super) fn platform(&self) -> Option<&Platform> {
+    pub(super) fn platform(&self) -> Option<&Arc<Platform>> {
         match self.node.kind {
-            Kind::Source { .. } | Kind::Exec(_) => self.node.constraints.platform.as_deref(),
+            Kind::Source { .. } | Kind::Exec(_) => self.node.constraints.platform.as_ref(),
             _ => None,
         }
     }

@@ -237,7 +237,7 @@ pub fn git(url: &str, options: GitOptions, mut constraints: Constraints) -> Resu
     let pick = |given: String, own: &str| if given.is_empty() { own.to_owned() } else { given };
     let reference = pick(options.reference, &parsed.reference);
     let subdir = crate::source::clean_subdir(&pick(options.subdir, &parsed.subdir));
-    let mut id = format!("git://{}{}", parsed.host, super::file::join("/", &parsed.path));
+    let mut id = format!("git://{}{}", parsed.host, kiln_pattern::join("/", &parsed.path));
     if !reference.is_empty() || !subdir.is_empty() {
         id = format!("{id}#{reference}");
         if !subdir.is_empty() {

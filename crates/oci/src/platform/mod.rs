@@ -65,11 +65,27 @@ impl Platform {
     /// The canonical spelling of every field: `x86_64` becomes `amd64`, `arm64/v8` `arm64`, `arm` `arm/v7`.
     #[must_use]
     pub fn normalize(mut self) -> Self {
+        if self.is_common() {
+            return self;
+        }
         self.os = parse::normalize_os(&self.os);
         (self.architecture, self.variant) = parse::normalize_arch(&self.architecture, &self.variant);
         self.os_features.sort();
         self.os_features.dedup();
         self
+    }
+
+    /// Whether [`Platform::normalize`] changes nothing.
+    pub fn is_normal(&self) -> bool {
+        self.is_common() || *self == self.clone().normalize()
+    }
+
+    /// One of those that nearly all are, which are normal.
+    fn is_common(&self) -> bool {
+        matches!(self.os.as_str(), "linux" | "windows")
+            && matches!(self.architecture.as_str(), "amd64" | "arm64")
+            && self.variant.is_empty()
+            && self.os_features.is_empty()
     }
 
     /// Is the image for Windows? Decides paths, layer format, default shell and `PATH`.

@@ -330,3 +330,18 @@ fn times_come_from_arguments() {
     assert_eq!(epoch("context", &[("context", "https://h/r.git")]).unwrap().0, Some(1_600_000_000));
     assert!(epoch("never", &[]).is_err());
 }
+
+/// A stage begins with the variables of its base in the order of the config, behind those that only ARGs have set.
+#[test]
+fn variables_of_steps_are_in_order() {
+    let text = "FROM busybox AS x\nENV A=1 B=2\nARG C=3\nARG A=9 BASE=no\n\
+                FROM x AS y\nENV A=5 BASE=1\nARG D=1\n\
+                FROM y\nENV B=6\nRUN x\n";
+    let converted = convert_text(text, &[]);
+    let graph = Graph::decode(&converted.definition).unwrap();
+    let envs = graph.vertices().iter().filter_map(|vertex| match &vertex.op.op {
+        Some(pb::op::Op::Exec(exec)) => exec.meta.as_ref().map(|meta| meta.env.join(" ")),
+        _ => None,
+    });
+    assert_eq!(envs.collect::<Vec<_>>(), ["C=3 D=1 PATH=/bin BASE=1 A=5 B=6"]);
+}

@@ -121,7 +121,9 @@ impl FileOp {
             Err(error) => {
                 // It counts as growing until it has let go of what it wrote.
                 stop.set();
-                drop(work.await);
+                if !work.is_finished() {
+                    drop(work.await);
+                }
                 return Err(full(error));
             }
         };

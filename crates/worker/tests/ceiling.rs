@@ -105,6 +105,23 @@ async fn work_that_grows_past_the_ceiling_is_ended_and_no_other() {
     }
 }
 
+#[tokio::test]
+async fn what_was_done_before_anybody_looked_does_not_stay() {
+    for fixture in fixtures() {
+        let worker = &fixture.worker;
+        worker.set_ceiling(10 * MB);
+        let fast = async {
+            // The watch has looked, and waits.
+            tokio::time::sleep(Duration::from_millis(60)).await;
+            step(worker, None, |r| filled(r, 20))
+        };
+        let full = worker.growing(fast).await;
+        assert!(matches!(full, Err(Error::Full { limit, .. }) if limit == 10 * MB), "{full:?}");
+        // It is no more in use.
+        assert!(worker.growing(async { step(worker, None, |r| filled(r, 5)) }).await.is_ok());
+    }
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn measuring_keeps_nobody_from_a_kept_ref() {
     for fixture in fixtures() {

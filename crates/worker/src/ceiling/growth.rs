@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, HashMap};
 use kiln_store::SnapshotId;
 use tokio::sync::oneshot;
 
+use super::Ceiling;
 use crate::{Error, Worker};
 
 /// Work that may make the store grow, for as long as it lives.
@@ -138,16 +139,28 @@ impl Growth {
         self.writing().to(snapshot);
     }
 
-    /// Does the work; it is dropped when the store would grow past its ceiling for it.
+    /// Does the work; it is dropped when the store would grow past its ceiling for it, and so is its result when it was done
+    /// before anybody looked.
     ///
     /// # Errors
     /// [`Error::Full`].
     pub async fn run<T>(&mut self, work: impl Future<Output = T>) -> Result<T, Error> {
         let Some(watched) = &mut self.watched else { return Ok(work.await) };
+        let done = tokio::select! {
+            biased;
+            done = work => done,
+            Ok(full) = &mut watched.full => return Err(full),
+        };
+        if self.worker.ceiling().is_some_and(Ceiling::was_looked_at) {
+            return Ok(done);
+        }
+        let worker = self.worker.clone();
+        // What it finds has to outlive this work, which it may end.
+        let look = tokio::spawn(async move { worker.look().await });
         tokio::select! {
             biased;
-            done = work => Ok(done),
             Ok(full) = &mut watched.full => Err(full),
+            _ = look => Ok(done),
         }
     }
 }

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! The watch runs only while something grows, and takes at most a tenth of a core: it measures ten times a second near the ceiling
-//! and twice a second elsewhere, unless that costs too much.
+//! and twice a second elsewhere, unless that costs too much. What was faster is looked at when it is done.
 
 mod growth;
 mod policy;
@@ -26,6 +26,8 @@ use crate::{Error, PruneOptions, Worker};
 
 /// How old a measurement may be for a step that begins.
 const FRESH: Duration = Duration::from_millis(500);
+/// How long before its end a step that ends must have been looked at: no disk takes much in that time.
+const JUST_NOW: Duration = Duration::from_millis(20);
 /// How long a step that was ended may take to go.
 const GOING: Duration = Duration::from_secs(10);
 
@@ -67,6 +69,11 @@ impl Ceiling {
 
     fn last(&self) -> Option<Measured> {
         *self.measured.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether the store was measured just now.
+    fn was_looked_at(&self) -> bool {
+        self.last().is_some_and(|last| last.at.elapsed() < JUST_NOW)
     }
 
     fn full(&self, used: u64, wanted: u64) -> Error {
@@ -183,9 +190,7 @@ impl Worker {
     async fn watch(self) {
         let Some(ceiling) = self.ceiling() else { return };
         loop {
-            if let Err(error) = self.keep_below(ceiling).await {
-                tracing::warn!(%error, "cannot look after the ceiling of the store");
-            }
+            self.look().await;
             let (used, cost) = ceiling.last().map_or((0, FRESH), |last| (last.used, last.cost));
             tokio::time::sleep(policy::pause(ceiling.limit, used, cost)).await;
             if ceiling.works().end_watch() {
@@ -194,25 +199,36 @@ impl Worker {
         }
     }
 
-    /// Measures, and makes room where the store has grown too far.
+    /// Looks after the ceiling once.
+    async fn look(&self) {
+        let Some(ceiling) = self.ceiling() else { return };
+        if let Err(error) = self.keep_below(ceiling).await {
+            tracing::warn!(%error, "cannot look after the ceiling of the store");
+        }
+    }
+
+    /// Measures, and makes room where the store has grown too far: of what nobody uses, then of what is growing, one work
+    /// after the other.
     async fn keep_below(&self, ceiling: &Ceiling) -> Result<(), Error> {
         let _one = ceiling.relieving.lock().await;
-        let sizes = self.measured(ceiling).await?;
-        ceiling.works().note(&sizes.changing);
-        if sizes.total() <= ceiling.limit {
-            return Ok(());
-        }
         let (fits, missing) = (|used| used <= ceiling.limit, |used| policy::to_free(ceiling.limit, used));
-        let used = self.relieve(ceiling, sizes.total(), fits, missing).await?;
-        if fits(used) {
-            return Ok(());
-        }
-        let ended = ceiling.works().end_one(|| ceiling.full(used, 0));
-        if let Some(gone) = ended {
-            // Its files go with it. Until then nobody else is to blame.
-            drop(tokio::time::timeout(GOING, gone).await);
+        loop {
+            let sizes = self.measured(ceiling).await?;
+            ceiling.works().note(&sizes.changing);
+            if fits(sizes.total()) {
+                return Ok(());
+            }
+            let used = self.relieve(ceiling, sizes.total(), fits, missing).await?;
+            if fits(used) {
+                return Ok(());
+            }
+            let ended = ceiling.works().end_one(|| ceiling.full(used, 0));
+            let Some(gone) = ended else { return Ok(()) };
+            // Its files go with it, or nobody uses them any more. Until then nobody else is to blame.
+            if tokio::time::timeout(GOING, gone).await.is_err() {
+                return Ok(());
+            }
             self.reaped().await?;
         }
-        Ok(())
     }
 }

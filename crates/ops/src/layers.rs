@@ -9,18 +9,16 @@ use kiln_proto::pb::{self, op::Op};
 /// The steps, with their outputs, that each make a layer of what a definition is; the last one apart, which makes the whole.
 #[must_use]
 pub fn steps_below(graph: &Graph) -> HashSet<(Digest, usize)> {
-    let mut found = HashSet::new();
+    let mut seen = HashSet::new();
     let mut next = vec![graph.root().clone()];
     while let Some(edge) = next.pop() {
         let Some(vertex) = graph.get(&edge.vertex) else { continue };
-        for below in stands_on(vertex, edge.output) {
-            let is_step = graph.get(&below.vertex).is_some_and(|vertex| is_step(vertex));
-            if (!is_step || found.insert((below.vertex.clone(), below.output))) && below != *graph.root() {
-                next.push(below);
-            }
-        }
+        let below = stands_on(vertex, edge.output);
+        // Each once, however many ways lead to it.
+        next.extend(below.into_iter().filter(|edge| seen.insert((edge.vertex.clone(), edge.output))));
     }
-    found
+    seen.retain(|(digest, _)| graph.get(digest).is_some_and(|vertex| is_step(vertex)));
+    seen
 }
 
 fn is_step(vertex: &Vertex) -> bool {
@@ -95,6 +93,15 @@ mod tests {
         // Of another output, what it stands on.
         assert_eq!(names(ran.mount("/m").unwrap()), ["other 0"]);
         assert!(names(&base).is_empty() && names(&State::scratch().file(file("/a"), named("x"))).is_empty());
+    }
+
+    #[test]
+    fn many_ways_to_one_step_are_one() {
+        let mut state = State::scratch().file(file("/a"), named("a"));
+        for _ in 0..64 {
+            state = State::merge([&state, &state], Constraints::new());
+        }
+        assert_eq!(names(&state), ["a 0"]);
     }
 
     #[test]

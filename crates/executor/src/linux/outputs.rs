@@ -56,10 +56,7 @@ impl Outputs {
     /// Reads one chunk. `None`: there is nothing now.
     pub(super) fn read(&mut self) -> Option<Output> {
         loop {
-            let Some(index) = self.next() else {
-                self.nothing_left();
-                return None;
-            };
+            let index = self.next().or_else(|| self.next_or_wait())?;
             let (_, stream, fd) = self.open.get(index)?;
             self.buffer.resize(CHUNK, 0);
             match rustix::io::read(fd, &mut self.buffer[..]) {
@@ -99,12 +96,15 @@ impl Outputs {
         }
     }
 
-    /// Lets the next wait be one.
-    fn nothing_left(&self) {
+    /// The same; where there is none, the next wait is one. What comes between the two looks is seen by the second.
+    fn next_or_wait(&self) -> Option<usize> {
         let mut context = std::task::Context::from_waker(std::task::Waker::noop());
-        if let std::task::Poll::Ready(Ok(mut ready)) = self.queue.poll_read_ready(&mut context) {
+        let ready = self.queue.poll_read_ready(&mut context);
+        let next = self.next();
+        if let (None, std::task::Poll::Ready(Ok(mut ready))) = (next, ready) {
             ready.clear_ready();
         }
+        next
     }
 }
 
@@ -151,6 +151,29 @@ mod tests {
         rustix::io::write(&ends[0], b"1").unwrap();
         drop(ends);
         assert_eq!(all(&mut outputs).await, "err no such file, out 1, ");
+    }
+
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn nothing_that_comes_while_somebody_looks_is_overlooked() {
+        let (mut outputs, [out, err]) = pipes();
+        let writer = std::thread::spawn(move || {
+            for n in 0..20_000_u32 {
+                let end = if n % 3 == 0 { &err } else { &out };
+                rustix::io::write(end, b"x").unwrap();
+                if n % 7 == 0 {
+                    std::thread::yield_now();
+                }
+            }
+            (out, err)
+        });
+        let (mut seen, patience) = (0, std::time::Duration::from_secs(20));
+        while seen < 20_000 {
+            tokio::time::timeout(patience, outputs.readable()).await.unwrap();
+            while let Some(output) = outputs.read() {
+                seen += output.data.len();
+            }
+        }
+        drop(writer.join().unwrap());
     }
 
     #[tokio::test]

@@ -1,7 +1,5 @@
 //! Bad input is a clear error; the daemon goes on, and its store is sound.
 
-use std::path::Path;
-
 use kiln_llb::build::{Constraints, File, Marshal, State};
 use kiln_proto::{
     control::{SolveRequest, control_client::ControlClient},
@@ -13,53 +11,8 @@ use rustix::process::Signal;
 use tonic::{Code, Request, Status};
 
 use crate::support::{
-    Build, Context, Daemon, Image, Left, Manner, Registry, Tar, Watch, alone, assert_sound, connect,
-    descendants, folder_for, gzip, wait_for,
+    Bench, Build, Context, Daemon, Image, Manner, Tar, Watch, alone, connect, descendants, gzip, wait_for,
 };
-
-/// A folder, a registry and a daemon.
-struct Bench {
-    registry: Registry,
-    folder: tempfile::TempDir,
-    daemon: Daemon,
-}
-
-impl Bench {
-    fn new() -> Self {
-        let registry = Registry::start(&Image::new());
-        let folder = folder_for(&registry);
-        std::fs::create_dir(folder.path().join("context")).unwrap();
-        let daemon = Daemon::start(folder.path());
-        Self { registry, folder, daemon }
-    }
-
-    fn path(&self) -> &Path {
-        self.folder.path()
-    }
-
-    /// A build by this Dockerfile, in which `BASE` is the registry's image.
-    fn build(&self, dockerfile: &str) -> Build {
-        let base = format!("{}/base:latest", self.registry.address);
-        std::fs::write(self.path().join("Dockerfile"), dockerfile.replace("BASE", &base)).unwrap();
-        Build::new(self.path())
-    }
-
-    fn fails(&self, dockerfile: &str) -> String {
-        let error = self.build(dockerfile).fail(&self.daemon.address());
-        println!("{error}\n");
-        error
-    }
-
-    /// The daemon still runs, builds, and leaves a sound store.
-    fn end(mut self) {
-        assert!(self.daemon.is_up());
-        self.build("FROM BASE\nRUN cat /etc/passwd > /well\n").run(&self.daemon.address());
-        let root = self.path().join("root");
-        self.daemon.stop();
-        Left::no_processes();
-        assert_sound(&root);
-    }
-}
 
 /// A tar of one file, cut off in that file.
 fn truncated() -> Vec<u8> {

@@ -6,7 +6,7 @@ use kiln_llb::build::{Constraints, File, Marshal, State};
 use prost::Message as _;
 use serde_json::Value;
 
-use crate::support::{Build, Daemon, Image, Left, Registry, alone, assert_sound, folder_for};
+use crate::support::{Bench, Build, Image, alone};
 
 /// Says what it is given: the file `word` of the result, the names of further trees, and the client's parameter.
 const SCAN: &str = r#"
@@ -20,45 +20,18 @@ cat > "$BUILDKIT_SCAN_DESTINATION/sbom.spdx.json" <<END
 END
 "#;
 
-struct Bench {
-    registry: Registry,
-    folder: tempfile::TempDir,
-    daemon: Daemon,
+/// With a registry of an image that scans.
+fn scanning() -> Bench {
+    Bench::with(&Image::new().with_entrypoint(&["/bin/sh", "-c", SCAN]))
 }
 
-impl Bench {
-    /// A daemon, and a registry with an image that scans.
-    fn new() -> Self {
-        let registry = Registry::start(&Image::new().with_entrypoint(&["/bin/sh", "-c", SCAN]));
-        let folder = folder_for(&registry);
-        std::fs::create_dir(folder.path().join("context")).unwrap();
-        let daemon = Daemon::start(folder.path());
-        Self { registry, folder, daemon }
-    }
-
-    fn image(&self) -> String {
-        format!("{}/base:latest", self.registry.address)
-    }
-
-    fn dockerfile(&self, text: &str) -> Build {
-        std::fs::write(self.folder.path().join("Dockerfile"), text.replace("BASE", &self.image())).unwrap();
-        Build::new(self.folder.path())
-    }
-
-    /// What the scan of a build says.
-    fn scan(&self, build: Build, name: &str) -> Value {
-        let out = self.folder.path().join(name);
-        let generator = format!("--opt=attest:sbom=generator={},TOLD=so", self.image());
-        let output = format!("--output=type=local,dest={}", out.display());
-        build.arg(generator).arg(output).run(&self.daemon.address());
-        predicate(&out)
-    }
-
-    fn end(self) {
-        self.daemon.stop();
-        Left::no_processes();
-        assert_sound(&self.folder.path().join("root"));
-    }
+/// What the scan of a build says.
+fn scan(bench: &Bench, build: Build) -> Value {
+    let out = bench.path().join("out");
+    let generator = format!("--opt=attest:sbom=generator={}/base:latest,TOLD=so", bench.registry.address);
+    let output = format!("--output=type=local,dest={}", out.display());
+    build.arg(generator).arg(output).run(&bench.daemon.address());
+    predicate(&out)
 }
 
 fn predicate(out: &Path) -> Value {
@@ -73,11 +46,11 @@ fn predicate(out: &Path) -> Value {
 #[test]
 fn dockerfiles_name_what_else_is_scanned() {
     let Some(_alone) = alone() else { return };
-    let bench = Bench::new();
+    let bench = scanning();
     let text = "FROM BASE AS tools\nARG BUILDKIT_SBOM_SCAN_STAGE=true\nRUN echo tool > /tool\n\
                 FROM BASE AS other\nRUN echo other > /other\n\
                 FROM scratch\nARG BUILDKIT_SBOM_SCAN_CONTEXT=true\nCOPY --from=tools /tool /word\nCOPY --from=other /other /\n";
-    let told = bench.scan(bench.dockerfile(text), "extras");
+    let told = scan(&bench, bench.build(text));
     assert_eq!(told, serde_json::json!({"word": "tool", "extras": "sbom-context sbom-tools", "told": "so"}));
     bench.end();
 }
@@ -85,11 +58,11 @@ fn dockerfiles_name_what_else_is_scanned() {
 #[test]
 fn definitions_are_scanned_as_well() {
     let Some(_alone) = alone() else { return };
-    let bench = Bench::new();
+    let bench = scanning();
     let file = File::new().mkfile("/word", 0o644, b"plain".to_vec(), None, None);
     let tree = State::scratch().file(file, Constraints::new());
     let definition = tree.marshal(&Marshal::new("sbom")).unwrap();
-    let told = bench.scan(Build::definition(definition.encode_to_vec()), "definition");
+    let told = scan(&bench, Build::definition(definition.encode_to_vec()));
     assert_eq!(told, serde_json::json!({"word": "plain", "extras": "", "told": "so"}));
     bench.end();
 }
@@ -97,9 +70,9 @@ fn definitions_are_scanned_as_well() {
 #[test]
 fn generators_that_cannot_scan_are_told() {
     let Some(_alone) = alone() else { return };
-    let bench = Bench::new();
-    std::fs::write(bench.folder.path().join("context/word"), "word").unwrap();
-    let build = || bench.dockerfile("FROM scratch\nCOPY word /\n");
+    let bench = scanning();
+    std::fs::write(bench.path().join("context/word"), "word").unwrap();
+    let build = || bench.build("FROM scratch\nCOPY word /\n");
     let fails =
         |option: &str| build().arg(format!("--opt=attest:sbom={option}")).fail(&bench.daemon.address());
     let said = fails("generator=127.0.0.1:1/none:1");

@@ -1,6 +1,7 @@
 //! What the tests share: a daemon that is a process, clients, a registry, and eyes for what is left behind.
 
 mod archive;
+mod bench;
 mod client;
 mod context;
 mod daemon;
@@ -16,6 +17,7 @@ use std::{
 };
 
 pub(crate) use archive::layers;
+pub(crate) use bench::Bench;
 pub(crate) use client::{Build, Running, buildctl};
 pub(crate) use context::{Context, Watch};
 pub(crate) use daemon::Daemon;

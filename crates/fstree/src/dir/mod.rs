@@ -13,6 +13,8 @@ use crate::meta::Kind;
 mod unix;
 #[cfg(windows)]
 mod windows;
+#[cfg(unix)]
+mod xattr;
 
 #[cfg(unix)]
 use unix as system;
@@ -24,9 +26,13 @@ pub use system::Dir;
 /// The same door for a file that is open already.
 pub mod file {
     pub use super::system::{
-        file_metadata as metadata, file_xattrs as xattrs, set_file_mode as set_mode,
-        set_file_owner as set_owner, set_file_times as set_times, set_file_xattr as set_xattr,
+        file_metadata as metadata, set_file_mode as set_mode, set_file_owner as set_owner,
+        set_file_times as set_times,
     };
+    #[cfg(windows)]
+    pub use super::system::{file_xattrs as xattrs, set_file_xattr as set_xattr};
+    #[cfg(unix)]
+    pub use super::xattr::{of_file as xattrs, set_of_file as set_xattr};
 }
 
 /// An entry of a folder.

@@ -1,22 +1,21 @@
 //! Folders by descriptor.
 
-use std::ffi::{CStr, OsStr, OsString};
+use std::ffi::{OsStr, OsString};
 use std::fs::File;
 use std::io;
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
-use bytes::Bytes;
 use rustix::fs::{
     AtFlags, CWD, FileType, Gid, Mode, OFlags, RawDir, RenameFlags, ResolveFlags, Timespec, Timestamps,
-    UTIME_OMIT, Uid, XattrFlags,
+    UTIME_OMIT, Uid,
 };
 use rustix::io::Errno;
 
-use super::{DirEntry, SetTimes, check};
+use super::{DirEntry, SetTimes, check, xattr};
 use crate::meta::{Kind, Metadata, Time, Xattrs};
 
 /// An open folder.
@@ -31,8 +30,6 @@ const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::CLOEXE
 const REMOVE_DEPTH: usize = 64;
 /// A kernel gives up an in-root resolution that a rename disturbed; so often do we try again.
 const RESOLVE_TRIES: usize = 256;
-/// Largest list of attribute names and largest value that Linux has.
-const XATTR_MAX: usize = 64 * 1024;
 
 impl AsFd for Dir {
     fn as_fd(&self) -> BorrowedFd<'_> {
@@ -422,22 +419,7 @@ impl Dir {
     /// # Errors
     /// Those of `listxattr(2)`.
     pub fn xattrs(&self, name: &OsStr) -> io::Result<Xattrs> {
-        let path = self.proc_path(check(name)?);
-        let listed = match &path {
-            Some(path) => list_xattrs(|buf| rustix::fs::llistxattr(path, buf)),
-            None => Err(Errno::NOENT),
-        };
-        match (listed, path) {
-            (Ok(names), Some(path)) => {
-                read_xattrs(&names, |name, buf| rustix::fs::lgetxattr(&path, name, buf))
-            }
-            (Err(Errno::NOTSUP), _) => Ok(Xattrs::new()),
-            // No /proc, or nothing of that name.
-            _ => match self.stat(name)?.kind {
-                Kind::File | Kind::Dir => file_xattrs(&self.open_file(name)?),
-                _ => Ok(Xattrs::new()),
-            },
-        }
+        xattr::of_entry(self, check(name)?)
     }
 
     /// Extended attributes of the folder itself.
@@ -445,7 +427,7 @@ impl Dir {
     /// # Errors
     /// Those of `flistxattr(2)`.
     pub fn xattrs_self(&self) -> io::Result<Xattrs> {
-        file_xattrs(&File::from(self.reopen()?))
+        xattr::of_file(&File::from(self.reopen()?))
     }
 
     /// Sets an extended attribute of an entry; a link's own.
@@ -453,13 +435,7 @@ impl Dir {
     /// # Errors
     /// Those of `setxattr(2)`.
     pub fn set_xattr(&self, name: &OsStr, key: &str, value: &[u8]) -> io::Result<()> {
-        if let Some(path) = self.proc_path(check(name)?) {
-            match rustix::fs::lsetxattr(path, key, value, XattrFlags::empty()) {
-                Err(Errno::NOENT) => {}
-                done => return Ok(done?),
-            }
-        }
-        Ok(rustix::fs::fsetxattr(self.open_file(name)?, key, value, XattrFlags::empty())?)
+        xattr::set(self, check(name)?, key, value)
     }
 
     /// Removes an extended attribute of an entry; a link's own.
@@ -467,46 +443,8 @@ impl Dir {
     /// # Errors
     /// Those of `removexattr(2)`.
     pub fn remove_xattr(&self, name: &OsStr, key: &str) -> io::Result<()> {
-        if let Some(path) = self.proc_path(check(name)?) {
-            match rustix::fs::lremovexattr(path, key) {
-                Err(Errno::NOENT) => {}
-                done => return Ok(done?),
-            }
-        }
-        Ok(rustix::fs::fremovexattr(self.open_file(name)?, key)?)
+        xattr::remove(self, check(name)?, key)
     }
-
-    /// There is no `listxattrat` in older kernels. A path through our own descriptor is as good: its last component is
-    /// not followed by the `l…` calls. `None` where there is no /proc.
-    fn proc_path(&self, name: &OsStr) -> Option<Vec<u8>> {
-        static HAS_PROC: OnceLock<bool> = OnceLock::new();
-        if !*HAS_PROC.get_or_init(|| Path::new("/proc/self/fd").exists()) {
-            return None;
-        }
-        let mut path = format!("/proc/self/fd/{}/", self.fd.as_raw_fd()).into_bytes();
-        path.extend_from_slice(name.as_bytes());
-        Some(path)
-    }
-}
-
-/// Extended attributes of an open file or folder.
-///
-/// # Errors
-/// Those of `flistxattr(2)`.
-pub fn file_xattrs(file: &File) -> io::Result<Xattrs> {
-    match list_xattrs(|buf| rustix::fs::flistxattr(file, buf)) {
-        Ok(names) => read_xattrs(&names, |name, buf| rustix::fs::fgetxattr(file, name, buf)),
-        Err(Errno::NOTSUP) => Ok(Xattrs::new()),
-        Err(e) => Err(e.into()),
-    }
-}
-
-/// Sets an extended attribute of an open file.
-///
-/// # Errors
-/// Those of `fsetxattr(2)`.
-pub fn set_file_xattr(file: &File, key: &str, value: &[u8]) -> io::Result<()> {
-    Ok(rustix::fs::fsetxattr(file, key, value, XattrFlags::empty())?)
 }
 
 /// Owner and group of an open file.
@@ -546,43 +484,6 @@ fn ignore_missing(done: io::Result<()>) -> io::Result<()> {
         Err(e) if e.kind() == io::ErrorKind::NotFound => Ok(()),
         done => done,
     }
-}
-
-/// First with a small buffer on the stack: most files have no attributes at all.
-fn list_xattrs(list: impl Fn(&mut [u8]) -> rustix::io::Result<usize>) -> rustix::io::Result<Vec<u8>> {
-    let mut small = [0; 256];
-    match list(&mut small) {
-        Ok(len) => Ok(small[..len].to_vec()),
-        Err(Errno::RANGE) => {
-            let mut large = vec![0; XATTR_MAX];
-            let len = list(&mut large)?;
-            large.truncate(len);
-            Ok(large)
-        }
-        Err(e) => Err(e),
-    }
-}
-
-fn read_xattrs(
-    names: &[u8],
-    get: impl Fn(&CStr, &mut [u8]) -> rustix::io::Result<usize>,
-) -> io::Result<Xattrs> {
-    let mut out = Xattrs::new();
-    if names.is_empty() {
-        return Ok(out);
-    }
-    let mut value = vec![0; XATTR_MAX];
-    for name in names.split_inclusive(|&b| b == 0) {
-        // Names that are not UTF-8 cannot be told to anybody.
-        let Some(name) = CStr::from_bytes_with_nul(name).ok().filter(|n| n.to_str().is_ok()) else {
-            continue;
-        };
-        // One that vanished or is not for us to read is not there.
-        if let Ok(len) = get(name, &mut value) {
-            out.insert(name.to_string_lossy().into_owned(), Bytes::copy_from_slice(&value[..len]));
-        }
-    }
-    Ok(out)
 }
 
 fn kind(file_type: FileType) -> Option<Kind> {

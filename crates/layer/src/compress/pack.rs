@@ -19,18 +19,18 @@ use super::{Compression, Settings};
 /// Bytes of tar stream per gzip member.
 const GZIP_BLOCK: usize = 1 << 20;
 /// Bytes of tar stream per zstd frame: frames gain from a larger window.
-const ZSTD_BLOCK: usize = 4 << 20;
+const ZSTD_BLOCK: usize = 8 << 20;
 /// Bytes gathered before an uncompressed layer is written on.
 const PLAIN_BLOCK: usize = 256 << 10;
 /// More threads than this are of no use beside the disk, and each holds two blocks.
 const MAX_THREADS: usize = 8;
 
-/// As small as zlib's default makes it, in half the time.
-const DEFAULT_GZIP_LEVEL: i32 = 5;
-const DEFAULT_ZSTD_LEVEL: i32 = 3;
-/// Log2 of the entries of the hash table at the default level: half of what the level has fits into a core's cache, and costs
-/// half a percent of size.
-const DEFAULT_ZSTD_HASH_LOG: u32 = 16;
+/// As small as zlib's default makes it, in less than half the time.
+const DEFAULT_GZIP_LEVEL: i32 = 4;
+/// One hash table, searched once, over all of a frame. It makes layers as small as level 3 does, whose two tables look back a
+/// quarter as far, in four fifths of the time.
+const DEFAULT_ZSTD: [CParameter; 3] =
+    [CParameter::CompressionLevel(2), CParameter::WindowLog(ZSTD_BLOCK.ilog2()), CParameter::HashLog(17)];
 
 /// Names and sizes of a layer that has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,10 +207,10 @@ impl Codec {
                 Some(Codec::Gzip(libdeflater::Compressor::new(level)))
             }
             Compression::Zstd => {
-                let mut codec = zstd::bulk::Compressor::new(settings.level.unwrap_or(DEFAULT_ZSTD_LEVEL))?;
+                let mut codec = zstd::bulk::Compressor::new(settings.level.unwrap_or_default())?;
                 codec.include_checksum(true)?;
                 if settings.level.is_none() {
-                    codec.set_parameter(CParameter::HashLog(DEFAULT_ZSTD_HASH_LOG))?;
+                    DEFAULT_ZSTD.into_iter().try_for_each(|parameter| codec.set_parameter(parameter))?;
                 }
                 Some(Codec::Zstd(codec))
             }

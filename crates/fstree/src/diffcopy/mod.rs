@@ -18,6 +18,7 @@ mod folders;
 mod order;
 mod receive;
 mod send;
+mod shares;
 mod write;
 
 use std::fmt::Display;

@@ -23,6 +23,7 @@ use tokio::task::{JoinSet, spawn_blocking};
 
 use super::differ::{Differ, Plan, Requested, Told};
 use super::order::Order;
+use super::shares::Shares;
 use super::write::{Data, Writer};
 use super::{Change, Progress, ReceiveOptions, Received, packet};
 use crate::Root;
@@ -103,6 +104,7 @@ fn start(
     threads.spawn_blocking(move || differ.run(told_queue).map(Ended::Differ));
     let pump = Pump {
         told,
+        shares: Shares::new(count),
         writers,
         order: Order::new(),
         entries: 0,
@@ -120,6 +122,8 @@ struct Pump {
     told: mpsc::Sender<Option<Vec<Told>>>,
     /// With what is collected for each.
     writers: Vec<(mpsc::Sender<Vec<Data>>, Vec<Data>)>,
+    /// Which of them has which file.
+    shares: Shares,
     order: Order,
     entries: u32,
     /// The terminating STAT has come.
@@ -214,6 +218,7 @@ impl Pump {
         self.order.check(&stat)?;
         let id = self.entries;
         self.entries = id.checked_add(1).ok_or_else(|| Error::Protocol("too many entries".to_owned()))?;
+        self.shares.add(&stat);
         stats.push(Told { id, stat });
         Ok(())
     }
@@ -233,8 +238,7 @@ impl Pump {
             }
         };
         self.content += bytes.len() as u64;
-        let index = usize::try_from(id).unwrap_or(0) % self.writers.len();
-        self.writers[index].1.push(Data { id, bytes, _held: held });
+        self.writers[self.shares.of(id)].1.push(Data { id, bytes, _held: held });
         Ok(())
     }
 

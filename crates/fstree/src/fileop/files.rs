@@ -197,35 +197,58 @@ pub(super) struct Pool<'scope, 'env> {
     scope: &'scope Scope<'scope, 'env>,
     files: &'scope Files<'scope>,
     batch: Vec<Job>,
+    /// Bytes of the files in it.
+    bytes: u64,
     queue: Option<mpsc::SyncSender<Vec<Job>>>,
     workers: Vec<ScopedJoinHandle<'scope, Result<()>>>,
 }
 
-/// Files that are handed to a thread at once; fewer are copied without one.
+/// Files that are worth a thread; fewer are copied without one.
 const BATCH: usize = 32;
+/// Files, and bytes in them, that are handed to a thread at once though more of their folder may come.
+const LARGE: usize = 512;
+const LARGE_BYTES: u64 = 8 << 20;
 /// Batches that wait. Each holds its folders open.
 const QUEUE: usize = 4;
 
 impl<'scope, 'env> Pool<'scope, 'env> {
     pub(super) fn new(scope: &'scope Scope<'scope, 'env>, files: &'scope Files<'scope>) -> Self {
-        Self { scope, files, batch: Vec::new(), queue: None, workers: Vec::new() }
+        Self { scope, files, batch: Vec::new(), bytes: 0, queue: None, workers: Vec::new() }
     }
 
+    /// A batch ends with a folder where it can: threads that make files in one folder wait for each other.
     pub(super) fn add(&mut self, job: Job) -> Result<()> {
-        self.batch.push(job);
-        if self.batch.len() < BATCH {
-            return Ok(());
+        let leaves = self.batch.last().is_some_and(|last| !Arc::ptr_eq(&last.target, &job.target));
+        if leaves && self.batch.len() >= BATCH || self.batch.len() >= LARGE || self.bytes >= LARGE_BYTES {
+            let batch = std::mem::take(&mut self.batch);
+            self.bytes = 0;
+            self.hand_over(batch)?;
         }
+        self.bytes += job.meta.size;
+        self.batch.push(job);
+        Ok(())
+    }
+
+    fn hand_over(&mut self, batch: Vec<Job>) -> Result<()> {
         if self.files.failed.load(Ordering::Relaxed) {
             return Err(Error::Canceled);
         }
-        let batch = std::mem::take(&mut self.batch);
         let queue = match &self.queue {
             Some(queue) => queue,
             None => self.start(),
         };
         // No one takes it if all have failed, which `finish` tells.
         queue.send(batch).map_err(|_| Error::Canceled)
+    }
+
+    /// Shares out what is left, if that is worth it; the rest is this thread's.
+    fn share(&mut self) -> Result<()> {
+        let bytes = std::mem::take(&mut self.bytes);
+        while self.batch.len() > BATCH || self.batch.len() > 1 && bytes >= LARGE_BYTES {
+            let half = self.batch.split_off(self.batch.len() - self.batch.len().div_ceil(2).min(BATCH));
+            self.hand_over(half)?;
+        }
+        Ok(())
     }
 
     fn start(&mut self) -> &mpsc::SyncSender<Vec<Job>> {
@@ -247,6 +270,7 @@ impl<'scope, 'env> Pool<'scope, 'env> {
 
     /// Copies what is left and waits for the threads. Their first error is the one that counts.
     pub(super) fn finish(mut self, walked: Result<()>) -> Result<()> {
+        let walked = walked.and_then(|()| self.share());
         drop(self.queue.take());
         let mut result = match walked {
             Ok(()) => self.batch.iter().try_for_each(|job| self.files.copy(job)),

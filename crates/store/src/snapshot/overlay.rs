@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc::Sender;
+use std::time::Instant;
 
 use super::spread::Spread;
 use super::{Active, SNAPSHOTS, SnapshotId, Snapshotter, SnapshotterKind, Stack, Usage, usage};
@@ -31,7 +32,7 @@ impl OverlaySnapshotter {
         let empty = dir.join("empty/fs");
         std::fs::create_dir_all(&empty).map_err(Error::io("create", &empty))?;
         let spread = Spread::over(&dir);
-        Ok(Self { dir, db, generation, next: AtomicU64::new(1), reaper, spread })
+        Ok(Self { dir, db, generation, next: AtomicU64::new(Spread::first_number()), reaper, spread })
     }
 
     /// Whether overlay mounts with an upper layer can be made in `dir` by this process.
@@ -77,8 +78,9 @@ impl OverlaySnapshotter {
                 Err(error) => return Err(Error::io("create", &folder)(error)),
             }
             let upper = folder.join("fs");
+            let begun = Instant::now();
             std::fs::create_dir(&upper).map_err(Error::io("create", &upper))?;
-            if self.spread.is_crowded(tries, &folder, &upper) {
+            if self.spread.is_crowded(tries, &folder, &upper, begun.elapsed()) {
                 remove_tree(&folder)?;
                 tries += 1;
                 continue;

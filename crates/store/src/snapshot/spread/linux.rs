@@ -23,7 +23,7 @@ pub(super) fn inode(path: &Path) -> Option<u64> {
 mod tests {
     use rustix::io::Errno;
 
-    use super::super::{Spread, TRIES};
+    use super::super::{SLOW, Spread, TRIES};
     use super::*;
 
     #[test]
@@ -54,9 +54,11 @@ mod tests {
         made.sort_by_key(|path| inode(path).unwrap());
         let (first, last) = (&made[0], &made[199]);
         let spread = Spread { marked: true };
-        assert!(spread.is_crowded(0, first, last) && spread.is_crowded(TRIES - 1, first, last));
-        assert!(!spread.is_crowded(0, first, first) && !spread.is_crowded(0, last, first));
-        assert!(!spread.is_crowded(TRIES, first, last));
-        assert!(!Spread { marked: false }.is_crowded(0, first, last));
+        let (quick, slow) = (SLOW / 2, SLOW * 2);
+        assert!(spread.is_crowded(0, first, last, quick) && spread.is_crowded(TRIES - 1, first, last, quick));
+        assert!(spread.is_crowded(0, first, first, slow));
+        assert!(!spread.is_crowded(0, first, first, quick) && !spread.is_crowded(0, last, first, quick));
+        assert!(!spread.is_crowded(TRIES, first, last, slow));
+        assert!(!Spread { marked: false }.is_crowded(0, first, last, slow));
     }
 }

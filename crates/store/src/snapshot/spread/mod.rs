@@ -10,7 +10,9 @@ mod linux;
 #[cfg(not(target_os = "linux"))]
 mod other;
 
+use std::hash::{BuildHasher as _, RandomState};
 use std::path::Path;
+use std::time::Duration;
 
 #[cfg(target_os = "linux")]
 use linux as host;
@@ -19,6 +21,8 @@ use other as host;
 
 /// How often a snapshot is made elsewhere.
 const TRIES: usize = 3;
+/// A folder is made in a fifth of this, unless more than a thousand inodes were passed over.
+const SLOW: Duration = Duration::from_micros(80);
 
 /// Spreads the folders in one folder over the file system.
 #[derive(Clone, Copy, Debug)]
@@ -37,10 +41,17 @@ impl Spread {
         Self { marked: marked.is_ok() }
     }
 
+    /// Where the numbers begin that make the names of a store's snapshots. ext4 chooses the block groups by the name: of stores
+    /// that follow one another on a disk, all counting from 1, each would go where the one before was just removed.
+    pub(super) fn first_number() -> u64 {
+        (RandomState::new().hash_one(0) >> 32) + 1
+    }
+
     /// Whether a folder that was just made, with `inner` in it, had better be made again under another name: the file system
-    /// had to pass over the inodes of one or more blocks between the two. `tries`: how often it has been made.
-    pub(super) fn is_crowded(self, tries: usize, folder: &Path, inner: &Path) -> bool {
-        self.marked && tries < TRIES && has_passed(host::inode(folder), host::inode(inner))
+    /// had to pass over the inodes of one or more blocks between the two, or those in front of both, for which `inner` took
+    /// long to make. `tries`: how often it has been made.
+    pub(super) fn is_crowded(self, tries: usize, folder: &Path, inner: &Path, took: Duration) -> bool {
+        self.marked && tries < TRIES && (took > SLOW || has_passed(host::inode(folder), host::inode(inner)))
     }
 }
 

@@ -55,11 +55,19 @@ pub struct LayerWriter<W> {
     block: Vec<u8>,
     filled: usize,
     workers: Option<Workers>,
+    /// How many of them there may be.
+    threads: usize,
 }
 
 impl<W: Write> LayerWriter<W> {
     /// Starts a layer.
     pub fn new(sink: W, settings: Settings) -> Self {
+        let cores = thread::available_parallelism().map_or(1, usize::from);
+        Self::with_threads(sink, settings, cores.min(MAX_THREADS))
+    }
+
+    /// The layer's bytes are the same for any number of threads.
+    fn with_threads(sink: W, settings: Settings, threads: usize) -> Self {
         let block = match settings.compression {
             Compression::Uncompressed => PLAIN_BLOCK,
             Compression::Gzip => GZIP_BLOCK,
@@ -73,6 +81,7 @@ impl<W: Write> LayerWriter<W> {
             block: vec![0; block],
             filled: 0,
             workers: None,
+            threads,
         }
     }
 
@@ -131,7 +140,7 @@ impl<W: Write> LayerWriter<W> {
             return self.pack_block();
         }
         let length = self.block.len();
-        let workers = self.workers.get_or_insert_with(|| Workers::new(self.settings));
+        let workers = self.workers.get_or_insert_with(|| Workers::new(self.settings, self.threads));
         let full = std::mem::take(&mut self.block);
         self.block = workers.submit(full, &mut self.sink)?.unwrap_or_else(|| vec![0; length]);
         self.filled = 0;
@@ -260,9 +269,8 @@ struct Workers {
 }
 
 impl Workers {
-    fn new(settings: Settings) -> Self {
+    fn new(settings: Settings, limit: usize) -> Self {
         let (jobs, queue) = channel();
-        let limit = thread::available_parallelism().map_or(1, usize::from).min(MAX_THREADS);
         let queue = Arc::new(Mutex::new(queue));
         Workers { settings, jobs, queue, replies: VecDeque::new(), spare: Vec::new(), threads: 0, limit }
     }
@@ -372,6 +380,19 @@ mod tests {
             while writer.fill_from(&mut source, 70_000).expect("fill") > 0 {}
             let (third, _) = writer.finish().expect("finish");
             assert!(first == second && second == third);
+        }
+    }
+
+    #[test]
+    fn bytes_do_not_depend_on_the_number_of_threads() {
+        let data = stream(ZSTD_BLOCK * 3 + 5);
+        for compression in [Compression::Gzip, Compression::Zstd] {
+            let packed = [1, 2, MAX_THREADS].map(|threads| {
+                let mut writer = LayerWriter::with_threads(Vec::new(), compression.into(), threads);
+                writer.write_all(&data).expect("write");
+                writer.finish().expect("finish")
+            });
+            assert!(packed[0] == packed[1] && packed[1] == packed[2], "{compression}");
         }
     }
 

@@ -27,10 +27,10 @@ const MAX_THREADS: usize = 8;
 
 /// As small as zlib's default makes it, in less than half the time.
 const DEFAULT_GZIP_LEVEL: i32 = 4;
-/// One hash table, searched once, over all of a frame. It makes layers as small as level 3 does, whose two tables look back a
-/// quarter as far, in four fifths of the time.
-const DEFAULT_ZSTD: [CParameter; 3] =
-    [CParameter::CompressionLevel(2), CParameter::WindowLog(ZSTD_BLOCK.ilog2()), CParameter::HashLog(17)];
+/// One hash table, searched once, over all of a frame. It makes layers as small as level 3 does, which has two tables and looks back
+/// a quarter as far, in three quarters of the time.
+const DEFAULT_ZSTD: [CParameter; 2] =
+    [CParameter::CompressionLevel(2), CParameter::WindowLog(ZSTD_BLOCK.ilog2())];
 
 /// Names and sizes of a layer that has been written.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -159,8 +159,8 @@ impl<W: Write> LayerWriter<W> {
             None => self.sink.write(&self.block[..filled]),
             Some(mut codec) => {
                 let mut packed = Vec::new();
-                codec.pack(&self.block[..filled], &mut packed)?;
-                self.sink.write(&packed)
+                let length = codec.pack(&self.block[..filled], &mut packed)?;
+                self.sink.write(&packed[..length])
             }
         }
     }
@@ -216,8 +216,8 @@ impl Codec {
                 Some(Codec::Gzip(libdeflater::Compressor::new(level)))
             }
             Compression::Zstd => {
+                // Without checksums of its own: whoever reads a layer knows the digests of both of its forms.
                 let mut codec = zstd::bulk::Compressor::new(settings.level.unwrap_or_default())?;
-                codec.include_checksum(true)?;
                 if settings.level.is_none() {
                     DEFAULT_ZSTD.into_iter().try_for_each(|parameter| codec.set_parameter(parameter))?;
                 }
@@ -226,20 +226,19 @@ impl Codec {
         })
     }
 
-    /// Replaces the content of `packed`.
-    fn pack(&mut self, block: &[u8], packed: &mut Vec<u8>) -> io::Result<()> {
-        let length = match self {
-            Codec::Gzip(codec) => {
-                packed.resize(codec.gzip_compress_bound(block.len()), 0);
-                codec.gzip_compress(block, packed).map_err(io::Error::other)?
-            }
-            Codec::Zstd(codec) => {
-                packed.resize(zstd::zstd_safe::compress_bound(block.len()), 0);
-                codec.compress_to_buffer(block, packed.as_mut_slice())?
-            }
+    /// Writes the packed block to the beginning of `packed`, which is made larger if need be, and returns its length.
+    fn pack(&mut self, block: &[u8], packed: &mut Vec<u8>) -> io::Result<usize> {
+        let bound = match self {
+            Codec::Gzip(codec) => codec.gzip_compress_bound(block.len()),
+            Codec::Zstd(_) => zstd::zstd_safe::compress_bound(block.len()),
         };
-        packed.truncate(length);
-        Ok(())
+        if packed.len() < bound {
+            packed.resize(bound, 0);
+        }
+        match self {
+            Codec::Gzip(codec) => codec.gzip_compress(block, packed).map_err(io::Error::other),
+            Codec::Zstd(codec) => codec.compress_to_buffer(block, packed.as_mut_slice()),
+        }
     }
 }
 
@@ -254,6 +253,8 @@ struct Job {
 struct Packed {
     block: Vec<u8>,
     packed: Vec<u8>,
+    /// Bytes of `packed` that are meant.
+    length: usize,
 }
 
 /// Threads that pack blocks of one layer; they end when this is dropped.
@@ -299,7 +300,7 @@ impl Workers {
     fn take_next<W: Write>(&mut self, sink: &mut Sink<W>) -> io::Result<Option<Vec<u8>>> {
         let Some(reply) = self.replies.pop_front() else { return Ok(None) };
         let done = reply.recv().map_err(|_| gone())??;
-        sink.write(&done.packed)?;
+        sink.write(&done.packed[..done.length])?;
         self.spare.push(done.packed);
         Ok(Some(done.block))
     }
@@ -314,7 +315,7 @@ impl Workers {
                     return;
                 };
                 let Job { block, mut packed, reply } = job;
-                let result = codec.pack(&block, &mut packed).map(|()| Packed { block, packed });
+                let result = codec.pack(&block, &mut packed).map(|length| Packed { block, packed, length });
                 if reply.send(result).is_err() {
                     return;
                 }

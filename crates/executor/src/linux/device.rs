@@ -6,7 +6,8 @@ use std::path::Path;
 use kiln_cdi::{DeviceKind, DeviceNode};
 use rustix::fs::FileType;
 
-use super::wire::NodeSetup;
+use super::mount;
+use super::wire::{MountSetup, NodeSetup, SourceSetup};
 use crate::{Error, Result};
 
 /// Mode of a node that neither its description nor the host knows.
@@ -49,6 +50,16 @@ impl Access {
 }
 
 impl Device {
+    /// How it is mounted: the node itself is made where nobody sees it.
+    pub(super) fn mount(&self) -> MountSetup {
+        MountSetup {
+            dest: self.path.clone(),
+            source: SourceSetup::Device(self.node.clone()),
+            readonly: false,
+            attributes: mount::NOSUID | mount::NOEXEC,
+        }
+    }
+
     pub(super) fn kind(&self) -> FileType {
         FileType::from_raw_mode(self.node.kind)
     }

@@ -125,12 +125,7 @@ pub(super) fn container(
     for mount in &spec.mounts {
         mounts.push(message.mount(mount, root.as_fd())?);
     }
-    mounts.extend(around.devices.iter().map(|device| MountSetup {
-        dest: device.path.clone(),
-        source: SourceSetup::Device(device.node.clone()),
-        readonly: false,
-        attributes: mount::NOSUID | mount::NOEXEC,
-    }));
+    mounts.extend(around.devices.iter().map(Device::mount));
     let network = match &spec.network {
         Network::Host => NetworkSetup::Host,
         Network::None => NetworkSetup::None,

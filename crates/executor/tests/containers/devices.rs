@@ -341,7 +341,7 @@ async fn external_devices(bench: Arc<Bench>) {
         if !works(&bench, &executor).await {
             continue;
         }
-        let (mut spec, _) = given(&bench);
+        let (mut spec, upper) = given(&bench);
         // Runtimes have a null of their own.
         spec.devices.remove(2);
         let script = spec.process.args[2].replace(" /dev/null /dev/p", " /dev/p");
@@ -358,6 +358,7 @@ async fn external_devices(bench: Arc<Bench>) {
             "{ran:?}"
         );
         assert_eq!(said[3..], ["may", "read", "no write", "null"], "{ran:?}");
+        assert!(!upper.join("opt").exists(), "{:?}", names(&upper));
         let mut spec = bench.script("id -G");
         spec.process.user = "app".to_owned();
         spec.groups = vec![4242, 10];

@@ -225,7 +225,7 @@ pub(in crate::linux) fn config(spec: &RunSpec, place: Place<'_>) -> Config {
             namespaces,
             cgroups_path: place.cgroups_path,
             resources: resources(&spec.resources, sandbox, place.devices),
-            devices: devices(sandbox, place.loops, place.devices, place.user),
+            devices: devices(sandbox, place.loops, place.devices),
             masked_paths: if sandbox { MASKED_PATHS.to_vec() } else { Vec::new() },
             readonly_paths: if sandbox { READONLY_PATHS.to_vec() } else { Vec::new() },
             seccomp: sandbox.then(seccomp_profile),
@@ -317,10 +317,15 @@ fn default_mounts(sandbox: bool) -> Vec<Mount> {
     ]
 }
 
-/// The nodes beyond those that every container has. Those given come instead of any at the same path.
-fn devices(sandbox: bool, loops: Option<u32>, given: &[device::Device], user: &ResolvedUser) -> Vec<Device> {
+/// Whether a path is below `/dev`, which the runtime makes anew.
+pub(in crate::linux) fn is_in_dev(path: &str) -> bool {
+    absolute(path).starts_with("/dev/")
+}
+
+/// The nodes in `/dev` beyond those that every container has. Those given come instead of any at the same path.
+fn devices(sandbox: bool, loops: Option<u32>, given: &[device::Device]) -> Vec<Device> {
     let mut out = if sandbox { Vec::new() } else { insecure_devices(loops) };
-    for device in given {
+    for device in given.iter().filter(|device| is_in_dev(&device.path)) {
         let (path, node) = (absolute(&device.path), &device.node);
         out.retain(|other| other.path != path);
         out.push(Device {
@@ -329,8 +334,8 @@ fn devices(sandbox: bool, loops: Option<u32>, given: &[device::Device], user: &R
             major: node.major,
             minor: node.minor,
             file_mode: node.mode,
-            uid: Some(node.uid.unwrap_or(user.uid)),
-            gid: Some(node.gid.unwrap_or(user.gid)),
+            uid: node.uid,
+            gid: node.gid,
         });
     }
     out
@@ -427,25 +432,25 @@ mod tests {
             uid,
             gid: None,
         };
-        let given =
-            device::resolve(&[node("dev/x/../y", "r", Some(0)), node("/dev/fuse", "", None)]).unwrap();
-        let user = ResolvedUser { uid: 7, gid: 8, groups: Vec::new() };
-        let nodes = serde_json::to_value(devices(false, None, &given, &user)).unwrap();
+        let nodes =
+            [node("dev/x/../y", "r", Some(5)), node("/dev/fuse", "", None), node("/opt/../opt/z", "", None)];
+        let given = device::resolve(&nodes).unwrap();
+        let nodes = serde_json::to_value(devices(false, None, &given)).unwrap();
         let at = |path: &str| {
             nodes.as_array().unwrap().iter().filter(|n| n["path"] == path).cloned().collect::<Vec<_>>()
         };
-        let same = |uid: u32| serde_json::json!({"type": "c", "major": 1, "minor": 3, "fileMode": 0o600, "uid": uid, "gid": 8});
-        for (path, uid) in [("/dev/y", 0), ("/dev/fuse", 7)] {
-            let [found] = at(path).try_into().unwrap();
-            let mut wanted = same(uid);
-            wanted["path"] = path.into();
-            assert_eq!(found, wanted);
-        }
+        let same =
+            serde_json::json!({"path": "/dev/fuse", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600});
+        assert_eq!(at("/dev/fuse"), std::slice::from_ref(&same));
+        let [mut owned] = at("/dev/y").try_into().unwrap();
+        assert_eq!(owned["uid"].take(), 5);
+        assert!(at("/opt/z").is_empty());
         let rules = serde_json::to_value(resources(&Resources::default(), true, &given)).unwrap();
         assert_eq!(
             rules["devices"][1],
             serde_json::json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"})
         );
+        assert_eq!(rules["devices"].as_array().map(Vec::len), Some(4));
     }
 
     #[test]

@@ -186,7 +186,15 @@ fn set_up(
     let (mut user, home) = helper::resolve_user(&root, &spec.process.user, true).map_err(start::error)?;
     user.groups
         .extend(spec.groups.iter().filter(|gid| !user.groups.contains(gid)).copied().collect::<Vec<_>>());
-    let devices = device::resolve(&spec.devices)?;
+    let mut devices = device::resolve(&spec.devices)?;
+    for device in &mut devices {
+        device.node.uid.get_or_insert(user.uid);
+        device.node.gid.get_or_insert(user.gid);
+        // Elsewhere the runtime would make it in the step's own files.
+        if !config::is_in_dev(&device.path) {
+            mounts.push(device.mount());
+        }
+    }
     let owner = Some((user.uid, user.gid));
     let walked = walk(&root, &spec.process.cwd, Make::Folders(owner));
     walked

@@ -1,5 +1,6 @@
 //! `buildkitd`: the daemon.
 
+mod devices;
 mod gc;
 mod settings;
 

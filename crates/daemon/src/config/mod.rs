@@ -14,8 +14,8 @@ use kiln_worker::GcPolicy;
 
 pub use environment::provenance_environment;
 pub use file::{
-    Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable,
-    Worker as WorkerTable, read,
+    Amount, Cdi as CdiTable, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable,
+    Registry as RegistryTable, Worker as WorkerTable, read,
 };
 pub use units::{parse_disk, parse_duration};
 

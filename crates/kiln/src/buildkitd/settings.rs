@@ -16,14 +16,12 @@ use kiln_registry::{HostConfig, KeyPair};
 use kiln_store::SnapshotterKind;
 
 use super::{
-    Flags, Oci,
+    Flags, Oci, devices,
     gc::{Gc, GcFlags},
 };
 
 const DEFAULT_FILE: &str = "/etc/buildkit/buildkitd.toml";
 const DEFAULT_ENVIRONMENT: &str = "/etc/buildkit/provenance.d";
-/// Where devices are described; those of a later folder count.
-const DEFAULT_DEVICES: [&str; 3] = ["/etc/cdi", "/var/run/cdi", "/etc/buildkit/cdi"];
 const DEFAULT_ROOT: &str = "/var/lib/buildkit";
 #[cfg(unix)]
 const DEFAULT_ADDRESS: &str = "unix:///run/buildkit/buildkitd.sock";
@@ -139,7 +137,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         ceiling: gc.as_ref().and_then(|gc| gc.ceiling),
         gc: gc.map(|gc| gc.policies),
-        devices: devices(flags, file),
+        devices: devices::registry(flags, &file.cdi),
         frontends: frontends(file)?,
         provenance_environment: provenance_environment(environment)?,
         root,
@@ -276,17 +274,6 @@ fn tls(flags: &Flags, file: &File) -> Result<Option<TlsFiles>, Error> {
 fn entitlement(name: &str) -> Result<Entitlement, Error> {
     let wanted = || format!("{name:?}: want network.host, security.insecure or device");
     Entitlement::parse(name).ok_or_else(|| bad("insecure-entitlements", wanted()))
-}
-
-/// Where devices are described; `None`: they are switched off.
-fn devices(flags: &Flags, file: &File) -> Option<kiln_cdi::Registry> {
-    if flags.cdi_disabled.or(file.cdi.disabled) == Some(true) {
-        return None;
-    }
-    let given = [Some(&flags.cdi_spec_dir), file.cdi.spec_dirs.as_ref()].into_iter().flatten();
-    let folders = given.into_iter().find(|folders| !folders.is_empty()).cloned();
-    let folders = folders.unwrap_or_else(|| DEFAULT_DEVICES.map(PathBuf::from).into());
-    Some(kiln_cdi::Registry { folders, auto_allowed: file.cdi.auto_allowed.clone().unwrap_or_default() })
 }
 
 fn host_config(table: &RegistryTable) -> HostConfig {

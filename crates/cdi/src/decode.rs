@@ -73,9 +73,12 @@ impl Value {
 
     fn text(self) -> Result<String, Error> {
         match self.node {
-            Node::Scalar { text, plain } => Ok(match truth(&text).filter(|_| plain) {
-                Some(value) => value.to_string(),
-                None => text,
+            Node::Scalar { text, plain: false } => Ok(text),
+            // A truth value or number is written anew.
+            Node::Scalar { text, plain: true } => Ok(match (truth(&text), number(&text)) {
+                (Some(value), _) => value.to_string(),
+                (None, Some(value)) => value.to_string(),
+                (None, None) => text,
             }),
             _ => Err(self.wrong("want text")),
         }
@@ -90,8 +93,10 @@ impl Value {
 
     fn number(self) -> Result<u32, Error> {
         match &self.node {
-            Node::Scalar { text, plain: true } => number(text)
-                .ok_or_else(|| self.wrong(format!("{text:?}: want a number from 0 to {}", u32::MAX))),
+            Node::Scalar { text, plain: true } => {
+                let number = number(text).and_then(|number| u32::try_from(number).ok());
+                number.ok_or_else(|| self.wrong(format!("{text:?}: want a number from 0 to {}", u32::MAX)))
+            }
             _ => Err(self.wrong("want a number")),
         }
     }
@@ -146,16 +151,19 @@ impl Value {
 /// A truth value as YAML 1.1 spells it.
 fn truth(text: &str) -> Option<bool> {
     match text {
-        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" => Some(true),
-        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" => Some(false),
+        "true" | "True" | "TRUE" | "yes" | "Yes" | "YES" | "on" | "On" | "ON" | "y" | "Y" => Some(true),
+        "false" | "False" | "FALSE" | "no" | "No" | "NO" | "off" | "Off" | "OFF" | "n" | "N" => Some(false),
         _ => None,
     }
 }
 
-/// A number as YAML 1.1 spells it: `0660` is octal.
-fn number(text: &str) -> Option<u32> {
+/// A whole number as YAML 1.1 spells it: `0660` is octal.
+fn number(text: &str) -> Option<i64> {
     let digits = text.replace('_', "");
-    let digits = digits.strip_prefix('+').unwrap_or(&digits);
+    let (sign, digits) = match digits.strip_prefix('-') {
+        Some(digits) => (-1, digits),
+        None => (1, digits.strip_prefix('+').unwrap_or(&digits)),
+    };
     let (digits, radix) = match digits.as_bytes() {
         [b'0', b'x' | b'X', ..] => (&digits[2..], 16),
         [b'0', b'o' | b'O', ..] => (&digits[2..], 8),
@@ -164,7 +172,7 @@ fn number(text: &str) -> Option<u32> {
         _ => (digits, 10),
     };
     // `from_str_radix` takes a sign of its own.
-    if digits.starts_with(['+', '-']) { None } else { u32::from_str_radix(digits, radix).ok() }
+    if digits.starts_with(['+', '-']) { None } else { Some(sign * i64::from_str_radix(digits, radix).ok()?) }
 }
 
 fn spec(value: Value) -> Result<Spec, Error> {
@@ -396,7 +404,8 @@ cdiVersion: "1.1.0"
 kind: vendor.com/gpu
 annotations:
   org.mobyproject.buildkit.device.autoallow: true
-  count: 3
+  count: 0x3
+  quoted: "0x3"
 devices:
 - name: 0
   containerEdits:
@@ -436,7 +445,7 @@ containerEdits:
         let spec = parse(FULL, false).unwrap();
         assert_eq!((spec.version.as_str(), spec.kind.as_str()), ("1.1.0", "vendor.com/gpu"));
         assert_eq!(spec.annotations["org.mobyproject.buildkit.device.autoallow"], "true");
-        assert_eq!(spec.annotations["count"], "3");
+        assert_eq!((spec.annotations["count"].as_str(), spec.annotations["quoted"].as_str()), ("3", "0x3"));
         let [first, all] = spec.devices.as_slice() else { panic!("{:?}", spec.devices) };
         assert_eq!((first.name.as_str(), all.name.as_str()), ("0", "all"));
         assert_eq!(first.annotations["org.mobyproject.buildkit.device.class"], "gpu");
@@ -519,7 +528,8 @@ containerEdits:
         ] {
             assert_eq!(number(text), Some(value), "{text}");
         }
-        for text in ["", "-1", "1.5", "0x", "08", "0x-1", "0+7", "99999999999", "1e3"] {
+        assert_eq!((number("-0x10"), number("-0")), (Some(-16), Some(0)));
+        for text in ["", "-", "--1", "1.5", "0x", "08", "0x-1", "0+7", "99999999999999999999", "1e3", "a1"] {
             assert_eq!(number(text), None, "{text}");
         }
     }

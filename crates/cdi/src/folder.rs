@@ -165,23 +165,23 @@ mod tests {
     #[test]
     fn the_last_folder_wins() {
         let bench = Bench::new();
-        bench.put("one/a.yaml", "v.com/a", &["x", "y"]);
+        bench.put("one/a.yaml", "v.com/a", &["x", "z"]);
         bench.put("two/b.json", "v.com/a", &["x"]);
         let devices = bench.read();
-        assert_eq!(names(&devices), ["v.com/a=x", "v.com/a=y"]);
+        assert_eq!(names(&devices), ["v.com/a=x", "v.com/a=z"]);
         assert_eq!(env(&devices, "v.com/a=x"), ["FROM=two/b.json"]);
-        assert_eq!(env(&devices, "v.com/a=y"), ["FROM=one/a.yaml"]);
+        assert_eq!(env(&devices, "v.com/a=z"), ["FROM=one/a.yaml"]);
         assert_eq!(devices.problems(), []);
     }
 
     #[test]
     fn two_of_one_name_in_a_folder_are_none() {
         let bench = Bench::new();
-        bench.put("two/a.yaml", "v.com/a", &["x", "y"]);
+        bench.put("two/a.yaml", "v.com/a", &["x", "z"]);
         bench.put("two/b.yaml", "v.com/a", &["x"]);
         bench.put("one/a.yaml", "v.com/a", &["x"]);
         let devices = bench.read();
-        assert_eq!(names(&devices), ["v.com/a=y"]);
+        assert_eq!(names(&devices), ["v.com/a=z"]);
         let [problem] = devices.problems() else { panic!("{:?}", devices.problems()) };
         let said = problem.to_string();
         assert!(

@@ -130,7 +130,7 @@ mod tests {
     fn devices() -> Devices {
         let folder = tempfile::tempdir().unwrap();
         let spec = "{cdiVersion: 0.6.0, kind: v.com/a, devices: [\
-            {name: x, containerEdits: {env: [X=1]}}, {name: y, containerEdits: {env: [Y=1]}}, \
+            {name: x, containerEdits: {env: [X=1]}}, {name: z, containerEdits: {env: [Y=1]}}, \
             {name: free, containerEdits: {env: [F=1]}, annotations: {org.mobyproject.buildkit.device.autoallow: true, \
             org.mobyproject.buildkit.device.class: fast}}]}";
         std::fs::write(folder.path().join("a.yaml"), spec).unwrap();
@@ -157,7 +157,7 @@ mod tests {
         assert_eq!(given(&["fast", "v.com/a", "v.com/a=free"], &[]).unwrap(), ["v.com/a=free"]);
         assert_eq!(
             given(&["v.com/a=*"], &["device=v.com/a=*"]).unwrap(),
-            ["v.com/a=free", "v.com/a=x", "v.com/a=y"]
+            ["v.com/a=free", "v.com/a=x", "v.com/a=z"]
         );
         assert_eq!(given(&["v.com/a=x", "w.com/b=x?"], &["device=v.com/a=x"]).unwrap(), ["v.com/a=x"]);
         assert!(given(&["w.com/b=x?"], &[]).unwrap().is_empty());
@@ -171,7 +171,7 @@ mod tests {
         );
         let error = given(&["v.com/a=*"], &["device=w.com/b"]).unwrap_err();
         assert!(
-            error.starts_with("devices v.com/a=x, v.com/a=y are requested by the build but not allowed"),
+            error.starts_with("devices v.com/a=x, v.com/a=z are requested by the build but not allowed"),
             "{error}"
         );
         // A kind alone is its first device.
@@ -183,11 +183,11 @@ mod tests {
     #[test]
     fn all_and_aliases_are_looked_up_later() {
         assert_eq!(given(&["v.com/a=*", "w.com/b"], &["device"]).unwrap(), ["v.com/a=*", "w.com/b"]);
-        let alias = ["device=v.com/a=y,alias=gpu"];
-        assert_eq!(given(&["gpu", "fast"], &alias).unwrap(), ["v.com/a=y", "v.com/a=free"]);
+        let alias = ["device=v.com/a=z,alias=gpu"];
+        assert_eq!(given(&["gpu", "fast"], &alias).unwrap(), ["v.com/a=z", "v.com/a=free"]);
         // An alias grants what it stands for by that name alone.
-        assert!(given(&["v.com/a=y"], &alias).is_err());
-        assert!(given(&["v.com/a=y"], &["device=v.com/a=x,alias=v.com/a=y"]).unwrap() == ["v.com/a=x"]);
+        assert!(given(&["v.com/a=z"], &alias).is_err());
+        assert!(given(&["v.com/a=z"], &["device=v.com/a=x,alias=v.com/a=z"]).unwrap() == ["v.com/a=x"]);
     }
 
     #[test]

@@ -397,18 +397,26 @@ impl Wanted {
 }
 
 fn entitlements(daemon: &Daemon, wanted: &[String]) -> Result<Entitlements, WireError> {
-    let one = |name: &String| {
-        let refused = |why: &str| {
-            WireError::new(Code::PermissionDenied, format!("entitlement {name} is not allowed: {why}"))
-        };
-        let known = Entitlement::parse(name)
-            .ok_or_else(|| WireError::new(Code::InvalidArgument, format!("unknown entitlement {name}")))?;
-        if daemon.config().entitlements.contains(&known) {
-            return Ok(known);
-        }
-        Err(refused("the daemon's insecure-entitlements do not list it"))
+    let mut out = Entitlements::default();
+    for name in wanted {
+        out.add(name).map_err(|error| WireError::new(Code::InvalidArgument, error.to_string()))?;
+    }
+    let config = daemon.config();
+    // Where devices are offered at all, it is the client who says which.
+    let allowed = |e: &Entitlement| {
+        config.entitlements.contains(e) || (*e == Entitlement::Device && config.devices.is_some())
     };
-    wanted.iter().map(one).collect()
+    match Entitlement::ALL.into_iter().find(|e| out.allow(*e) && !allowed(e)) {
+        None => Ok(out),
+        Some(refused) => {
+            let why = match refused {
+                Entitlement::Device => "this daemon offers no devices (cdi.disabled)",
+                _ => "the daemon's insecure-entitlements do not list it",
+            };
+            let text = format!("entitlement {refused} is not allowed: {why}");
+            Err(WireError::new(Code::PermissionDenied, text))
+        }
+    }
 }
 
 /// What goes out of a build.

@@ -11,6 +11,7 @@ use kiln_proto::control::{
     StatusRequest, StatusResponse, UpdateBuildHistoryRequest, UpdateBuildHistoryResponse, UsageRecord,
     control_server::Control,
 };
+use kiln_proto::types;
 use kiln_session::{Tunnel, headers::Opening, outgoing};
 use kiln_worker::{DiskRecord, Filter, PruneOptions};
 use tokio::sync::mpsc;
@@ -128,7 +129,8 @@ impl Control for ControlService {
     }
 
     async fn list_workers(&self, request: Request<ListWorkersRequest>) -> Answer<ListWorkersResponse> {
-        let record = self.0.worker_record();
+        let cdi_devices = self.0.devices().await;
+        let record = types::WorkerRecord { cdi_devices, ..self.0.worker_record() };
         let wanted = filters(request.into_inner().filter);
         let filter = Filter::parse(&wanted).map_err(|e| Status::invalid_argument(e.to_string()))?;
         let field = |path: &[String]| match path {

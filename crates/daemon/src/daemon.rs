@@ -10,7 +10,7 @@ use kiln_engine::{CacheStore, Engine};
 use kiln_executor::{CgroupParent, EmbeddedExecutor, Executor, ExecutorConfig, ExternalExecutor};
 use kiln_frontend::Frontends;
 use kiln_oci::Platform;
-use kiln_ops::{Hashes, Host, Kiln};
+use kiln_ops::{DeviceRegistry, Hashes, Host, Kiln};
 use kiln_proto::{pb, types};
 use kiln_registry::Registries;
 use kiln_session::Manager;
@@ -84,6 +84,7 @@ impl Daemon {
             permits: (config.max_parallelism > 0).then(|| Arc::new(Semaphore::new(config.max_parallelism))),
             sandbox_network: false,
             cgroup_parent: config.cgroup_parent.clone().map(CgroupParent),
+            devices: config.devices.clone().map(|devices| Arc::new(DeviceRegistry::new(devices))),
             worker,
         });
         let cache: Arc<dyn CacheStore<Kiln>> = results::cache(&host.worker);
@@ -198,6 +199,8 @@ impl Daemon {
         let history = self.inner.history.clone();
         tokio::spawn(async move {
             let sweep = move || {
+                // What is broken is told at once, and not only when a step wants a device.
+                drop(host.devices.as_ref().map(|devices| devices.read()));
                 history.sweep();
                 host.executor.sweep();
                 host.worker.sweep()
@@ -225,7 +228,14 @@ impl Daemon {
         });
     }
 
-    /// What the worker says of itself.
+    /// The devices that steps may ask for, as the machine has them now.
+    pub(crate) async fn devices(&self) -> Vec<types::CdiDevice> {
+        let Some(devices) = self.inner.host.devices.clone() else { return Vec::new() };
+        let read = tokio::task::spawn_blocking(move || devices.read().list().map(device).collect()).await;
+        read.unwrap_or_default()
+    }
+
+    /// What the worker says of itself, but for devices.
     pub(crate) fn worker_record(&self) -> types::WorkerRecord {
         let inner = &self.inner;
         let mut labels: BTreeMap<String, String> = inner.config.labels.clone();
@@ -252,6 +262,11 @@ impl Daemon {
     }
 }
 
+fn device(device: kiln_cdi::Listed) -> types::CdiDevice {
+    let kiln_cdi::Listed { name, auto_allow, annotations } = device;
+    types::CdiDevice { name, auto_allow, annotations: annotations.into_iter().collect(), on_demand: false }
+}
+
 /// Between two collections of garbage.
 const GC_INTERVAL: std::time::Duration = std::time::Duration::from_secs(60);
 
@@ -260,6 +275,7 @@ fn executor(config: &Config) -> Result<Arc<dyn Executor>, Error> {
         dns: config.dns.clone(),
         cgroup_parent: config.cgroup_parent.clone().map(CgroupParent),
         oom_score_adj: None,
+        bundles: Some(config.root.join("kiln").join("bundles")),
     };
     Ok(match &config.oci_binary {
         None => Arc::new(EmbeddedExecutor::new(told)?),

@@ -64,6 +64,16 @@ pub enum Error {
         /// Why.
         source: std::io::Error,
     },
+    /// A program that a device wants run while the container is made failed.
+    #[error("the {name} hook {path} failed: {problem}")]
+    Hook {
+        /// When it is run.
+        name: String,
+        /// The program.
+        path: PathBuf,
+        /// How it ended, and what it said last.
+        problem: String,
+    },
     /// A system call of the daemon's side failed.
     #[error("{step}: {source}")]
     System {

@@ -77,4 +77,7 @@ pub struct ExecutorConfig {
     pub cgroup_parent: Option<crate::CgroupParent>,
     /// Written to `oom_score_adj` of containers' processes.
     pub oom_score_adj: Option<i32>,
+    /// Folder of the host, nobody else's, in which bundles are made for containers with hooks; `None`: the embedded runtime
+    /// refuses hooks.
+    pub bundles: Option<std::path::PathBuf>,
 }

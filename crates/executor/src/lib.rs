@@ -52,8 +52,8 @@ pub use hosts::{DnsConfig, HostAddress};
 pub use io::{Output, OutputStream, ProcessIo, Stdin};
 pub use process::{Container, Exit, MemoryUse, Process, Sample, WinSize};
 pub use spec::{
-    CgroupParent, FileSpec, Mount, MountSource, Network, ProcessSpec, Resources, Rlimit, RootSpec, RunSpec,
-    Security, TmpfsSpec, Tree,
+    BindSpec, CgroupParent, FileSpec, Mount, MountFlags, MountSource, Network, ProcessSpec, Resources,
+    Rlimit, RootSpec, RunSpec, Security, TmpfsSpec, Tree,
 };
 pub use user::{ResolvedUser, UserFiles, resolve as resolve_user};
 

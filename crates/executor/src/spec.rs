@@ -35,6 +35,14 @@ pub struct RunSpec {
     pub remove_stub_parents: bool,
     /// Take resource samples while it runs (costs a cgroup of its own).
     pub samples: bool,
+    /// Device nodes beyond those that every container has, which it may use (costs a cgroup of its own). A path is resolved
+    /// inside the root; a later node at the same path replaces the earlier one.
+    pub devices: Vec<kiln_cdi::DeviceNode>,
+    /// Groups that the first process is in beyond those of its user.
+    pub groups: Vec<u32>,
+    /// Programs to be run in the container's life. The embedded runtime has those of its making (`createContainer`,
+    /// `startContainer`), external ones have all.
+    pub hooks: Vec<kiln_cdi::Hook>,
 }
 
 /// The root of a container.
@@ -85,10 +93,34 @@ pub enum MountSource {
     },
     /// A file or socket of the host, without anything mounted below it.
     Host(PathBuf),
+    /// A file or folder of the host that its administrator wants in the container.
+    Bind(BindSpec),
     /// A new, empty tmpfs.
     Tmpfs(TmpfsSpec),
     /// A file on a tmpfs of its own: secrets, generated files. Never touches a disk.
     File(FileSpec),
+}
+
+/// A file or folder of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BindSpec {
+    /// Its path; links are followed.
+    pub path: PathBuf,
+    /// With everything that is mounted below it.
+    pub submounts: bool,
+    /// What the mount keeps away.
+    pub flags: MountFlags,
+}
+
+/// What a mount keeps away.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct MountFlags {
+    /// Set-user-id bits and file capabilities mean nothing.
+    pub nosuid: bool,
+    /// Device nodes cannot be opened.
+    pub nodev: bool,
+    /// Programs cannot be run.
+    pub noexec: bool,
 }
 
 /// Options of a tmpfs.
@@ -98,6 +130,8 @@ pub struct TmpfsSpec {
     pub size: Option<u64>,
     /// Mode of its root folder; `None`: that of the folder it is mounted over, 1777 at `/dev/shm`, 755 if it is new.
     pub mode: Option<u32>,
+    /// What it keeps away; set-user-id bits always.
+    pub flags: MountFlags,
 }
 
 /// A small file given by its content.

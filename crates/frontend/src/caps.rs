@@ -10,7 +10,6 @@ const MISSING_LLB: &[&str] = &[
     caps::SOURCE_HTTP_SIGNATURE_VERIFY,
     caps::EXEC_META_NETWORK_PROXY,
     caps::EXEC_META_SECURITY_DEVICES_V1,
-    caps::EXEC_META_CDI,
     caps::REMOTE_CACHE_GHA,
     caps::REMOTE_CACHE_S3,
     caps::REMOTE_CACHE_AZBLOB,

@@ -1,5 +1,6 @@
 //! `buildkitd`: the daemon.
 
+mod devices;
 mod gc;
 mod settings;
 
@@ -56,7 +57,7 @@ pub(crate) struct Flags {
     /// Authority of client certificates: given, clients must have one.
     #[arg(long, value_name = "FILE")]
     tlscacert: Option<PathBuf>,
-    /// Let builds ask for network.host or security.insecure. May be given several times.
+    /// Let builds ask for network.host, security.insecure or device. May be given several times.
     #[arg(long = "allow-insecure-entitlement", value_name = "NAME")]
     entitlements: Vec<String>,
     /// Record the network requests of steps.
@@ -68,7 +69,7 @@ pub(crate) struct Flags {
     /// Offer no CDI devices.
     #[arg(long, num_args = 0..=1, default_missing_value = "true", require_equals = true, value_parser = switch)]
     cdi_disabled: Option<bool>,
-    /// Folder with CDI specifications.
+    /// Folder with CDI specifications. May be given several times; a later one wins.
     #[arg(long, value_name = "DIR")]
     cdi_spec_dir: Vec<PathBuf>,
     /// Keep what cache keys were made of.

@@ -7,7 +7,7 @@ use std::{
 
 /// From the ground up; each line is a floor, and its order counts too.
 const FLOORS: &[&[&str]] = &[
-    &["proto", "oci", "pattern"],
+    &["proto", "oci", "cdi", "pattern"],
     &["llb", "fstree"],
     &["layer", "engine", "dockerfile", "why"],
     &["store"],

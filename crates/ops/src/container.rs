@@ -184,6 +184,9 @@ impl SideContainer {
             cgroup_parent: self.host.cgroup_parent.clone(),
             remove_stub_parents: meta.remove_mount_stubs_recursive,
             samples: false,
+            devices: Vec::new(),
+            groups: Vec::new(),
+            hooks: Vec::new(),
         };
         let container = Arc::new(self.host.executor.start(spec, io).await?);
         let first = First::new(meta, security);

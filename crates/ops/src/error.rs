@@ -63,6 +63,17 @@ pub enum OpError {
         "{0} is not allowed (the client must ask for it with --allow {0}, and the daemon's insecure-entitlements must list it)"
     )]
     NotAllowed(Entitlement),
+    /// A device that the step asks for cannot be had.
+    #[error(transparent)]
+    Device(#[from] crate::DeviceError),
+    /// What a device needs cannot be had.
+    #[error("device {devices}: {problem}")]
+    DeviceEdit {
+        /// The devices of the step.
+        devices: String,
+        /// What.
+        problem: String,
+    },
     /// The op asks for what makes no sense.
     #[error("{0}")]
     Invalid(String),

@@ -10,7 +10,7 @@ use kiln_source::{SourceContext, Sources};
 use kiln_worker::Worker;
 use tokio::sync::Semaphore;
 
-use crate::{Hashes, Kiln};
+use crate::{DeviceRegistry, Hashes, Kiln};
 
 /// One worker with all that its ops use.
 #[derive(Clone, Debug)]
@@ -33,6 +33,8 @@ pub struct Host {
     pub sandbox_network: bool,
     /// Parent cgroup of steps that name none.
     pub cgroup_parent: Option<CgroupParent>,
+    /// Devices that steps may ask for; `None`: none are offered.
+    pub devices: Option<Arc<DeviceRegistry>>,
 }
 
 impl Host {

@@ -8,6 +8,7 @@
 mod build;
 pub mod canonical;
 pub mod container;
+mod devices;
 mod domain;
 mod entitlements;
 mod error;
@@ -24,8 +25,9 @@ mod source;
 mod stop;
 mod witness;
 
+pub use devices::{DeviceError, DeviceRegistry};
 pub use domain::{JobData, Kiln, KilnOp, Material, Output, providers_for, providers_of};
-pub use entitlements::{Entitlement, Entitlements};
+pub use entitlements::{DeviceGrants, Entitlement, Entitlements, Grant, UnknownEntitlement};
 pub use error::OpError;
 pub use exec::filling::{MountSource, WantedMount};
 pub use gate::Gate;

@@ -1,14 +1,16 @@
 //! From a checked definition to the engine's graph.
 
-use std::sync::Arc;
+use std::{cell::OnceCell, sync::Arc};
 
+use kiln_cdi::Devices;
 use kiln_engine::{Edge, Graph, GraphError, Vertex, VertexOptions};
 use kiln_oci::Platform;
 use kiln_proto::pb::{self, op::Op};
 
 use crate::{
-    Entitlement, Entitlements, Host, Kiln, KilnOp,
+    DeviceError, Entitlement, Entitlements, Host, Kiln, KilnOp,
     build::BuildOp,
+    devices::grant,
     domain::{DiffOp, MergeOp},
     exec::ExecOp,
     file::FileOp,
@@ -30,6 +32,14 @@ pub enum LoadError {
         /// What it wants.
         entitlement: Entitlement,
     },
+    /// A step asks for a device that it does not get.
+    #[error("{name}: {error}")]
+    Device {
+        /// The step.
+        name: String,
+        /// Why.
+        error: DeviceError,
+    },
     /// A source makes no sense.
     #[error(transparent)]
     Source(#[from] kiln_source::Error),
@@ -50,7 +60,8 @@ pub fn load(
     host: &Arc<Host>,
     allowed: &Entitlements,
 ) -> Result<(Graph<Kiln>, Edge), LoadError> {
-    let vertices = graph.vertices().iter().map(|vertex| load_vertex(vertex, host, allowed));
+    let devices = DevicesOf::new(host);
+    let vertices = graph.vertices().iter().map(|vertex| load_vertex(vertex, host, allowed, &devices));
     let graph_of = Graph::new(vertices.collect::<Result<_, _>>()?)?;
     let root = graph.root();
     Ok((graph_of, Edge::new(root.vertex.clone(), root.output)))
@@ -65,8 +76,9 @@ pub fn load_uncached(
     host: &Arc<Host>,
     allowed: &Entitlements,
 ) -> Result<(Graph<Kiln>, Edge), LoadError> {
+    let devices = DevicesOf::new(host);
     let vertices = graph.vertices().iter().map(|vertex| {
-        let mut vertex = load_vertex(vertex, host, allowed)?;
+        let mut vertex = load_vertex(vertex, host, allowed, &devices)?;
         vertex.options.ignore_cache = true;
         Ok(vertex)
     });
@@ -103,10 +115,27 @@ pub fn cache_mounts(graph: &kiln_llb::Graph) -> Vec<NamedMount> {
     named
 }
 
+/// The devices of a machine, the same for all of a definition. Most definitions want none, and then none are read.
+struct DevicesOf<'a> {
+    host: &'a Host,
+    read: OnceCell<Option<Devices>>,
+}
+
+impl<'a> DevicesOf<'a> {
+    fn new(host: &'a Host) -> Self {
+        Self { host, read: OnceCell::new() }
+    }
+
+    fn get(&self) -> Option<&Devices> {
+        self.read.get_or_init(|| self.host.devices.as_ref().map(|devices| devices.read())).as_ref()
+    }
+}
+
 fn load_vertex(
     vertex: &kiln_llb::Vertex,
     host: &Arc<Host>,
     allowed: &Entitlements,
+    devices: &DevicesOf<'_>,
 ) -> Result<Vertex<Kiln>, LoadError> {
     let (name, inputs, host) = (vertex.name().to_owned(), vertex.inputs.len(), host.clone());
     let op = match vertex.op.op.clone() {
@@ -115,8 +144,12 @@ fn load_vertex(
             let source = host.sources.open(&op, platform.as_ref(), &host.platform)?;
             KilnOp::Source(Box::new(SourceOp { op, platform, source, host }))
         }
-        Some(Op::Exec(op)) => {
+        Some(Op::Exec(mut op)) => {
             check(&op, &name, allowed)?;
+            if !op.cdi_devices.is_empty() {
+                op.cdi_devices = grant(&op.cdi_devices, allowed.devices(), devices.get())
+                    .map_err(|error| LoadError::Device { name: name.clone(), error })?;
+            }
             let platform = vertex.platform().unwrap_or_else(Platform::host);
             let resources = vertex.metadata.linux_resources.as_deref().cloned().unwrap_or_default();
             KilnOp::Exec(Box::new(ExecOp { op, platform, inputs, resources, host }))

@@ -14,8 +14,8 @@ use kiln_worker::GcPolicy;
 
 pub use environment::provenance_environment;
 pub use file::{
-    Amount, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable, Registry as RegistryTable,
-    Worker as WorkerTable, read,
+    Amount, Cdi as CdiTable, File, GcPolicy as GcPolicyTable, KeyPair as KeyPairTable,
+    Registry as RegistryTable, Worker as WorkerTable, read,
 };
 pub use units::{parse_disk, parse_duration};
 
@@ -54,6 +54,8 @@ pub struct Config {
     pub gc: Option<Vec<GcPolicy>>,
     /// The most bytes that the store may take while builds run; `None`: no limit.
     pub ceiling: Option<u64>,
+    /// Where descriptions of devices are, and which every build may use; `None`: steps get no devices.
+    pub devices: Option<kiln_cdi::Registry>,
     /// Which frontends builds may use.
     pub frontends: FrontendConfig,
     /// What provenance says of the machine, beside what it says by itself: [`provenance_environment`].
@@ -78,6 +80,7 @@ impl Default for Config {
             cgroup_parent: None,
             gc: None,
             ceiling: None,
+            devices: None,
             frontends: FrontendConfig::default(),
             provenance_environment: BTreeMap::new(),
         }

@@ -2,9 +2,10 @@
 
 use std::borrow::Cow;
 
+use kiln_proto::pb;
 use serde::{Deserialize, Serialize};
 
-use super::{Location, base64_bytes, to_json};
+use super::{Location, base64_bytes, definition, to_json};
 use crate::lint::Warning;
 use crate::render::{excerpt_of, lines};
 use crate::span::Span;
@@ -62,6 +63,9 @@ pub struct SourceInfo {
     /// Its content.
     #[serde(with = "base64_bytes", skip_serializing_if = "Vec::is_empty")]
     pub data: Vec<u8>,
+    /// What it was loaded by: LLB, in the JSON that BuildKit makes of it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub definition: Option<serde_json::Value>,
     /// The language it is in.
     #[serde(skip_serializing_if = "String::is_empty")]
     pub language: String,
@@ -76,13 +80,20 @@ impl BuildError {
 }
 
 impl LintResults {
-    /// The answer for a file with its warnings, and the error that ended the conversion, if one did.
+    /// The answer for a file with its warnings, and the error that ended the conversion, if one did. `definition` is what the
+    /// file was loaded by, if anything.
     #[must_use]
-    pub fn new(filename: &str, text: &[u8], warnings: &[Warning], error: Option<BuildError>) -> Self {
+    pub fn new(
+        (filename, text): (&str, &[u8]),
+        definition: Option<&pb::Definition>,
+        warnings: &[Warning],
+        error: Option<BuildError>,
+    ) -> Self {
         let warnings = warnings.iter().map(LintWarning::new).collect();
         let source = SourceInfo {
             filename: filename.to_owned(),
             data: text.to_vec(),
+            definition: definition.map(definition::json),
             language: "Dockerfile".to_owned(),
         };
         Self { warnings, sources: vec![source], error }

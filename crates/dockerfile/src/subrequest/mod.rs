@@ -2,6 +2,7 @@
 //!
 //! Each answers with a JSON document for programs and a text for people, in the forms that BuildKit's clients read.
 
+mod definition;
 mod describe;
 mod lint;
 mod outline;
@@ -122,10 +123,11 @@ impl Location {
     }
 }
 
-/// Indented JSON, as the answers carry it.
+/// Indented JSON as Go encodes it, which the answers carry.
 fn to_json<T: Serialize>(document: &T) -> String {
     // These types hold no map with odd keys and no failing serializer.
-    serde_json::to_string_pretty(document).unwrap_or_default()
+    let json = kiln_oci::gojson::to_vec_indent(document).unwrap_or_default();
+    String::from_utf8_lossy(&json).into_owned()
 }
 
 /// Bytes as JSON documents of Go programs hold them.

@@ -21,7 +21,7 @@ fn lint_results() {
     let text = "FROM a AS B\nRUN c\nMAINTAINER d\n";
     let mut linter = Linter::default();
     crate::parse_linted(text, &mut linter).unwrap();
-    let results = LintResults::new("Dockerfile", text.as_bytes(), linter.warnings(), None);
+    let results = LintResults::new(("Dockerfile", text.as_bytes()), None, linter.warnings(), None);
     assert!(results.text().starts_with(
         "\nWARNING: StageNameCasing - https://docs.docker.com/go/dockerfile/rule/stage-name-casing/\n\
          Stage name 'B' should be lowercase\nDockerfile:1\n--------------------\n   1 | >>> FROM a AS B\n"
@@ -38,7 +38,7 @@ fn lint_results_with_an_error() {
     let text = "FROM a\nBADCMD\n";
     let errors = crate::parse(text).unwrap_err();
     let error = BuildError::new(&errors, errors.first().blamed());
-    let results = LintResults::new("Dockerfile", text.as_bytes(), &[], Some(error));
+    let results = LintResults::new(("Dockerfile", text.as_bytes()), None, &[], Some(error));
     let json: serde_json::Value = serde_json::from_str(&results.json()).unwrap();
     assert!(json["warnings"].is_null());
     assert_eq!(
@@ -46,6 +46,10 @@ fn lint_results_with_an_error() {
         "dockerfile parse error on line 2: unknown instruction: BADCMD"
     );
     assert!(results.error_text().contains("   2 | >>> BADCMD"));
+    // Go escapes what browsers may take for markup.
+    let error = BuildError::new("a<b", Span::default());
+    let escaped = LintResults::new(("a&b", b"x"), None, &[], Some(error)).json();
+    assert!(escaped.contains(r"a\u003cb") && escaped.contains(r"a\u0026b"));
     assert_eq!((results.status_code(), results.text().as_str()), (1, ""));
 }
 

@@ -1,9 +1,11 @@
 //! The executors of Linux.
 
 mod cgroup;
+mod device;
 mod exe;
 mod external;
 mod helper;
+mod hooks;
 mod mount;
 mod outputs;
 mod owner;
@@ -26,6 +28,7 @@ pub use external::ExternalExecutor;
 
 use crate::{BoxFuture, Container, Error, Executor, ExecutorConfig, ProcessIo, Result, RunSpec, Security};
 use cgroup::{Cgroup, Layout, Wanted};
+use device::Device;
 use pool::{Kind, Pool};
 
 /// Runs steps with the OCI runtime that is part of this binary.
@@ -50,10 +53,18 @@ impl EmbeddedExecutor {
     ///
     /// # Errors
     ///
-    /// [`Error::System`] if this executable cannot be opened to be started anew: not root, or a kernel before 5.12.
+    /// [`Error::System`] if this executable cannot be opened to be started anew: not root, or a kernel before 5.12; or if
+    /// the folder of bundles cannot be emptied.
     pub fn new(config: ExecutorConfig) -> Result<Self> {
         let executable = exe::own()
             .map_err(|source| Error::System { step: "open our own executable to run steps", source })?;
+        // Of a process that was killed. Nothing is mounted in them, but in namespaces that went with it.
+        match config.bundles.as_ref().map(std::fs::remove_dir_all) {
+            Some(Err(source)) if source.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Error::System { step: "empty the folder of bundles", source });
+            }
+            _ => {}
+        }
         let insecure = Some(Pool::new(Kind::Insecure));
         Ok(Self { shared: Arc::new(Shared::new(config, executable, Pool::new(Kind::Sandbox), insecure)) })
     }
@@ -106,7 +117,7 @@ impl Shared {
     }
 
     /// What a container wants of cgroups.
-    fn wanted<'a>(&'a self, spec: &'a RunSpec) -> Wanted<'a> {
+    fn wanted<'a>(&'a self, spec: &'a RunSpec, devices: &'a [Device]) -> Wanted<'a> {
         let parent = spec.cgroup_parent.as_ref().or(self.config.cgroup_parent.as_ref());
         Wanted {
             id: &spec.id,
@@ -114,22 +125,26 @@ impl Shared {
             resources: &spec.resources,
             samples: spec.samples,
             sandbox: spec.security == Security::Sandbox,
+            devices,
         }
     }
 
-    fn cgroup(&self, spec: &RunSpec) -> Result<Option<Cgroup>> {
-        let wanted = self.wanted(spec);
+    fn cgroup(&self, spec: &RunSpec, devices: &[Device]) -> Result<Option<Cgroup>> {
+        let wanted = self.wanted(spec, devices);
         if wanted.anything() { Cgroup::new(&self.layout, &wanted).map(Some) } else { Ok(None) }
     }
 }
 
 async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Container> {
     start::check(&spec)?;
+    let devices = device::resolve(&spec.devices)?;
     let pool = shared.pool(spec.security);
-    let cgroup = shared.cgroup(&spec)?.map(Arc::new);
+    let cgroup = shared.cgroup(&spec, &devices)?.map(Arc::new);
     let birthplace = cgroup.as_ref().and_then(|cgroup| cgroup.birthplace());
     let (zygote, born) = pool.take(&shared, birthplace).await?;
     let spec = Arc::new(spec);
+    // A hook may take its time, and nobody may be waiting any more.
+    let unwanted = KillOnDrop(Some(born.pidfd.clone()));
     let setting_up = {
         let (shared, spec, cgroup) = (shared.clone(), spec.clone(), cgroup.clone());
         let nodev = zygote.nodev;
@@ -140,11 +155,13 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
                 None => (shared.layout.view(sandbox, false), Ok(Vec::new())),
             };
             let doors = doors.map_err(|source| Error::System { step: "open a cgroup", source })?;
-            let around = start::Surroundings { dns: &shared.config.dns, nodev, cgroups, doors };
+            let (dns, bundles) = (&shared.config.dns, shared.config.bundles.as_deref());
+            let around = start::Surroundings { dns, nodev, cgroups, doors, devices: &devices, bundles };
             start::container(born, &spec, &io.stdin, around).map(|started| (started, io))
         })
     };
     let (started, io) = setting_up.await.map_err(|_| Error::Lost)??;
+    unwanted.disarm();
     if spec.security == Security::Sandbox {
         // While this step runs, the start of the next one is made ready.
         shared.prepare(Security::Sandbox);
@@ -154,6 +171,24 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
     let home = owner::Home { zygote: zygote.zygote, spec, cgroup, further };
     let process = owner::own_container(started, io, home);
     Ok(Container::new(id, process))
+}
+
+/// Kills a process that is being set up.
+struct KillOnDrop(Option<Arc<OwnedFd>>);
+
+impl KillOnDrop {
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for KillOnDrop {
+    fn drop(&mut self) {
+        if let Some(process) = self.0.take() {
+            // It may have ended by itself.
+            _ = rustix::process::pidfd_send_signal(&process, rustix::process::Signal::KILL);
+        }
+    }
 }
 
 /// This process was started to be the runtime helper: `main` must call [`runtime_main`] at once.

@@ -42,6 +42,21 @@ pub(super) fn clone_of(at: impl AsFd, path: impl Arg) -> io::Result<OwnedFd> {
     Ok(rustix::mount::open_tree(at.as_fd(), path, flags)?)
 }
 
+/// The same with what is mounted below it, none of which tells the original of changes or hears of its own.
+pub(super) fn private_clone_of(at: impl AsFd, submounts: bool) -> io::Result<OwnedFd> {
+    let flags =
+        OpenTreeFlags::OPEN_TREE_CLONE | OpenTreeFlags::OPEN_TREE_CLOEXEC | OpenTreeFlags::AT_EMPTY_PATH;
+    let recursive = if submounts { OpenTreeFlags::AT_RECURSIVE } else { OpenTreeFlags::empty() };
+    let mount = rustix::mount::open_tree(at.as_fd(), "", flags | recursive)?;
+    sys::mount_private(mount.as_fd())?;
+    Ok(mount)
+}
+
+/// Keeps devices away, also from what is mounted below.
+pub(super) fn without_devices(mount: impl AsFd) -> io::Result<()> {
+    sys::mount_setattr(mount.as_fd(), NODEV, 0, true)
+}
+
 /// Adds attributes to a mount.
 pub(super) fn restrict(mount: impl AsFd, attributes: u64) -> io::Result<()> {
     if attributes == 0 {

@@ -8,7 +8,7 @@ use kiln_store::MountSpec;
 use rustix::fs::{CWD, Mode, OFlags};
 
 use super::mount;
-use crate::Tree;
+use crate::{BindSpec, MountFlags, Tree};
 
 /// A detached mount of a tree.
 pub(super) fn open(tree: &Tree) -> io::Result<OwnedFd> {
@@ -36,6 +36,18 @@ pub(super) fn open(tree: &Tree) -> io::Result<OwnedFd> {
 pub(super) fn host(path: &Path) -> io::Result<OwnedFd> {
     let handle = rustix::fs::openat(CWD, path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
     mount::clone_of(handle, "")
+}
+
+/// A detached mount of what the host's administrator wants in a container, links followed.
+pub(super) fn bind(spec: &BindSpec) -> io::Result<OwnedFd> {
+    let handle = rustix::fs::openat(CWD, &spec.path, OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
+    mount::private_clone_of(handle, spec.submounts)
+}
+
+/// The attributes of a mount that keeps these away.
+pub(super) fn attributes(flags: MountFlags) -> u64 {
+    let all = [(flags.nosuid, mount::NOSUID), (flags.nodev, mount::NODEV), (flags.noexec, mount::NOEXEC)];
+    all.into_iter().filter(|(set, _)| *set).fold(0, |all, (_, bit)| all | bit)
 }
 
 /// A file that is empty.

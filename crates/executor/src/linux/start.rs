@@ -2,9 +2,12 @@
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
 
 use rustix::pipe::PipeFlags;
 
+use super::device::Device;
+use super::hooks::Hooks;
 use super::walk::{Make, walk};
 use super::wire::{
     self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, ProcessSetup, Reply, Setup,
@@ -19,6 +22,9 @@ use crate::{
 
 /// Most mounts of a container, within what one message can carry.
 const MAX_MOUNTS: usize = 200;
+
+/// Most devices of a container: each is a rule of its cgroup.
+const MAX_DEVICES: usize = 200;
 
 /// The daemon's ends of a process's streams.
 #[derive(Debug)]
@@ -53,6 +59,9 @@ pub(super) fn check(spec: &RunSpec) -> Result<()> {
     }
     if spec.mounts.len() > MAX_MOUNTS {
         return invalid("mounts", format!("{} are more than {MAX_MOUNTS}", spec.mounts.len()));
+    }
+    if spec.devices.len() > MAX_DEVICES {
+        return invalid("devices", format!("{} are more than {MAX_DEVICES}", spec.devices.len()));
     }
     if let Some(hostname) =
         spec.hostname.as_ref().filter(|name| name.len() > 64 || name.contains(['\n', '\0']))
@@ -90,6 +99,10 @@ pub(super) struct Surroundings<'a> {
     pub(super) cgroups: CgroupView,
     /// Cgroups that the process has to join.
     pub(super) doors: Vec<OwnedFd>,
+    /// Devices beyond those that every container has.
+    pub(super) devices: &'a [Device],
+    /// Where bundles are made for hooks.
+    pub(super) bundles: Option<&'a Path>,
 }
 
 /// Sets a container up in the process `born`, up to and including its program.
@@ -105,11 +118,14 @@ pub(super) fn container(
         path: "/".into(),
         source,
     })?;
+    // Its bundle is there until the program runs.
+    let hooks = Hooks::prepare(spec, &root, around.bundles, around.devices)?;
     let hostname = spec.hostname.clone().unwrap_or_else(|| crate::DEFAULT_HOSTNAME.to_owned());
     let mut mounts = generated(spec, &hostname, around.dns, &mut message);
     for mount in &spec.mounts {
         mounts.push(message.mount(mount, root.as_fd())?);
     }
+    mounts.extend(around.devices.iter().map(Device::mount));
     let network = match &spec.network {
         Network::Host => NetworkSetup::Host,
         Network::None => NetworkSetup::None,
@@ -128,6 +144,8 @@ pub(super) fn container(
         cgroups: around.cgroups,
         remove_stub_parents: spec.remove_stub_parents,
         loops: if sandbox { None } else { sys::free_loop_device().ok() },
+        groups: spec.groups.clone(),
+        hooks: hooks.as_ref().map(|hooks| hooks.setup(|host| message.add(host))).transpose()?,
     };
     let join = around.doors.into_iter().map(|door| message.add(door)).collect();
     let rlimits = spec.rlimits.iter().map(|limit| (limit.name.clone(), limit.soft, limit.hard)).collect();
@@ -251,7 +269,7 @@ impl Message {
     }
 
     pub(super) fn mount(&mut self, mount: &Mount, root: BorrowedFd<'_>) -> Result<MountSetup> {
-        let failed = |path: &std::path::Path| {
+        let failed = |path: &Path| {
             let (dest, path) = (mount.dest.clone(), path.to_owned());
             move |source| Error::MountSource { dest, path, source }
         };
@@ -264,6 +282,11 @@ impl Message {
                 let handle = sources::host(path).map_err(failed(path))?;
                 let source = SourceSetup::Tree { mount: self.add(handle), selector: String::new() };
                 (source, mount::NOSUID | mount::NODEV)
+            }
+            MountSource::Bind(spec) => {
+                let handle = sources::bind(spec).map_err(failed(&spec.path))?;
+                let source = SourceSetup::Tree { mount: self.add(handle), selector: String::new() };
+                (source, sources::attributes(spec.flags))
             }
             MountSource::Tmpfs(spec) => {
                 let handle = tmpfs(&mount.dest, *spec, root).map_err(failed(mount.dest.as_ref()))?;
@@ -313,7 +336,8 @@ impl Message {
 fn tmpfs(dest: &str, spec: TmpfsSpec, root: BorrowedFd<'_>) -> io::Result<OwnedFd> {
     // Shared memory is never executed nor holds devices, whoever sizes it.
     let shm = dest.trim_end_matches('/') == "/dev/shm";
-    let attributes = mount::NOSUID | if shm { mount::NODEV | mount::NOEXEC } else { 0 };
+    let shared = if shm { mount::NODEV | mount::NOEXEC } else { 0 };
+    let attributes = mount::NOSUID | shared | sources::attributes(spec.flags);
     let covered = || walk(root, dest, Make::Nothing).and_then(|found| found.stat()).ok();
     let mode = match spec.mode {
         Some(mode) => mode,
@@ -338,6 +362,7 @@ pub(super) fn error(failure: Failure) -> Error {
         }
         Failure::User { kind: 0, name } => Error::NoSuchUser { kind: "user", name, file: "passwd file" },
         Failure::User { name, .. } => Error::NoSuchUser { kind: "group", name, file: "group file" },
+        Failure::Hook { name, path, problem } => Error::Hook { name, path: path.into(), problem },
         Failure::Invalid { problem } => Error::Invalid { field: "container", problem },
     }
 }

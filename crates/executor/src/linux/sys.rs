@@ -69,6 +69,16 @@ pub(super) fn unshare(flags: rustix::thread::UnshareFlags) -> io::Result<()> {
 /// Sets and clears attributes (`MOUNT_ATTR_*`) of a mount.
 pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> io::Result<()> {
     let attr = libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 };
+    set_attributes(mount, &attr, recursive)
+}
+
+/// Makes a mount and all below it private: what is mounted in there later is seen nowhere else.
+pub(super) fn mount_private(mount: BorrowedFd<'_>) -> io::Result<()> {
+    let attr = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    set_attributes(mount, &attr, true)
+}
+
+fn set_attributes(mount: BorrowedFd<'_>, attr: &libc::mount_attr, recursive: bool) -> io::Result<()> {
     let flags = libc::AT_EMPTY_PATH | if recursive { libc::AT_RECURSIVE } else { 0 };
     // SAFETY: the path is an empty C string, `attr` a valid mount_attr of the size given.
     check(unsafe {
@@ -77,7 +87,7 @@ pub(super) fn mount_setattr(mount: BorrowedFd<'_>, set: u64, clear: u64, recursi
             mount.as_raw_fd(),
             c"".as_ptr(),
             flags,
-            std::ptr::from_ref(&attr),
+            std::ptr::from_ref(attr),
             size_of::<libc::mount_attr>(),
         )
     })

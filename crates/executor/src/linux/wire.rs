@@ -110,6 +110,34 @@ pub(super) struct ContainerSetup {
     pub(super) remove_stub_parents: bool,
     /// The first free loop device.
     pub(super) loops: Option<u32>,
+    /// Groups that the process is in beyond those of its user.
+    pub(super) groups: Vec<u32>,
+    /// Programs that are run before the container's own.
+    pub(super) hooks: Option<HooksSetup>,
+}
+
+/// Programs to be run while the container is made.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct HooksSetup {
+    /// A private copy of the host's mounts, detached.
+    pub(super) host: usize,
+    /// Path on the host of a folder that has an empty folder `rootfs`.
+    pub(super) bundle: String,
+    /// The container's id.
+    pub(super) id: String,
+    /// Programs of the host, run when all is mounted.
+    pub(super) create: Vec<HookSetup>,
+    /// Programs of the container, run before its own.
+    pub(super) start: Vec<HookSetup>,
+}
+
+#[derive(Debug, Clone, Serialize, Deserialize)]
+pub(super) struct HookSetup {
+    pub(super) path: String,
+    pub(super) args: Vec<String>,
+    pub(super) env: Vec<String>,
+    /// Seconds.
+    pub(super) timeout: Option<u32>,
 }
 
 /// What an OCI runtime finds mounted, in a mount namespace of its own.
@@ -157,6 +185,21 @@ pub(super) enum SourceSetup {
     Tree { mount: usize, selector: String },
     /// Bytes of the blob.
     File { offset: usize, length: usize, mode: u32, uid: u32, gid: u32 },
+    /// A device node.
+    Device(NodeSetup),
+}
+
+/// A device node that is to be made.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct NodeSetup {
+    /// `S_IFBLK`, `S_IFCHR` or `S_IFIFO`.
+    pub(super) kind: u32,
+    pub(super) major: u32,
+    pub(super) minor: u32,
+    pub(super) mode: u32,
+    /// `None`: the first process's.
+    pub(super) uid: Option<u32>,
+    pub(super) gid: Option<u32>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -202,6 +245,7 @@ pub(super) enum Failure {
     Source { dest: String, path: String, errno: i32 },
     User { kind: u8, name: String },
     Invalid { problem: String },
+    Hook { name: String, path: String, problem: String },
 }
 
 /// Most bytes of a message.

@@ -14,7 +14,7 @@ use crate::support::{Bench, bind, collect, mounts_below, no_strays, run_on, tmpf
 crate::tests![external_steps, external_mounts, external_further_processes, external_cancel];
 
 /// The runtimes of this machine that work here.
-fn runtimes(bench: &Bench) -> Vec<ExternalExecutor> {
+pub(crate) fn runtimes(bench: &Bench) -> Vec<ExternalExecutor> {
     let mut out = Vec::new();
     for path in ["/usr/sbin/runc", "/usr/bin/crun"] {
         match ExternalExecutor::new(ExecutorConfig::default(), path.into(), bench.fresh()) {
@@ -26,7 +26,7 @@ fn runtimes(bench: &Bench) -> Vec<ExternalExecutor> {
 }
 
 /// Whether the runtime can run anything here: crun 1.8 refuses hybrid cgroups.
-async fn works(bench: &Bench, executor: &ExternalExecutor) -> bool {
+pub(crate) async fn works(bench: &Bench, executor: &ExternalExecutor) -> bool {
     let ran = run_on(executor, bench.script("true")).await.unwrap();
     if ran.exit.code != 0 {
         println!("    skipped: {}", ran.err.trim());

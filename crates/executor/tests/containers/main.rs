@@ -14,6 +14,8 @@
 #[cfg(target_os = "linux")]
 mod basics;
 #[cfg(target_os = "linux")]
+mod devices;
+#[cfg(target_os = "linux")]
 mod ends;
 #[cfg(target_os = "linux")]
 mod external;
@@ -51,6 +53,7 @@ fn main() -> std::process::ExitCode {
         ends::TESTS,
         killed::TESTS,
         external::TESTS,
+        devices::TESTS,
         speed::TESTS,
     ])
 }

@@ -61,7 +61,11 @@ async fn kinds(bench: Arc<Bench>) {
         Mount { dest: "/run/agent".to_owned(), source: MountSource::Host(socket), readonly: false },
         Mount {
             dest: "t".to_owned(),
-            source: MountSource::Tmpfs(TmpfsSpec { size: Some(1 << 20), mode: Some(0o1770) }),
+            source: MountSource::Tmpfs(TmpfsSpec {
+                size: Some(1 << 20),
+                mode: Some(0o1770),
+                ..TmpfsSpec::default()
+            }),
             readonly: false,
         },
     ];
@@ -179,7 +183,7 @@ async fn shared_memory(bench: Arc<Bench>) {
     );
     let mut spec =
         bench.script("df -m /dev/shm | tail -1 | awk '{print $2}'; stat -c %a /dev/shm; touch /dev/shm/x");
-    let source = MountSource::Tmpfs(TmpfsSpec { size: Some(128 << 20), mode: None });
+    let source = MountSource::Tmpfs(TmpfsSpec { size: Some(128 << 20), ..TmpfsSpec::default() });
     spec.mounts = vec![Mount { dest: "/dev/shm".to_owned(), source, readonly: false }];
     assert_eq!(bench.run(spec).await.out, "128\n1777\n");
 }

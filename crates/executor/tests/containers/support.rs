@@ -210,6 +210,9 @@ impl Bench {
             cgroup_parent: None,
             remove_stub_parents: true,
             samples: false,
+            devices: Vec::new(),
+            groups: Vec::new(),
+            hooks: Vec::new(),
         }
     }
 

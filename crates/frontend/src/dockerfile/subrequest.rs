@@ -62,7 +62,8 @@ pub(super) async fn answer(
                 let span = e.span().unwrap_or_default();
                 BuildError::new(&e, span)
             });
-            let results = LintResults::new(&source.filename, data, &warnings, error);
+            let results =
+                LintResults::new((&source.filename, data), Some(&source.definition), &warnings, error);
             put("result.json", results.json());
             put("result.txt", results.text());
             put("result.statuscode", results.status_code().to_string());

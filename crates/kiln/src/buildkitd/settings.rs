@@ -16,7 +16,7 @@ use kiln_registry::{HostConfig, KeyPair};
 use kiln_store::SnapshotterKind;
 
 use super::{
-    Flags, Oci,
+    Flags, Oci, devices,
     gc::{Gc, GcFlags},
 };
 
@@ -126,12 +126,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         addresses: addresses(flags, file),
         tls: tls(flags, file)?,
         socket_owner: (file.grpc.uid, group(flags.group.as_deref())?.or(file.grpc.gid)),
-        entitlements: entitlements
-            .map(|name| entitlement(name))
-            .collect::<Result<Vec<_>, _>>()?
-            .into_iter()
-            .flatten()
-            .collect(),
+        entitlements: entitlements.map(|name| entitlement(name)).collect::<Result<_, _>>()?,
         registries: file.registry.iter().map(|(host, table)| (host.clone(), host_config(table))).collect(),
         dns: dns(file)?,
         labels: labels(&flags.oci, worker)?,
@@ -142,6 +137,7 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
         cgroup_parent: worker.default_cgroup_parent.clone().filter(|parent| !parent.is_empty()),
         ceiling: gc.as_ref().and_then(|gc| gc.ceiling),
         gc: gc.map(|gc| gc.policies),
+        devices: devices::registry(flags, &file.cdi),
         frontends: frontends(file)?,
         provenance_environment: provenance_environment(environment)?,
         root,
@@ -202,14 +198,13 @@ fn refuse_flags(flags: &Flags) -> Result<(), Error> {
     network(oci.net.as_deref(), "--oci-worker-net")
 }
 
-/// Keys of what is not there yet. Those for traces and devices are taken: there are none, and steps that ask for some are refused.
+/// Keys of what is not there yet. Those for traces are taken: none are collected.
 fn refuse_keys(file: &File) -> Result<(), Error> {
     let worker = &file.worker.oci;
     let containerd = file.worker.containerd.get("enabled").and_then(toml::Value::as_bool) == Some(true);
     let missing = [
         (file.proxy_network == Some(true), "proxyNetwork"),
         (file.grpc.security_descriptor.is_some(), "grpc.securityDescriptor"),
-        (file.cdi.auto_allowed.as_ref().is_some_and(|a| !a.is_empty()), "cdi.autoAllowed"),
         (containerd, "worker.containerd"),
         (worker.enabled == Some(false), "worker.oci.enabled = false (a daemon without a worker)"),
         (worker.rootless == Some(true), "worker.oci.rootless"),
@@ -276,13 +271,9 @@ fn tls(flags: &Flags, file: &File) -> Result<Option<TlsFiles>, Error> {
     }
 }
 
-fn entitlement(name: &str) -> Result<Option<Entitlement>, Error> {
-    match (name, Entitlement::parse(name)) {
-        // Devices are offered by none here, so that nothing follows from allowing them.
-        ("device", _) => Ok(None),
-        (_, Some(known)) => Ok(Some(known)),
-        _ => Err(bad("insecure-entitlements", format!("{name:?}: want network.host or security.insecure"))),
-    }
+fn entitlement(name: &str) -> Result<Entitlement, Error> {
+    let wanted = || format!("{name:?}: want network.host, security.insecure or device");
+    Entitlement::parse(name).ok_or_else(|| bad("insecure-entitlements", wanted()))
 }
 
 fn host_config(table: &RegistryTable) -> HostConfig {

@@ -12,6 +12,7 @@ mod ahead;
 mod bad_input;
 mod cancel;
 mod ceiling;
+mod devices;
 mod full_disk;
 mod join;
 mod kill;

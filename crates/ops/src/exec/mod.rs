@@ -1,6 +1,7 @@
 //! The exec op: runs a process in a root made of inputs.
 
 mod caches;
+mod devices;
 pub(crate) mod filling;
 pub(crate) mod mounts;
 pub(crate) mod secrets;
@@ -18,10 +19,12 @@ use kiln_session::Group;
 use kiln_worker::Unpacked;
 use tokio_util::sync::CancellationToken;
 
+use crate::devices::{DeviceError, find};
 use crate::{
     Host, Kiln, OpError, Output, canonical,
     selector::{InputUse, Selector, content_digest, dedupe, digest_of_paths},
 };
+use devices::Changes;
 use filling::Filling;
 use mounts::{Given, Prepared};
 
@@ -176,7 +179,9 @@ impl ExecOp {
         security: Security,
     ) -> Result<(), OpError> {
         let secret_env = secrets::environment(sessions, &self.op.secretenv).await?;
-        let (spec, valid) = (self.spec(prepared, secret_env, security)?, &self.meta()?.valid_exit_codes);
+        let changes = self.changes().await?;
+        let spec = self.spec(prepared, secret_env, security, changes)?;
+        let valid = &self.meta()?.valid_exit_codes;
         let (io, mut output) = ProcessIo::output(OUTPUT_QUEUE);
         let progress = cx.progress().clone();
         let read = async {
@@ -206,6 +211,7 @@ impl ExecOp {
         prepared: &mut Prepared,
         secret_env: Vec<String>,
         security: Security,
+        changes: Changes,
     ) -> Result<RunSpec, OpError> {
         let meta = self.meta()?;
         let mut env = meta.env.clone();
@@ -214,6 +220,9 @@ impl ExecOp {
             env.push(format!("PATH={}", default_path_env(&self.platform.os)));
         }
         env.extend(secret_env);
+        let Changes { env: changed, mounts, devices, groups, hooks } = changes;
+        devices::change_environment(&mut env, changed);
+        prepared.add(mounts);
         let process = ProcessSpec {
             args: meta.args.clone(),
             env,
@@ -239,7 +248,27 @@ impl ExecOp {
             },
             remove_stub_parents: meta.remove_mount_stubs_recursive,
             samples: false,
+            devices,
+            groups,
+            hooks,
         })
+    }
+
+    /// What the step's devices change, as the machine has them now.
+    async fn changes(&self) -> Result<Changes, OpError> {
+        if self.op.cdi_devices.is_empty() {
+            return Ok(Changes::default());
+        }
+        let (asked, host) = (self.op.cdi_devices.clone(), self.host.clone());
+        tokio::task::spawn_blocking(move || {
+            let devices = host.devices.as_ref().map(|devices| devices.read());
+            let names = find(&asked, devices.as_ref())?;
+            let Some(devices) = devices else { return Ok(Changes::default()) };
+            let edits = devices.edits(&names).map_err(DeviceError::from)?;
+            let failed = |problem| OpError::DeviceEdit { devices: names.join(", "), problem };
+            Changes::new(edits).map_err(failed)
+        })
+        .await?
     }
 
     fn limits(&self) -> Resources {

@@ -102,6 +102,16 @@ impl Prepared {
         Ok(prepared)
     }
 
+    /// Adds what devices want mounted, after what the op itself wants at the same place.
+    pub(super) fn add(&mut self, mounts: Vec<Mount>) {
+        for Mount { dest, source, readonly } in mounts {
+            let source = Source::Other(source);
+            let selector = String::new();
+            self.parts.push(Part { at: usize::MAX, dest, selector, readonly, output: None, source });
+        }
+        self.parts.sort_by(|a, b| a.dest.cmp(&b.dest));
+    }
+
     /// What the container can make grow.
     pub(super) fn snapshots(&self) -> impl Iterator<Item = &SnapshotId> {
         self.root.iter().chain(&self.parts).filter_map(|part| match &part.source {
@@ -243,7 +253,7 @@ impl One<'_> {
                     .as_ref()
                     .and_then(|t| u64::try_from(t.size).ok())
                     .filter(|size| *size > 0);
-                Source::Other(MountSource::Tmpfs(TmpfsSpec { size, mode: None }))
+                Source::Other(MountSource::Tmpfs(TmpfsSpec { size, ..TmpfsSpec::default() }))
             }
             pb::MountType::Secret => match secrets::mount(self.sessions, mount).await? {
                 Some(source) => Source::Other(source),

@@ -3,7 +3,7 @@
 //!
 //! ```text
 //!   <hierarchy>/kiln/<daemon pid>-<n>/sandbox   the zygote and, without limits, its containers; device rules are here
-//!   <hierarchy>/kiln/<daemon pid>-c/<id>        a container with limits or samples
+//!   <hierarchy>/kiln/<daemon pid>-c/<id>        a container with limits, samples or devices of its own
 //!   <hierarchy>/<parent>/buildkit/<id>          one with a parent
 //! ```
 //!
@@ -25,6 +25,7 @@ use rustix::fs::{CWD, Mode, OFlags};
 
 pub(super) use layout::Layout;
 
+use super::device::Device;
 use super::wire::CgroupView;
 use crate::{Error, Resources, Result, Sample};
 
@@ -41,10 +42,10 @@ impl Sandbox {
         let name = format!("kiln/{}-{}/sandbox", std::process::id(), NUMBER.fetch_add(1, Ordering::Relaxed));
         let made = if let Some(devices) = layout.legacy_path("devices") {
             let folder = devices.join(name);
-            make(&folder).and_then(|()| device::confine_legacy(&folder)).map(|()| folder)
+            make(&folder).and_then(|()| device::confine_legacy(&folder, &[])).map(|()| folder)
         } else if let Some(unified) = layout.unified.as_deref() {
             let folder = unified.join(name);
-            make(&folder).and_then(|()| device::confine(&folder)).map(|()| folder)
+            make(&folder).and_then(|()| device::confine(&folder, &[])).map(|()| folder)
         } else {
             return None;
         };
@@ -104,12 +105,19 @@ pub(super) struct Wanted<'a> {
     pub(super) resources: &'a Resources,
     pub(super) samples: bool,
     pub(super) sandbox: bool,
+    /// Devices that it may use beyond the harmless.
+    pub(super) devices: &'a [Device],
 }
 
 impl Wanted<'_> {
     /// Whether it wants anything that needs a cgroup of its own.
     pub(super) fn anything(&self) -> bool {
-        self.parent.is_some() || !self.resources.is_unlimited() || self.samples
+        self.parent.is_some() || !self.resources.is_unlimited() || self.samples || self.has_rules()
+    }
+
+    /// Whether its device rules are not those of its zygote.
+    fn has_rules(&self) -> bool {
+        self.sandbox && !self.devices.is_empty()
     }
 }
 
@@ -131,7 +139,12 @@ impl Cgroup {
         match cgroup.fill(layout, wanted, &relative) {
             Ok(()) => Ok(cgroup),
             Err(source) if wanted.resources.is_unlimited() => {
-                tracing::debug!(error = %source, "no cgroup for the container");
+                // Where devices cannot be kept from containers, they need no rule to be let in.
+                if wanted.has_rules() {
+                    tracing::warn!(error = %source, "no cgroup of its own for a container with devices");
+                } else {
+                    tracing::debug!(error = %source, "no cgroup for the container");
+                }
                 Ok(cgroup)
             }
             Err(source) => Err(Error::Setup { step: format!("limit resources of {}", wanted.id), source }),
@@ -160,7 +173,7 @@ impl Cgroup {
             }
             self.add(&folder)?;
             if wanted.sandbox && layout.legacy_path("devices").is_none() {
-                device::confine(&folder)?;
+                device::confine(&folder, wanted.devices)?;
             }
             if layout.legacy.is_empty() {
                 limits::set(&folder, wanted.resources)?;
@@ -171,8 +184,16 @@ impl Cgroup {
         for hierarchy in &layout.legacy {
             let needed =
                 wanted.parent.is_some() || limits::needs(hierarchy, wanted.resources, wanted.samples);
-            // The device rules are on the zygote's cgroup, which the container stays in.
-            if !needed || hierarchy.controls("devices") {
+            if hierarchy.controls("devices") {
+                // Otherwise the rules are on the zygote's cgroup, which the container stays in.
+                if wanted.has_rules() {
+                    let folder = hierarchy.path.join(relative);
+                    self.add(&folder)?;
+                    device::confine_legacy(&folder, wanted.devices)?;
+                }
+                continue;
+            }
+            if !needed {
                 continue;
             }
             let folder = hierarchy.path.join(relative);

@@ -1,7 +1,11 @@
 //! `config.json` of a bundle: the parts of the OCI runtime specification (1.0.2) that steps need.
 
+use std::collections::BTreeMap;
+
+use rustix::fs::FileType;
 use serde::Serialize;
 
+use super::super::device;
 use super::super::seccomp::{self, SyscallRules};
 use crate::defaults::{
     CAPABILITY_BITS, CAPABILITY_NAMES, INSECURE_DEVICES, LOOPS, MASKED_PATHS, READONLY_PATHS,
@@ -11,19 +15,32 @@ use crate::{Network, ProcessSpec, ResolvedUser, Resources, Rlimit, RunSpec, Secu
 /// The whole file.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Config {
+pub(in crate::linux) struct Config {
     oci_version: &'static str,
     process: Process,
     root: Root,
     hostname: String,
     mounts: Vec<Mount>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    hooks: BTreeMap<&'static str, Vec<Hook>>,
     linux: Linux,
+}
+
+#[derive(Debug, Serialize)]
+struct Hook {
+    path: String,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    args: Vec<String>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    env: Vec<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    timeout: Option<u32>,
 }
 
 /// A process; also what `exec --process` reads.
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Process {
+pub(in crate::linux) struct Process {
     terminal: bool,
     user: User,
     args: Vec<String>,
@@ -69,12 +86,12 @@ struct Root {
 
 /// A mount.
 #[derive(Debug, Serialize)]
-pub(super) struct Mount {
-    pub(super) destination: String,
+pub(in crate::linux) struct Mount {
+    pub(in crate::linux) destination: String,
     #[serde(rename = "type")]
-    pub(super) kind: &'static str,
-    pub(super) source: String,
-    pub(super) options: Vec<String>,
+    pub(in crate::linux) kind: &'static str,
+    pub(in crate::linux) source: String,
+    pub(in crate::linux) options: Vec<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -111,7 +128,11 @@ struct DeviceRule {
     allow: bool,
     #[serde(rename = "type", skip_serializing_if = "Option::is_none")]
     kind: Option<&'static str>,
-    access: &'static str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    major: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    minor: Option<u32>,
+    access: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -145,6 +166,10 @@ struct Device {
     major: u32,
     minor: u32,
     file_mode: u32,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    uid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    gid: Option<u32>,
 }
 
 #[derive(Debug, Serialize)]
@@ -157,21 +182,23 @@ struct Seccomp {
 }
 
 /// What does not come from the spec.
-pub(super) struct Place<'a> {
-    pub(super) root: String,
-    pub(super) cgroups_path: String,
-    pub(super) mounts: Vec<Mount>,
-    pub(super) user: &'a ResolvedUser,
-    pub(super) home: Option<&'a str>,
-    pub(super) oom_score_adj: Option<i32>,
+pub(in crate::linux) struct Place<'a> {
+    pub(in crate::linux) root: String,
+    pub(in crate::linux) cgroups_path: String,
+    pub(in crate::linux) mounts: Vec<Mount>,
+    pub(in crate::linux) user: &'a ResolvedUser,
+    pub(in crate::linux) home: Option<&'a str>,
+    pub(in crate::linux) oom_score_adj: Option<i32>,
     /// The first free loop device.
-    pub(super) loops: Option<u32>,
+    pub(in crate::linux) loops: Option<u32>,
     /// Capabilities of the daemon.
-    pub(super) own_capabilities: u64,
+    pub(in crate::linux) own_capabilities: u64,
+    /// Devices beyond those that every container has.
+    pub(in crate::linux) devices: &'a [device::Device],
 }
 
 /// The configuration of a container.
-pub(super) fn config(spec: &RunSpec, place: Place<'_>) -> Config {
+pub(in crate::linux) fn config(spec: &RunSpec, place: Place<'_>) -> Config {
     let sandbox = spec.security == Security::Sandbox;
     let mut mounts = default_mounts(sandbox);
     for mount in place.mounts {
@@ -193,11 +220,12 @@ pub(super) fn config(spec: &RunSpec, place: Place<'_>) -> Config {
         root: Root { path: place.root, readonly: spec.root.readonly },
         hostname: spec.hostname.clone().unwrap_or_else(|| crate::DEFAULT_HOSTNAME.to_owned()),
         mounts,
+        hooks: hooks(&spec.hooks),
         linux: Linux {
             namespaces,
             cgroups_path: place.cgroups_path,
-            resources: resources(&spec.resources, sandbox),
-            devices: if sandbox { Vec::new() } else { insecure_devices(place.loops) },
+            resources: resources(&spec.resources, sandbox, place.devices),
+            devices: devices(sandbox, place.loops, place.devices),
             masked_paths: if sandbox { MASKED_PATHS.to_vec() } else { Vec::new() },
             readonly_paths: if sandbox { READONLY_PATHS.to_vec() } else { Vec::new() },
             seccomp: sandbox.then(seccomp_profile),
@@ -206,7 +234,7 @@ pub(super) fn config(spec: &RunSpec, place: Place<'_>) -> Config {
 }
 
 /// A process of a container that `first` describes.
-pub(super) fn process(
+pub(in crate::linux) fn process(
     spec: &ProcessSpec,
     first: &RunSpec,
     user: &ResolvedUser,
@@ -248,7 +276,7 @@ pub(super) fn process(
 }
 
 /// A path as the specification wants it.
-pub(super) fn absolute(path: &str) -> String {
+pub(in crate::linux) fn absolute(path: &str) -> String {
     let mut parts: Vec<&str> = Vec::new();
     for part in path.split('/') {
         match part {
@@ -289,12 +317,49 @@ fn default_mounts(sandbox: bool) -> Vec<Mount> {
     ]
 }
 
-fn resources(resources: &Resources, sandbox: bool) -> LinuxResources {
-    let devices = if sandbox {
-        vec![DeviceRule { allow: false, kind: None, access: "rwm" }]
-    } else {
-        ["c", "b"].map(|kind| DeviceRule { allow: true, kind: Some(kind), access: "rwm" }).into()
-    };
+/// Whether a path is below `/dev`, which the runtime makes anew.
+pub(in crate::linux) fn is_in_dev(path: &str) -> bool {
+    absolute(path).starts_with("/dev/")
+}
+
+/// The nodes in `/dev` beyond those that every container has. Those given come instead of any at the same path.
+fn devices(sandbox: bool, loops: Option<u32>, given: &[device::Device]) -> Vec<Device> {
+    let mut out = if sandbox { Vec::new() } else { insecure_devices(loops) };
+    for device in given.iter().filter(|device| is_in_dev(&device.path)) {
+        let (path, node) = (absolute(&device.path), &device.node);
+        out.retain(|other| other.path != path);
+        out.push(Device {
+            path,
+            kind: device.letter(),
+            major: node.major,
+            minor: node.minor,
+            file_mode: node.mode,
+            uid: node.uid,
+            gid: node.gid,
+        });
+    }
+    out
+}
+
+fn hooks(given: &[kiln_cdi::Hook]) -> BTreeMap<&'static str, Vec<Hook>> {
+    let mut out = BTreeMap::<_, Vec<_>>::new();
+    for kiln_cdi::Hook { name, path, args, env, timeout } in given.iter().cloned() {
+        out.entry(name.name()).or_default().push(Hook { path, args, env, timeout });
+    }
+    out
+}
+
+fn resources(resources: &Resources, sandbox: bool, given: &[device::Device]) -> LinuxResources {
+    let rule = |allow, kind| DeviceRule { allow, kind, major: None, minor: None, access: "rwm".to_owned() };
+    let mut devices =
+        if sandbox { vec![rule(false, None)] } else { ["c", "b"].map(|kind| rule(true, Some(kind))).into() };
+    devices.extend(given.iter().filter(|device| device.kind() != FileType::Fifo).map(|device| DeviceRule {
+        allow: true,
+        kind: Some(device.letter()),
+        major: Some(device.node.major),
+        minor: Some(device.node.minor),
+        access: device.access.letters(),
+    }));
     let Resources { memory, memory_swap, cpu_shares, cpu_quota, cpu_period, cpuset_cpus, cpuset_mems } =
         resources;
     let some = |value: i64| (value != 0).then_some(value);
@@ -318,7 +383,10 @@ fn resources(resources: &Resources, sandbox: bool) -> LinuxResources {
 }
 
 fn insecure_devices(loops: Option<u32>) -> Vec<Device> {
-    let device = |path: String, kind, major, minor| Device { path, kind, major, minor, file_mode: 0o666 };
+    let device = |path: String, kind, major, minor| {
+        let (file_mode, uid, gid) = (0o666, None, None);
+        Device { path, kind, major, minor, file_mode, uid, gid }
+    };
     let named = INSECURE_DEVICES
         .iter()
         .map(|(name, major, minor)| device(format!("/dev/{name}"), "c", *major, *minor));
@@ -349,6 +417,62 @@ mod tests {
         assert_eq!(absolute(""), "/");
         assert_eq!(absolute("a/./b//c/.."), "/a/b");
         assert_eq!(absolute("../../x"), "/x");
+    }
+
+    #[test]
+    fn given_devices_are_nodes_and_rules() {
+        let node = |path: &str, permissions: &str, uid| kiln_cdi::DeviceNode {
+            path: path.to_owned(),
+            host_path: "/dev/null".to_owned(),
+            kind: None,
+            major: 0,
+            minor: 0,
+            mode: Some(0o600),
+            permissions: permissions.to_owned(),
+            uid,
+            gid: None,
+        };
+        let nodes =
+            [node("dev/x/../y", "r", Some(5)), node("/dev/fuse", "", None), node("/opt/../opt/z", "", None)];
+        let given = device::resolve(&nodes).unwrap();
+        let nodes = serde_json::to_value(devices(false, None, &given)).unwrap();
+        let at = |path: &str| {
+            nodes.as_array().unwrap().iter().filter(|n| n["path"] == path).cloned().collect::<Vec<_>>()
+        };
+        let same =
+            serde_json::json!({"path": "/dev/fuse", "type": "c", "major": 1, "minor": 3, "fileMode": 0o600});
+        assert_eq!(at("/dev/fuse"), std::slice::from_ref(&same));
+        let [mut owned] = at("/dev/y").try_into().unwrap();
+        assert_eq!(owned["uid"].take(), 5);
+        assert!(at("/opt/z").is_empty());
+        let rules = serde_json::to_value(resources(&Resources::default(), true, &given)).unwrap();
+        assert_eq!(
+            rules["devices"][1],
+            serde_json::json!({"allow": true, "type": "c", "major": 1, "minor": 3, "access": "r"})
+        );
+        assert_eq!(rules["devices"].as_array().map(Vec::len), Some(4));
+    }
+
+    #[test]
+    fn hooks_are_grouped_by_their_moment() {
+        let hook = |name, path: &str| kiln_cdi::Hook {
+            name,
+            path: path.to_owned(),
+            args: vec!["a".to_owned()],
+            env: Vec::new(),
+            timeout: Some(3),
+        };
+        let given = [
+            hook(kiln_cdi::HookName::CreateContainer, "/1"),
+            hook(kiln_cdi::HookName::Poststop, "/2"),
+            hook(kiln_cdi::HookName::CreateContainer, "/3"),
+        ];
+        let json = serde_json::to_string(&hooks(&given)).unwrap();
+        let one = |path: &str| format!(r#"{{"path":"{path}","args":["a"],"timeout":3}}"#);
+        assert_eq!(
+            json,
+            format!(r#"{{"createContainer":[{},{}],"poststop":[{}]}}"#, one("/1"), one("/3"), one("/2"))
+        );
     }
 
     #[test]

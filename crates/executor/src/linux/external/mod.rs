@@ -10,7 +10,7 @@
 //!   <state>/<id>/work/             a tmpfs in the runtime's mount namespace: rootfs, mounts/<n>, …
 //! ```
 
-mod config;
+pub(super) mod config;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
@@ -25,7 +25,7 @@ use super::start::{self, Message, Started};
 use super::walk::{Make, walk};
 use super::wire::{ExternalSetup, MountSetup, ProcessSetup, Setup, SourceSetup, Stub};
 use super::zygote::Born;
-use super::{Shared, exe, helper, sources, sys};
+use super::{Shared, device, exe, helper, sources, sys};
 use crate::{
     BoxFuture, Container, Error, Executor, ExecutorConfig, Network, ProcessIo, ProcessSpec, Result, RunSpec,
     Security, Stdin,
@@ -183,14 +183,25 @@ fn set_up(
     for mount in &spec.mounts {
         mounts.push(message.mount(mount, root.as_fd())?);
     }
-    let (user, home) = helper::resolve_user(&root, &spec.process.user, true).map_err(start::error)?;
+    let (mut user, home) = helper::resolve_user(&root, &spec.process.user, true).map_err(start::error)?;
+    user.groups
+        .extend(spec.groups.iter().filter(|gid| !user.groups.contains(gid)).copied().collect::<Vec<_>>());
+    let mut devices = device::resolve(&spec.devices)?;
+    for device in &mut devices {
+        device.node.uid.get_or_insert(user.uid);
+        device.node.gid.get_or_insert(user.gid);
+        // Elsewhere the runtime would make it in the step's own files.
+        if !config::is_in_dev(&device.path) {
+            mounts.push(device.mount());
+        }
+    }
     let owner = Some((user.uid, user.gid));
     let walked = walk(&root, &spec.process.cwd, Make::Folders(owner));
     walked
         .map_err(|source| Error::Setup { step: format!("working directory {}", spec.process.cwd), source })?;
     let stubs = stubs(&root, spec, &mounts, &message)?;
     let work = bundle.folder.join("work").to_string_lossy().into_owned();
-    let cgroup = Cgroup::adopt(&shared.layout, &shared.wanted(spec))?;
+    let cgroup = Cgroup::adopt(&shared.layout, &shared.wanted(spec, &devices))?;
     let config = config::config(
         spec,
         config::Place {
@@ -202,6 +213,7 @@ fn set_up(
             oom_score_adj: shared.config.oom_score_adj,
             loops: sys::free_loop_device().ok(),
             own_capabilities: own_capabilities()?,
+            devices: &devices,
         },
     );
     bundle.write("config.json", &config)?;
@@ -246,8 +258,8 @@ fn process_setup(args: &[&str], tty: bool) -> ProcessSetup {
 
 /// A mount of the container, from where it will be attached beside the runtime.
 fn bind(work: &str, number: usize, mount: &MountSetup) -> config::Mount {
-    let mut options = vec!["bind".to_owned()];
-    // The attributes of the source apply to a bind as well; these make runtimes that set them anew keep them.
+    let mut options = vec!["rbind".to_owned()];
+    // With what is below it, where the source has that. The attributes of the source apply to a bind as well; these make runtimes that set them anew keep them.
     let flags =
         [(super::mount::NOSUID, "nosuid"), (super::mount::NODEV, "nodev"), (super::mount::NOEXEC, "noexec")];
     options.extend(
@@ -279,7 +291,7 @@ fn stubs(root: &OwnedFd, spec: &RunSpec, mounts: &[MountSetup], message: &Messag
         }
         let setup = |source| Error::Setup { step: format!("mount {}", mount.dest), source };
         let folder = match &mount.source {
-            SourceSetup::File { .. } => false,
+            SourceSetup::File { .. } | SourceSetup::Device(_) => false,
             SourceSetup::Tree { mount: index, selector } => {
                 let found = walk(message.handle(*index), selector, Make::Nothing).map_err(|source| {
                     Error::MountSource { dest: mount.dest.clone(), path: selector.into(), source }

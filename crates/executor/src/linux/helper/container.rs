@@ -2,8 +2,8 @@
 //!
 //! Before its setup arrives it prepares what all containers have, so that this is done while a step's inputs are
 //! still being made. Then, in this order: cgroups, network, host name, root, user, working directory, kernel file
-//! systems, generated files, mounts, and the root becomes `/` by being mounted over the base, which nothing can see or
-//! reach from then on. No path of the host is ever opened here: what comes from the host comes as handles.
+//! systems, generated files, mounts, hooks, and the root becomes `/` by being mounted over the base, which nothing can see or
+//! reach from then on. No path of the host is ever opened here, but by hooks: what comes from the host comes as handles.
 
 use std::io::Write as _;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -16,10 +16,10 @@ use super::super::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use super::super::sys;
 use super::super::walk::{Make, PROC, walk};
 use super::super::wire::{self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, Reply, Setup};
-use super::super::wire::{SourceSetup, Stub};
+use super::super::wire::{NodeSetup, SourceSetup, Stub};
 use super::failure::{Doing, Result};
 use super::process::{self, Launch};
-use super::{devices, identity, kernel_files};
+use super::{devices, hooks, identity, kernel_files};
 
 /// The first process of a container.
 pub(super) fn main(socket: &OwnedFd, sandbox: bool, nodev: bool) -> ! {
@@ -89,14 +89,25 @@ fn enter(
     mount::restrict(root, nodev).doing("restrict the root")?;
     mount::attach_at(root, "/root").doing("attach the root")?;
     let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME=") && variable != "HOME=");
-    let (user, home) = identity::resolve(root, &process.user, want_home)?;
+    let (mut user, home) = identity::resolve(root, &process.user, want_home)?;
+    for gid in &container.groups {
+        if !user.groups.contains(gid) {
+            user.groups.push(*gid);
+        }
+    }
     let cwd = format!("working directory {}", process.cwd);
     walk(root, &process.cwd, Make::Folders(Some((user.uid, user.gid)))).doing(cwd)?;
-    let stubs = mount_all(root, &container, blob, fd)?;
+    let stubs = mount_all(root, &container, (user.uid, user.gid), blob, fd)?;
+    if let Some(hooks) = &container.hooks {
+        hooks::create(root, hooks, fd(hooks.host)?)?;
+    }
     if container.root_readonly {
         mount::restrict(root, RDONLY).doing("make the root read-only")?;
     }
     become_root(root)?;
+    if let Some(hooks) = &container.hooks {
+        hooks::start(hooks)?;
+    }
     let dev = Some(prepared.dev);
     Err(process::launch(Launch {
         socket,
@@ -142,6 +153,7 @@ fn namespaces<'a>(
 fn mount_all<'a>(
     root: BorrowedFd<'_>,
     container: &ContainerSetup,
+    owner: (u32, u32),
     blob: &[u8],
     fd: impl Fn(usize) -> Result<BorrowedFd<'a>>,
 ) -> Result<Vec<Stub>> {
@@ -160,7 +172,7 @@ fn mount_all<'a>(
             stubs.extend(found.made);
         }
     }
-    let mut files = Places::new("");
+    let mut files = Places::new("", owner);
     for (number, mount) in container.mounts.iter().enumerate() {
         let source = files.source(mount, number, blob, &fd)?;
         let made = attach(root, mount, &source, container.nodev)?;
@@ -187,8 +199,11 @@ fn attach(root: BorrowedFd<'_>, mount: &MountSetup, source: &OwnedFd, nodev: boo
             problem: format!("{dest}: nothing can be mounted over or inside /proc"),
         });
     }
-    let restrictions = if mount.readonly { RDONLY } else { 0 } | if nodev { NODEV } else { 0 };
+    let restrictions = if mount.readonly { RDONLY } else { 0 };
     mount::restrict(source, mount.attributes | restrictions).doing(&doing)?;
+    if nodev && !matches!(mount.source, SourceSetup::Device(_)) {
+        mount::without_devices(source).doing(&doing)?;
+    }
     mount::attach(source, &found.handle).doing(&doing)?;
     Ok(found.made)
 }
@@ -199,11 +214,15 @@ pub(super) struct Places {
     base: String,
     /// The tmpfs at `files`, which holds generated files and secrets; each is mounted by itself.
     files: Option<OwnedFd>,
+    /// The same for device nodes, on top of whatever else is at `stage`.
+    nodes: Option<OwnedFd>,
+    /// Whose the nodes are that name nobody.
+    owner: (u32, u32),
 }
 
 impl Places {
-    pub(super) fn new(base: impl Into<String>) -> Self {
-        Self { base: base.into(), files: None }
+    pub(super) fn new(base: impl Into<String>, owner: (u32, u32)) -> Self {
+        Self { base: base.into(), files: None, nodes: None, owner }
     }
 
     /// The detached mount of a source.
@@ -222,6 +241,7 @@ impl Places {
                     blob.get(*offset..offset.saturating_add(*length)).ok_or(rustix::io::Errno::INVAL);
                 self.file(number, content.doing(&doing)?, *mode, (*uid, *gid)).doing(&doing)
             }
+            SourceSetup::Device(node) => self.node(number, node).doing(&doing),
         }
     }
 
@@ -268,6 +288,31 @@ impl Places {
         rustix::fs::fchmod(&file, Mode::from_raw_mode(mode & 0o7777))?;
         let mount = mount::clone_of(&folder, &name);
         self.files = Some(folder);
+        mount
+    }
+}
+
+impl Places {
+    /// A device node. Where it is shown nothing is ever made by it but a file to be mounted over.
+    fn node(&mut self, number: usize, node: &NodeSetup) -> std::io::Result<OwnedFd> {
+        let folder = match self.nodes.take() {
+            Some(folder) => folder,
+            None => {
+                let folder = mount::filesystem("tmpfs", &[("mode", "0700")], NOSUID | NOEXEC)?;
+                mount::attach_at(&folder, &format!("{}/stage", self.base))?;
+                folder
+            }
+        };
+        let name = number.to_string();
+        let kind = FileType::from_raw_mode(node.kind);
+        let device = rustix::fs::makedev(node.major, node.minor);
+        rustix::fs::mknodat(&folder, &name, kind, Mode::from_raw_mode(0o600), device)?;
+        let (uid, gid) = (node.uid.unwrap_or(self.owner.0), node.gid.unwrap_or(self.owner.1));
+        let (uid, gid) = (Uid::from_raw(uid), Gid::from_raw(gid));
+        rustix::fs::chownat(&folder, &name, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?;
+        rustix::fs::chmodat(&folder, &name, Mode::from_raw_mode(node.mode & 0o777), AtFlags::empty())?;
+        let mount = mount::clone_of(&folder, &name);
+        self.nodes = Some(folder);
         mount
     }
 }

@@ -52,7 +52,8 @@ fn attach_all<'a>(
         rustix::fs::mkdirat(&folder, name, Mode::from_raw_mode(0o700)).doing(doing)?;
     }
     mount::attach_at(fd(*root)?, &format!("{work}/rootfs")).doing("attach the root")?;
-    let mut places = Places::new(work.as_str());
+    // Devices are the runtime's to make.
+    let mut places = Places::new(work.as_str(), (0, 0));
     for (number, mount) in mounts.iter().enumerate() {
         let doing = format!("mount {}", mount.dest);
         let source = places.source(mount, number, blob, &fd)?;

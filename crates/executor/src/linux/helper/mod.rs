@@ -7,6 +7,7 @@
 //!
 //! ```text
 //!   /proc /sys /dev /root /files /stage   empty folders, where a container assembles what it will see
+//!   /host                                 an empty folder, where hooks find the host's files
 //!   /empty                                what masked folders show
 //!   /nodes/{null,zero,…}                  devices: null is what masked files show
 //! ```
@@ -15,6 +16,7 @@ mod container;
 mod devices;
 mod external;
 mod failure;
+mod hooks;
 mod identity;
 mod kernel_files;
 mod process;
@@ -233,7 +235,7 @@ fn enter_base(own: &OwnedFd) -> io::Result<()> {
     _ = rustix::thread::move_into_thread_name_spaces(own.as_fd(), ThreadNameSpaceType::MOUNT);
     rustix::mount::mount_change("/", MountPropagationFlags::REC | MountPropagationFlags::PRIVATE)?;
     let base = mount::filesystem("tmpfs", &[("mode", "0755"), ("size", "64k")], mount::NOSUID)?;
-    for folder in ["proc", "sys", "dev", "root", "files", "stage", "empty", "nodes"] {
+    for folder in ["proc", "sys", "dev", "root", "files", "stage", "host", "empty", "nodes"] {
         rustix::fs::mkdirat(&base, folder, Mode::from_raw_mode(0o555))?;
     }
     for (name, major, minor) in DEVICES {

@@ -335,6 +335,35 @@ fn attestations_make_an_index() {
 }
 
 #[test]
+fn the_main_sbom_says_in_which_layer_a_file_is() {
+    let bench = Bench::new();
+    let document = br#"{"spdxVersion":"SPDX-2.3","files":[{"fileName":"/f"},{"fileName":"/g"}]}"#;
+    let sbom = |path: &str| {
+        let mut sbom = Attestation::generated(path, "https://spdx.dev/Document", document.as_slice(), true);
+        sbom.metadata.insert("sbom-core".into(), b"sbom".to_vec());
+        sbom
+    };
+    let mut source = bench.single(&[("f", "1")]);
+    source
+        .attestations
+        .insert("linux/amd64".into(), vec![sbom("/sbom.spdx.json"), sbom("/sbom-base.spdx.json")]);
+    let made = bench.export("oci", &[], &source).expect("export");
+    let index = Index::decode(&bench.blob(&made.descriptor.expect("descriptor").digest)).expect("index");
+    let manifest = |at: usize| Manifest::decode(&bench.blob(&index.manifests[at].digest)).expect("manifest");
+    let layer = manifest(0).layers[0].digest.clone();
+    let statements = manifest(1).layers;
+    let mut files =
+        statements.iter().map(|statement| json(&bench.blob(&statement.digest))["predicate"].clone());
+    let main = files.next().expect("the main SBOM");
+    assert_eq!(
+        main["files"],
+        serde_json::json!([{"fileName": "/f", "comment": format!("layerID: {layer}")}, {"fileName": "/g"}])
+    );
+    assert_eq!(main["creationInfo"]["creators"].as_array().expect("creators").len(), 1);
+    assert_eq!(files.next().expect("another"), json(document));
+}
+
+#[test]
 fn annotations_need_an_index_and_a_platform() {
     let bench = Bench::new();
     let source = bench.single(&[("f", "1")]);

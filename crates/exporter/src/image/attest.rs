@@ -2,7 +2,7 @@
 
 use kiln_oci::{Descriptor, Digest, ImageConfig, Manifest, Platform, gojson, media_type};
 
-use super::Writer;
+use super::{Image, Writer};
 use crate::{
     attestation::{Attestation, Subject, statements, unbundle},
     error::{Error, Result},
@@ -14,16 +14,19 @@ const REFERENCE_TYPE: &str = "vnd.docker.reference.type";
 const REFERENCE_DIGEST: &str = "vnd.docker.reference.digest";
 
 impl Writer<'_> {
-    /// Writes the statements about `target` and the manifest that holds them.
+    /// Writes the statements about an image and the manifest that holds them.
     pub(super) async fn attestation_manifest(
         &mut self,
-        target: &Descriptor,
+        image: &Image,
         attestations: &[Attestation],
         subjects: &[Subject],
     ) -> Result<Descriptor> {
+        let target = &image.manifest;
         let attestations = unbundle(attestations).await?;
         let mut layers = Vec::new();
-        for statement in statements(&attestations, subjects).await? {
+        let statements = statements(&attestations, subjects).await?;
+        for (attestation, mut statement) in attestations.iter().zip(statements) {
+            self.tell_layers(image, attestation, &mut statement.predicate).await?;
             let json = gojson::to_vec(&statement).map_err(Error::json("a statement"))?;
             let mut layer = Descriptor::of(media_type::IN_TOTO, &json);
             let step = format!("exporting attestation {}", layer.digest);

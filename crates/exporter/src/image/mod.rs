@@ -9,6 +9,7 @@
 
 mod attest;
 mod config;
+mod sbom;
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -147,7 +148,7 @@ impl Writer<'_> {
             let statements = self.attestations(&platform.id);
             if self.source.attestations.contains_key(&platform.id) && !statements.is_empty() {
                 let subjects = self.subjects(&image.manifest, &platform.platform)?;
-                attestations.push(self.attestation_manifest(&image.manifest, &statements, &subjects).await?);
+                attestations.push(self.attestation_manifest(&image, &statements, &subjects).await?);
             }
             images.push(image);
         }

@@ -2,7 +2,9 @@
 
 use std::path::Path;
 
-use crate::support::{Build, Daemon, Image, Left, Registry, alone, assert_sound, folder_for, wait_for};
+use crate::support::{
+    Bench, Build, Daemon, Image, Left, Pushed, Registry, alone, assert_sound, folder_for, wait_for,
+};
 
 /// Whether a blob of the daemon has this text in it.
 fn is_packed(root: &Path, text: &str) -> bool {
@@ -44,4 +46,28 @@ fn layers_are_packed_while_later_steps_run() {
     daemon.stop();
     Left::no_processes();
     assert_sound(&folder.path().join("root"));
+}
+
+#[test]
+fn blobs_are_pushed_while_later_steps_run_and_named_at_the_end() {
+    let Some(_alone) = alone() else { return };
+    let bench = Bench::new();
+    let address = &bench.registry.address;
+    let text = format!(
+        "FROM BASE\nRUN echo made-$((41+1)) > /made\nRUN until wget -q -O /dev/null http://{address}/may/end; do sleep 0.1; done\n"
+    );
+    let output = format!("--output=type=image,name={address}/out:latest,push=true,compression=uncompressed");
+    let building = bench.build(&text).arg(output).start(&bench.daemon.address());
+    let is_made = |pushed: &Pushed| matches!(pushed, Pushed::Blob(blob) if blob.windows(7).any(|part| part == b"made-42"));
+    wait_for("a pushed layer", || bench.registry.pushed().iter().any(is_made).then_some(()));
+    assert!(!building.is_over());
+    let is_manifest = |pushed: &Pushed| matches!(pushed, Pushed::Manifest(_));
+    assert!(!bench.registry.pushed().iter().any(is_manifest));
+    bench.registry.allow("end");
+    let seen = building.end();
+    assert!(seen.success, "{:#?}", seen.other);
+    let pushed = bench.registry.pushed();
+    assert_eq!(pushed.iter().filter(|pushed| is_made(pushed)).count(), 1);
+    assert_eq!(pushed.last(), Some(&Pushed::Manifest("latest".to_owned())));
+    bench.end();
 }

@@ -23,7 +23,7 @@ pub(crate) use context::{Context, Watch};
 pub(crate) use daemon::Daemon;
 pub(crate) use image::{Image, gzip};
 pub(crate) use left::{Left, descendants};
-pub(crate) use registry::{Manner, Registry};
+pub(crate) use registry::{Manner, Pushed, Registry};
 pub(crate) use sound::assert_sound;
 pub(crate) use tar::Tar;
 

@@ -2,7 +2,7 @@
 
 use std::{
     collections::BTreeMap,
-    io::{BufRead as _, BufReader, Write as _},
+    io::{BufRead as _, BufReader, Read as _, Write as _},
     net::{TcpListener, TcpStream},
     sync::{Arc, Condvar, Mutex},
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use super::{Image, PATIENCE};
 
-/// Serves one image as `<address>/base:latest`, and takes marks at `/mark/<word>`.
+/// Serves one image as `<address>/base:latest`, takes marks at `/mark/<word>`, and notes what is pushed.
 #[derive(Clone)]
 pub(crate) struct Registry {
     pub(crate) address: String,
@@ -33,6 +33,16 @@ struct State {
     manner: Manner,
     /// Ranges of layers that were asked for.
     asked: Vec<(String, u64)>,
+    pushed: Vec<Pushed>,
+}
+
+/// What came to the registry, in this order.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Pushed {
+    /// The bytes of a blob.
+    Blob(Vec<u8>),
+    /// Tag or digest of a manifest.
+    Manifest(String),
 }
 
 /// How layers are served.
@@ -88,6 +98,16 @@ impl Registry {
         self.shared.state.lock().unwrap().asked.clone()
     }
 
+    /// Steps that ask for `/may/<word>` find it from now on.
+    pub(crate) fn allow(&self, word: &str) {
+        self.shared.state.lock().unwrap().blobs.insert(word.to_owned(), Vec::new());
+    }
+
+    /// Everything that was pushed so far.
+    pub(crate) fn pushed(&self) -> Vec<Pushed> {
+        self.shared.state.lock().unwrap().pushed.clone()
+    }
+
     /// The configuration by which a daemon finds it.
     pub(crate) fn config(&self) -> String {
         format!("[registry.{:?}]\nhttp = true\n", self.address)
@@ -126,7 +146,7 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
         if input.read_line(&mut first)? == 0 {
             return Ok(());
         }
-        let mut range = 0;
+        let (mut range, mut length) = (0, 0);
         loop {
             let mut line = String::new();
             if input.read_line(&mut line)? == 0 || line.trim().is_empty() {
@@ -136,13 +156,47 @@ fn serve(shared: &Shared, stream: TcpStream) -> std::io::Result<()> {
             if let Some(from) = line.strip_prefix("range: bytes=") {
                 range = from.trim_end_matches('-').parse().unwrap();
             }
+            if let Some(bytes) = line.strip_prefix("content-length: ") {
+                length = bytes.parse().unwrap();
+            }
         }
         let mut words = first.split(' ');
         let (method, path) = (words.next().unwrap_or_default(), words.next().unwrap_or_default());
-        if !answer(shared, &stream, method == "HEAD", path, range)? {
+        let mut body = Vec::new();
+        input.by_ref().take(length).read_to_end(&mut body)?;
+        let goes_on = match method {
+            "POST" | "PUT" => take(shared, &stream, method == "POST", path, body)?,
+            _ => answer(shared, &stream, method == "HEAD", path, range)?,
+        };
+        if !goes_on {
             return Ok(());
         }
     }
+}
+
+/// Begins the upload of a blob, or takes all of one or a manifest.
+fn take(
+    shared: &Shared,
+    mut out: &TcpStream,
+    begins: bool,
+    path: &str,
+    body: Vec<u8>,
+) -> std::io::Result<bool> {
+    if begins {
+        write!(out, "HTTP/1.1 202 Accepted\r\nLocation: {path}one\r\nContent-Length: 0\r\n\r\n")?;
+    } else {
+        let mut state = shared.state.lock().unwrap();
+        if let Some((_, name)) = path.split_once("/manifests/") {
+            state.pushed.push(Pushed::Manifest(name.to_owned()));
+        } else {
+            state.blobs.insert(kiln_oci::Digest::sha256(&body).to_string(), body.clone());
+            state.pushed.push(Pushed::Blob(body));
+        }
+        drop(state);
+        write!(out, "HTTP/1.1 201 Created\r\nContent-Length: 0\r\n\r\n")?;
+    }
+    out.flush()?;
+    Ok(true)
 }
 
 /// False: the connection ends.

@@ -63,6 +63,10 @@ impl<V: Clone + Default> SmallMap<V> {
     /// Sets the value of a key.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: V) {
         let key = key.into();
+        if self.is_empty() {
+            self.0 = Some(Arc::new([(key, value)]));
+            return;
+        }
         let place = self.place(&key);
         if let (Ok(place), Some(own)) = (place, self.0.as_mut().and_then(Arc::get_mut)) {
             own[place].1 = value;

@@ -9,6 +9,7 @@ use kiln_oci::Platform;
 use kiln_proto::{OpMetadata, SmallMap, pb};
 
 use super::State;
+use super::few::Few;
 
 /// The key of the name that progress shows, among an op's descriptions.
 pub const CUSTOM_NAME: &str = "llb.customname";
@@ -71,43 +72,26 @@ impl From<RangeInclusive<u32>> for Ranges {
     }
 }
 
-/// Names of capabilities. Few need no memory of their own.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub(super) struct CapList {
-    first: [&'static str; 6],
-    length: usize,
-    more: Vec<&'static str>,
-}
-
-impl CapList {
-    fn push(&mut self, cap: &'static str) {
-        match self.first.get_mut(self.length) {
-            Some(free) => {
-                *free = cap;
-                self.length += 1;
-            }
-            None => self.more.push(cap),
-        }
-    }
-
-    pub(super) fn iter(&self) -> impl Iterator<Item = &'static str> {
-        self.first.iter().take(self.length).chain(&self.more).copied()
-    }
-}
-
 /// Platform, worker filters and metadata of an op. Metadata is not part of the digest.
 #[derive(Debug, Clone, Default)]
 pub struct Constraints {
     pub(super) platform: Option<Arc<Platform>>,
-    pub(super) filters: Vec<String>,
     /// Keys and values that progress may show.
     description: SmallMap<String>,
-    pub(super) caps: CapList,
-    /// What there is beside these.
-    pub(super) metadata: Option<Box<OpMetadata>>,
-    pub(super) unique_id: Option<String>,
+    /// Capabilities that the op itself does not tell.
+    pub(super) caps: Few<&'static str>,
     location: Option<Location>,
-    /// After the first, which most ops have alone.
+    rare: Option<Box<Rare>>,
+}
+
+/// What few ops have.
+#[derive(Debug, Clone, Default)]
+struct Rare {
+    filters: Vec<String>,
+    /// What there is beside descriptions and capabilities.
+    metadata: OpMetadata,
+    unique_id: Option<String>,
+    /// After the first.
     more_locations: Vec<Location>,
 }
 
@@ -127,7 +111,7 @@ impl Constraints {
     /// Only workers that match the filter may do it.
     #[must_use]
     pub fn filter(mut self, filter: impl Into<String>) -> Self {
-        self.filters.push(filter.into());
+        self.rare().filters.push(filter.into());
         self
     }
 
@@ -154,28 +138,28 @@ impl Constraints {
     /// Do it anew even if the result is known.
     #[must_use]
     pub fn ignore_cache(mut self) -> Self {
-        self.rare().ignore_cache = true;
+        self.rare().metadata.ignore_cache = true;
         self
     }
 
     /// Whether cache exporters take the result along.
     #[must_use]
     pub fn export_cache(mut self, value: bool) -> Self {
-        self.rare().export_cache = Some(pb::ExportCache { value });
+        self.rare().metadata.export_cache = Some(pb::ExportCache { value });
         self
     }
 
     /// Shows several ops as one.
     #[must_use]
     pub fn progress_group(mut self, group: pb::ProgressGroup) -> Self {
-        self.rare().progress_group = Some(Box::new(group));
+        self.rare().metadata.progress_group = Some(Box::new(group));
         self
     }
 
     /// Limits memory and processors.
     #[must_use]
     pub fn linux_resources(mut self, resources: pb::LinuxResources) -> Self {
-        self.rare().linux_resources = Some(Box::new(resources));
+        self.rare().metadata.linux_resources = Some(Box::new(resources));
         self
     }
 
@@ -190,19 +174,32 @@ impl Constraints {
         if self.location.is_none() {
             self.location = Some(location);
         } else {
-            self.more_locations.push(location);
+            self.rare().more_locations.push(location);
         }
     }
 
     pub(super) fn locations(&self) -> impl Iterator<Item = &Location> {
-        self.location.iter().chain(&self.more_locations)
+        let more = self.rare.iter().flat_map(|rare| &rare.more_locations);
+        self.location.iter().chain(more)
     }
 
     /// Local sources: makes the op unique, in place of [`super::Marshal::unique_id`].
     #[must_use]
     pub fn unique_id(mut self, id: impl Into<String>) -> Self {
-        self.unique_id = Some(id.into());
+        self.rare().unique_id = Some(id.into());
         self
+    }
+
+    pub(super) fn own_id(&self) -> Option<&str> {
+        self.rare.as_ref()?.unique_id.as_deref()
+    }
+
+    pub(super) fn filters(&self) -> &[String] {
+        self.rare.as_ref().map_or(&[], |rare| &rare.filters)
+    }
+
+    pub(super) fn limits_resources(&self) -> bool {
+        self.rare.as_ref().is_some_and(|rare| rare.metadata.linux_resources.is_some())
     }
 
     /// A capability that the daemon must have.
@@ -218,21 +215,22 @@ impl Constraints {
 
     /// Those of an op that came from a definition.
     pub(super) fn of(metadata: OpMetadata, locations: impl Iterator<Item = Location>) -> Self {
-        let mut constraints = Self { metadata: Some(Box::new(metadata)), ..Self::default() };
+        let mut constraints = Self::default();
+        constraints.rare().metadata = metadata;
         locations.for_each(|location| constraints.add_location(location));
         constraints
     }
 
-    fn rare(&mut self) -> &mut OpMetadata {
-        self.metadata.get_or_insert_default()
+    fn rare(&mut self) -> &mut Rare {
+        self.rare.get_or_insert_default()
     }
 
     /// All that the metadata of the op says; `caps` are its capabilities.
     pub(super) fn to_metadata(&self, caps: SmallMap<bool>) -> OpMetadata {
-        let Some(metadata) = &self.metadata else {
+        let Some(rare) = &self.rare else {
             return OpMetadata { description: self.description.clone(), caps, ..OpMetadata::default() };
         };
-        let mut metadata = OpMetadata::clone(metadata);
+        let mut metadata = rare.metadata.clone();
         metadata.description.merge(&self.description);
         metadata.caps.merge(&caps);
         metadata

@@ -5,6 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_proto::pb;
 
+use super::few::Few;
 use super::node::{Kind, Node, Output, Slot};
 use super::{Constraints, Location, SourceMap, State};
 use crate::{Error, Graph};
@@ -25,7 +26,7 @@ impl State {
     /// known only when everything that uses them has been seen. It must not be filled with something that uses it.
     pub fn deferred() -> (Self, Deferred) {
         let slot = Arc::new(OnceLock::new());
-        let output = Node::output(Kind::Deferred(Arc::clone(&slot)), Vec::new(), Constraints::new());
+        let output = Node::output(Kind::Deferred(Arc::clone(&slot)), Few::None, Constraints::new());
         (Self::start(Some(output)), Deferred(slot))
     }
 

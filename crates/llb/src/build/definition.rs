@@ -9,7 +9,7 @@ use bytes::Bytes;
 use kiln_oci::{Digest, Platform};
 use kiln_proto::{OpMetadata, SmallMap, pb};
 
-use super::constraints::{CapList, merge_metadata};
+use super::constraints::merge_metadata;
 use super::encode::Scratch;
 use super::node::{Kind, Node, Output};
 use super::{SourceMap, State};
@@ -63,8 +63,10 @@ pub(super) struct Writer<'a> {
     known: HashMap<Digest, usize, BuildHasherDefault<QuickHasher>>,
     ops: Vec<Encoded>,
     maps: Vec<Arc<SourceMap>>,
+    /// Capabilities of the op at hand.
+    caps: Vec<&'static str>,
     /// Sets of capabilities used last; ops of a kind share them.
-    caps: Vec<(CapList, Option<&'static str>, SmallMap<bool>)>,
+    cap_sets: Vec<(Vec<&'static str>, SmallMap<bool>)>,
     pub(super) scratch: Scratch,
 }
 
@@ -88,6 +90,7 @@ impl<'a> Writer<'a> {
             ops: Vec::new(),
             maps: Vec::new(),
             caps: Vec::new(),
+            cap_sets: Vec::new(),
             scratch: Scratch::new(options),
         }
     }
@@ -126,13 +129,19 @@ impl<'a> Writer<'a> {
 
     fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
         let constraints = &node.constraints;
-        let mut cap = None;
+        self.caps.clear();
+        node.note_caps(&mut self.caps);
         let raw = match &node.kind {
             Kind::Raw { raw } => raw.clone(),
-            _ => self.encode(node, &mut cap)?,
+            _ => {
+                let mut cap = None;
+                let raw = self.encode(node, &mut cap)?;
+                self.caps.extend(cap);
+                raw
+            }
         };
         let digest = Digest::sha256(&raw);
-        let metadata = constraints.to_metadata(self.caps(&constraints.caps, cap));
+        let metadata = constraints.to_metadata(self.cap_set());
         let place = match self.known.entry(digest.clone()) {
             Entry::Vacant(new) => {
                 new.insert(self.ops.len());
@@ -154,16 +163,20 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Capabilities as metadata has them: those of an op, and one more.
-    fn caps(&mut self, own: &CapList, more: Option<&'static str>) -> SmallMap<bool> {
-        if let Some((_, _, set)) = self.caps.iter().find(|(known, m, _)| known == own && *m == more) {
+    /// The capabilities of the op at hand as metadata has them.
+    fn cap_set(&mut self) -> SmallMap<bool> {
+        // Names are constants, and most are told apart by where they are.
+        let same = |known: &Vec<&'static str>| {
+            known.len() == self.caps.len() && known.iter().zip(&self.caps).all(|(a, b)| std::ptr::eq(*a, *b))
+        };
+        if let Some((_, set)) = self.cap_sets.iter().find(|(known, _)| same(known)) {
             return set.clone();
         }
-        let set: SmallMap<bool> = own.iter().chain(more).map(|cap| (cap, true)).collect();
-        if self.caps.len() == CAP_SETS {
-            self.caps.remove(0);
+        let set: SmallMap<bool> = self.caps.iter().map(|&cap| (cap, true)).collect();
+        if self.cap_sets.len() == CAP_SETS {
+            self.cap_sets.remove(0);
         }
-        self.caps.push((own.clone(), more, set.clone()));
+        self.cap_sets.push((self.caps.clone(), set.clone()));
         set
     }
 

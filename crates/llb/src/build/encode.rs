@@ -3,6 +3,7 @@
 //! What an op consists of is written as it stands in the graph, straight into memory that many ops share. The order of fields is
 //! that of [`crate::marshal`].
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
 
@@ -19,7 +20,7 @@ use super::node::{Kind, Node};
 use super::{Constraints, Env, Meta};
 use crate::caps::{EXEC_META_SETS_DEFAULT_PATH, SOURCE_LOCAL_UNIQUE};
 use crate::marshal::{field, nested, number, string};
-use crate::{EMPTY, Error, SKIP_OUTPUT, attr, marshal};
+use crate::{EMPTY, Error, ROOT_MOUNT, SKIP_OUTPUT, attr, marshal};
 
 /// The variable that tells programs where the ssh agent is.
 const SSH_SOCKET: &str = "SSH_AUTH_SOCK";
@@ -129,7 +130,7 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         let constraints = &node.constraints;
         inputs.all.clear();
-        for input in &node.inputs {
+        for input in node.inputs.iter() {
             let input = resolve(input)?;
             inputs.all.push(input.map(|o| Ok((self.place(&o.node)?, o.index))).transpose()?);
         }
@@ -208,11 +209,11 @@ impl Writer<'_> {
     ) -> Result<pb::SourceOp, Error> {
         let mut attrs = attrs.clone();
         if identifier.starts_with("local://") && !attrs.contains_key(attr::LOCAL_SESSION) {
-            let id = constraints.unique_id.as_ref().unwrap_or(&self.options.unique_id);
+            let id = constraints.own_id().unwrap_or(&self.options.unique_id);
             if id.is_empty() {
                 return Err(Error::Build(format!("{identifier} needs a session or a unique id")));
             }
-            attrs.insert(attr::LOCAL_UNIQUE.to_owned(), id.clone());
+            attrs.insert(attr::LOCAL_UNIQUE.to_owned(), id.to_owned());
             *cap = Some(SOURCE_LOCAL_UNIQUE);
         }
         Ok(pb::SourceOp { identifier: identifier.to_owned(), attrs })
@@ -225,6 +226,11 @@ impl Scratch {
         nested(out, 2, |out| {
             nested(out, 1, |out| self.put_meta(out, exec, rare, platform));
             let mut next_output = 0;
+            if exec.mounts.is_empty() {
+                let root = MountSpec::new(Cow::Borrowed(ROOT_MOUNT));
+                let input = inputs.position(0);
+                nested(out, 2, |out| put_mount(out, &root, input, &mut next_output));
+            }
             for mount in &exec.mounts {
                 let input = mount.input.map_or(EMPTY, |i| inputs.position(i));
                 nested(out, 2, |out| put_mount(out, mount, input, &mut next_output));
@@ -335,7 +341,7 @@ fn put_platform(out: &mut BytesMut, platform: &Platform) {
 }
 
 fn put_constraints(out: &mut BytesMut, constraints: &Constraints) {
-    nested(out, 11, |out| constraints.filters.iter().for_each(|filter| field(out, 1, filter.as_bytes())));
+    nested(out, 11, |out| constraints.filters().iter().for_each(|filter| field(out, 1, filter.as_bytes())));
 }
 
 fn diff(lower: bool, upper: bool) -> pb::DiffOp {

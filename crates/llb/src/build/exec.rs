@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use kiln_proto::pb;
 
+use super::few::Few;
 use super::mounts::{Mount, MountSpec, Secret, Ssh};
 use super::node::{Kind, Node, Output};
 use super::{Constraints, Meta, State};
@@ -36,9 +37,45 @@ pub(super) struct Rare {
 pub(super) struct ExecNode {
     pub(super) args: Vec<Cow<'static, str>>,
     pub(super) around: Arc<Meta>,
-    /// The root and what is mounted over it, by target.
+    /// The root and what is mounted over it, by target. None at all: the root alone, and it can be written.
     pub(super) mounts: Vec<MountSpec>,
     pub(super) rare: Option<Box<Rare>>,
+}
+
+impl ExecNode {
+    /// Notes what the daemon must be capable of. Of sources, scratch counts as none; `limited` says that there are limits of
+    /// resources.
+    pub(super) fn note_caps(&self, inputs: &[Output], limited: bool, caps: &mut Vec<&'static str>) {
+        caps.push(caps::EXEC_META_BASE);
+        let around: &Meta = &self.around;
+        for (needed, cap) in [
+            (!around.ulimits.is_empty(), caps::EXEC_META_ULIMIT),
+            (around.network != pb::NetMode::Unset, caps::EXEC_META_NETWORK),
+            (around.security != pb::SecurityMode::Sandbox, caps::EXEC_META_SECURITY),
+            (limited, caps::EXEC_META_LINUX_RESOURCES),
+        ] {
+            if needed {
+                caps.push(cap);
+            }
+        }
+        if self.mounts.is_empty() && !inputs.is_empty() {
+            caps.push(caps::EXEC_MOUNT_BIND);
+        }
+        self.mounts.iter().for_each(|mount| mount.note_caps(caps));
+        let Some(rare) = &self.rare else { return };
+        for (needed, cap) in [
+            (!rare.valid_exit_codes.is_empty(), caps::EXEC_VALID_EXIT_CODE),
+            (rare.proxy.is_some(), caps::EXEC_META_PROXY),
+            (!rare.secrets.is_empty(), caps::EXEC_MOUNT_SECRET),
+            (rare.secrets.iter().any(|s| s.env.is_some()), caps::EXEC_SECRET_ENV),
+            (!rare.devices.is_empty(), caps::EXEC_META_CDI),
+            (!rare.ssh.is_empty(), caps::EXEC_MOUNT_SSH),
+        ] {
+            if needed {
+                caps.push(cap);
+            }
+        }
+    }
 }
 
 impl Run {
@@ -118,36 +155,6 @@ impl Run {
         self.constraints = constraints;
         self
     }
-
-    /// Notes what the daemon must be capable of.
-    fn note_caps(&mut self, around: &Meta) {
-        let constraints = &mut self.constraints;
-        constraints.add_cap(caps::EXEC_META_BASE);
-        let has_resources = constraints.metadata.as_ref().is_some_and(|m| m.linux_resources.is_some());
-        for (needed, cap) in [
-            (!around.ulimits.is_empty(), caps::EXEC_META_ULIMIT),
-            (around.network != pb::NetMode::Unset, caps::EXEC_META_NETWORK),
-            (around.security != pb::SecurityMode::Sandbox, caps::EXEC_META_SECURITY),
-            (has_resources, caps::EXEC_META_LINUX_RESOURCES),
-        ] {
-            if needed {
-                constraints.add_cap(cap);
-            }
-        }
-        let Some(rare) = &self.rare else { return };
-        for (needed, cap) in [
-            (!rare.valid_exit_codes.is_empty(), caps::EXEC_VALID_EXIT_CODE),
-            (rare.proxy.is_some(), caps::EXEC_META_PROXY),
-            (!rare.secrets.is_empty(), caps::EXEC_MOUNT_SECRET),
-            (rare.secrets.iter().any(|s| s.env.is_some()), caps::EXEC_SECRET_ENV),
-            (!rare.devices.is_empty(), caps::EXEC_META_CDI),
-            (!rare.ssh.is_empty(), caps::EXEC_MOUNT_SSH),
-        ] {
-            if needed {
-                constraints.add_cap(cap);
-            }
-        }
-    }
 }
 
 /// A run, with its results.
@@ -191,28 +198,21 @@ impl State {
         {
             return Err(Error::Build("tmpfs mounts must use scratch".into()));
         }
-        run.note_caps(&around);
-        let count = mounts.len() + 1;
-        let (mut inputs, mut specs) = (Vec::with_capacity(count), Vec::with_capacity(count));
-        let mut sources = Vec::new();
-        let mut add = |mut mount: Mount| {
-            mount.note_caps(&mut run.constraints);
-            if let Some(output) = mount.source.as_ref().and_then(|s| s.output.clone()) {
-                mount.spec.input = Some(inputs.len());
-                inputs.push(output);
-            }
-            specs.push(mount.spec);
-            // The results of a root alone need no list of sources.
-            if count > 1 {
-                sources.push(mount.source);
-            }
-        };
-        if mounts.is_empty() {
-            add(root);
+        let (mut inputs, mut specs, mut sources) = (Few::None, Vec::new(), Vec::new());
+        if mounts.is_empty() && !run.read_only_root {
+            inputs.extend(root.source.and_then(|state| state.output));
         } else {
             mounts.insert(0, root);
             mounts.sort_by(|a, b| a.spec.target.cmp(&b.spec.target));
-            mounts.into_iter().for_each(add);
+            specs.reserve_exact(mounts.len());
+            for mut mount in mounts {
+                if let Some(output) = mount.source.as_ref().and_then(|s| s.output.clone()) {
+                    mount.spec.input = Some(inputs.len());
+                    inputs.push(output);
+                }
+                specs.push(mount.spec);
+                sources.push(mount.source);
+            }
         }
         let exec = ExecNode { args: run.args, around, mounts: specs, rare: run.rare };
         Ok(self.results(sources, &Node::output(Kind::Exec(exec), inputs, run.constraints)))
@@ -221,10 +221,11 @@ impl State {
     fn results(&self, sources: Vec<Option<Self>>, first: &Output) -> Exec {
         let mut exec = Exec { root: self.clone(), mounts: Vec::new() };
         let Kind::Exec(node) = &first.node.kind else { return exec };
+        if node.mounts.is_empty() {
+            exec.root = self.with_output(first.clone());
+        }
         let mut index = 0;
-        let mut sources = sources.into_iter();
-        for spec in &node.mounts {
-            let source = sources.next().flatten();
+        for (spec, source) in node.mounts.iter().zip(sources) {
             let is_root = spec.target == ROOT_MOUNT;
             let before = if is_root { Some(self.clone()) } else { source };
             let state = if spec.has_output() {

@@ -4,6 +4,7 @@ use bytes::{Bytes, BytesMut};
 use kiln_pattern::{cleaned, join};
 use kiln_proto::pb;
 
+use super::few::Few;
 use super::node::{Kind, Node, Output};
 use super::{Constraints, State};
 use crate::{EMPTY, SKIP_OUTPUT, caps, marshal};
@@ -13,7 +14,7 @@ use crate::{EMPTY, SKIP_OUTPUT, caps, marshal};
 pub struct File {
     actions: Vec<Action>,
     /// What is copied from.
-    sources: Vec<Output>,
+    sources: Few<Output>,
 }
 
 /// A user or group, by number or by name (looked up in the file system that is changed).
@@ -111,10 +112,6 @@ impl File {
             self.actions.reserve_exact(1);
         }
         self.actions.push(Action { action, source: source.map(|_| self.sources.len()) });
-        if self.sources.is_empty() && source.is_some() {
-            // The base comes before them.
-            self.sources.reserve_exact(2);
-        }
         self.sources.extend(source.cloned());
         self
     }
@@ -222,18 +219,17 @@ pub(super) struct Action {
 impl State {
     /// Changes files. Nothing happens when there are no actions.
     #[must_use]
-    pub fn file(&self, file: File, mut constraints: Constraints) -> Self {
+    pub fn file(&self, file: File, constraints: Constraints) -> Self {
         if file.is_empty() {
             return self.clone();
         }
-        let File { mut actions, sources: mut inputs } = file;
+        let File { mut actions, sources } = file;
         let base = self.output.as_ref().map(|_| 0);
-        if let Some(output) = &self.output {
-            inputs.insert(0, output.clone());
-        }
-        constraints.add_cap(caps::FILE_BASE);
+        let inputs = match &self.output {
+            None => sources,
+            Some(output) => std::iter::once(output).chain(sources.iter()).cloned().collect(),
+        };
         for Action { action, source } in &mut actions {
-            action_caps(action, &mut constraints);
             resolve_paths(action, self.get_dir());
             // The base is before the sources.
             *source = source.map(|place| place + usize::from(base.is_some()));
@@ -242,7 +238,13 @@ impl State {
     }
 }
 
-fn action_caps(action: &pb::file_action::Action, constraints: &mut Constraints) {
+/// What the daemon must be capable of.
+pub(super) fn note_caps(actions: &[Action], caps: &mut Vec<&'static str>) {
+    caps.push(caps::FILE_BASE);
+    actions.iter().for_each(|action| action_caps(&action.action, caps));
+}
+
+fn action_caps(action: &pb::file_action::Action, caps: &mut Vec<&'static str>) {
     use pb::file_action::Action;
     match action {
         Action::Copy(c) => {
@@ -256,12 +258,12 @@ fn action_caps(action: &pb::file_action::Action, constraints: &mut Constraints) 
                 (!c.mode_str.is_empty(), caps::FILE_COPY_MODE_STRING),
             ] {
                 if needed {
-                    constraints.add_cap(cap);
+                    caps.push(cap);
                 }
             }
         }
-        Action::Symlink(_) => constraints.add_cap(caps::FILE_SYMLINK_CREATE),
-        Action::Rm(r) if r.allow_wildcard => constraints.add_cap(caps::FILE_RM_WILDCARD),
+        Action::Symlink(_) => caps.push(caps::FILE_SYMLINK_CREATE),
+        Action::Rm(r) if r.allow_wildcard => caps.push(caps::FILE_RM_WILDCARD),
         _ => {}
     }
 }

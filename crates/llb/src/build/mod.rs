@@ -31,6 +31,7 @@ mod definition;
 mod encode;
 mod env;
 mod exec;
+mod few;
 mod file;
 mod mounts;
 mod node;
@@ -278,7 +279,7 @@ impl State {
             Some((first, _)) => (*first, &inputs),
         };
         let outputs = rest.iter().filter_map(|s| s.output.clone()).collect();
-        first.with_output(Node::output(Kind::Merge, outputs, constraints.cap(crate::caps::MERGE_OP)))
+        first.with_output(Node::output(Kind::Merge, outputs, constraints))
     }
 
     /// What changed from `lower` to `upper`, as a file system of its own.
@@ -288,7 +289,7 @@ impl State {
         }
         let kind = Kind::Diff { lower: lower.output.is_some(), upper: upper.output.is_some() };
         let outputs = lower.output.iter().chain(&upper.output).cloned().collect();
-        lower.with_output(Node::output(kind, outputs, constraints.cap(crate::caps::DIFF_OP)))
+        lower.with_output(Node::output(kind, outputs, constraints))
     }
 
     /// The same file system, but only once `dependencies` could be made too.
@@ -304,8 +305,7 @@ impl State {
             return self.clone();
         }
         let outputs = std::iter::once(own).chain(dependencies).collect();
-        let constraints = Constraints::new().cap(crate::caps::PASSTHROUGH_OP);
-        self.with_output(Node::output(Kind::Passthrough { id: id.into() }, outputs, constraints))
+        self.with_output(Node::output(Kind::Passthrough { id: id.into() }, outputs, Constraints::new()))
     }
 }
 

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 
 use kiln_proto::pb;
 
-use super::{Constraints, State};
+use super::State;
 use crate::{EMPTY, caps};
 
 /// A mount of a [`Run`].
@@ -176,26 +176,25 @@ impl Ssh {
     }
 }
 
-impl Mount {
+impl MountSpec {
     /// Notes what the daemon must be capable of.
-    pub(super) fn note_caps(&self, constraints: &mut Constraints) {
-        let spec = &self.spec;
-        if !spec.selector.is_empty() {
-            constraints.add_cap(caps::EXEC_MOUNT_SELECTOR);
+    pub(super) fn note_caps(&self, caps: &mut Vec<&'static str>) {
+        if !self.selector.is_empty() {
+            caps.push(caps::EXEC_MOUNT_SELECTOR);
         }
-        if spec.cache.is_some() {
-            constraints.add_cap(caps::EXEC_MOUNT_CACHE);
-            constraints.add_cap(caps::EXEC_MOUNT_CACHE_SHARING);
-        } else if let Some(tmpfs) = &spec.tmpfs {
-            constraints.add_cap(caps::EXEC_MOUNT_TMPFS);
+        if self.cache.is_some() {
+            caps.push(caps::EXEC_MOUNT_CACHE);
+            caps.push(caps::EXEC_MOUNT_CACHE_SHARING);
+        } else if let Some(tmpfs) = &self.tmpfs {
+            caps.push(caps::EXEC_MOUNT_TMPFS);
             if tmpfs.size > 0 {
-                constraints.add_cap(caps::EXEC_MOUNT_TMPFS_SIZE);
+                caps.push(caps::EXEC_MOUNT_TMPFS_SIZE);
             }
-        } else if self.source.as_ref().is_some_and(|s| !s.is_scratch()) {
-            constraints.add_cap(caps::EXEC_MOUNT_BIND);
+        } else if self.input.is_some() {
+            caps.push(caps::EXEC_MOUNT_BIND);
         }
-        if spec.content_cache != pb::MountContentCache::Default {
-            constraints.add_cap(caps::EXEC_MOUNT_CONTENT_CACHE);
+        if self.content_cache != pb::MountContentCache::Default {
+            caps.push(caps::EXEC_MOUNT_CONTENT_CACHE);
         }
     }
 }

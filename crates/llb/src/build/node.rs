@@ -7,6 +7,8 @@ use kiln_oci::Platform;
 
 use super::Constraints;
 use super::exec::ExecNode;
+use super::few::Few;
+use crate::caps;
 
 /// One output of a node.
 #[derive(Clone, Debug)]
@@ -29,7 +31,7 @@ impl Output {
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
-    pub(super) inputs: Vec<Output>,
+    pub(super) inputs: Few<Output>,
     pub(super) constraints: Constraints,
 }
 
@@ -65,8 +67,22 @@ pub(super) enum Kind {
 pub(super) type Slot = Arc<OnceLock<Option<Output>>>;
 
 impl Node {
+    /// Notes what the daemon must be capable of.
+    pub(super) fn note_caps(&self, caps: &mut Vec<&'static str>) {
+        caps.extend(self.constraints.caps.iter());
+        match &self.kind {
+            Kind::Exec(exec) => exec.note_caps(&self.inputs, self.constraints.limits_resources(), caps),
+            Kind::File { actions, .. } => super::file::note_caps(actions, caps),
+            Kind::Merge => caps.push(caps::MERGE_OP),
+            Kind::Diff { .. } => caps.push(caps::DIFF_OP),
+            Kind::Passthrough { .. } => caps.push(caps::PASSTHROUGH_OP),
+            // Sources have noted theirs, and ops from definitions bring them along.
+            Kind::Source { .. } | Kind::Raw { .. } | Kind::Deferred(_) => {}
+        }
+    }
+
     /// A new node's first output.
-    pub(super) fn output(kind: Kind, inputs: Vec<Output>, constraints: Constraints) -> Output {
+    pub(super) fn output(kind: Kind, inputs: Few<Output>, constraints: Constraints) -> Output {
         Output { node: Arc::new(Self { kind, inputs, constraints }), index: 0 }
     }
 }
@@ -74,13 +90,25 @@ impl Node {
 /// A chain of states is as long as its author likes: letting go of it must not use the stack.
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut todo = std::mem::take(&mut self.inputs);
-        while let Some(mut output) = todo.pop() {
-            let Some(node) = Arc::get_mut(&mut output.node) else { continue };
-            if todo.is_empty() {
-                todo = std::mem::take(&mut node.inputs);
-            } else {
-                todo.append(&mut node.inputs);
+        let mut next = std::mem::take(&mut self.inputs);
+        let mut todo = Vec::new();
+        loop {
+            let output = match std::mem::take(&mut next) {
+                Few::None => todo.pop(),
+                // Most have one: no list is needed for these.
+                Few::One(output) => Some(output),
+                Few::Two([first, second]) => {
+                    todo.push(first);
+                    Some(second)
+                }
+                Few::Many(mut outputs) => {
+                    todo.append(&mut outputs);
+                    todo.pop()
+                }
+            };
+            let Some(mut output) = output else { return };
+            if let Some(node) = Arc::get_mut(&mut output.node) {
+                next = std::mem::take(&mut node.inputs);
             }
         }
     }

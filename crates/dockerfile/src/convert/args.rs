@@ -1,7 +1,7 @@
 //! Variables: those of FROM, and those of a state.
 
 use std::borrow::Cow;
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 
 use kiln_llb::build::{Env, State};
 
@@ -113,9 +113,16 @@ pub(super) fn globals(
 pub(super) fn lint_default_bases(file: &Dockerfile, lexer: &Lexer, defaults: &Env, linter: &mut Linter) {
     // An error here comes up again where it counts.
     let Ok((env, _)) = globals(&file.global_args, lexer, defaults.clone(), &BTreeMap::new()) else { return };
+    // Many stages may start from the same.
+    let mut known = HashSet::new();
     for stage in &file.stages {
-        let Ok(base) = lexer.word(&stage.base, &env).text else { return };
-        checks::default_base(linter, stage, &base);
+        if known.contains(stage.base.as_str()) {
+            continue;
+        }
+        let Ok(base) = lexer.text(&stage.base, &env) else { return };
+        if checks::default_base(linter, stage, &base) {
+            known.insert(stage.base.as_str());
+        }
     }
 }
 

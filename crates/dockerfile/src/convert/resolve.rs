@@ -1,10 +1,10 @@
 //! What stages start from: images, named contexts, nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use kiln_llb::build::{Constraints, Env, ImageOptions, State, image};
+use kiln_llb::build::{Constraints, Env, ImageOptions, State, image_of};
 use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
 
 use super::args::declared;
@@ -28,9 +28,18 @@ enum Base {
     /// A context in place of the image.
     Context(Loaded),
     /// The image.
-    Image(Box<ResolvedImage>),
+    Image(Arc<FoundImage>),
     /// Nobody needs it.
-    Unneeded,
+    Unneeded(Reference),
+}
+
+/// An image, found once for all stages that start from it.
+struct FoundImage {
+    reference: Reference,
+    /// Only what the specification knows.
+    config: Arc<ImageConfig>,
+    /// There are no layers.
+    is_scratch: bool,
 }
 
 impl<R: Resolver> Converter<'_, R> {
@@ -150,14 +159,42 @@ impl<R: Resolver> Converter<'_, R> {
             }
             wanted.push((index, needed));
         }
-        let bases = try_join_all(wanted.iter().map(|&(index, needed)| self.find_base(index, needed))).await?;
-        for ((index, _), (reference, base)) in wanted.into_iter().zip(bases) {
+        let (asked, answers) = self.questions(&wanted);
+        let bases = try_join_all(asked.iter().map(|&(index, needed)| self.find_base(index, needed))).await?;
+        let mut bases: Vec<Option<Base>> = bases.into_iter().map(Some).collect();
+        for ((index, _), answer) in wanted.into_iter().zip(answers) {
+            let base = match &mut bases[answer] {
+                Some(Base::Image(image)) => Some(Base::Image(Arc::clone(image))),
+                own => own.take(),
+            };
             let span = self.stages.list[index].span;
-            self.apply_base(index, reference, base).map_err(|e| e.within(span))?;
+            base.map_or(Ok(()), |base| self.apply_base(index, base)).map_err(|e| e.within(span))?;
             let stage = &mut self.stages.list[index];
             stage.dispatched |= stage.unregistered;
         }
         Ok(())
+    }
+
+    /// The stages among the wanted ones that ask for others too, and for each wanted stage the place of the one that asks for it:
+    /// stages that start from the same image have one question.
+    fn questions(&self, wanted: &[(usize, bool)]) -> (Vec<(usize, bool)>, Vec<usize>) {
+        let mut asked = Vec::new();
+        let mut answers = Vec::with_capacity(wanted.len());
+        let mut known = HashMap::new();
+        for &(index, needed) in wanted {
+            let stage = &self.stages.list[index];
+            let next = asked.len();
+            // A context of the client may be another one for each stage.
+            let place = match needed && !self.options.has_contexts() {
+                true => *known.entry((&stage.base_name, self.base_platform(index))).or_insert(next),
+                false => next,
+            };
+            if place == next {
+                asked.push((index, needed));
+            }
+            answers.push(place);
+        }
+        (asked, answers)
     }
 
     fn base_platform(&self, index: usize) -> Arc<Platform> {
@@ -165,34 +202,28 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     /// Asks outside for a stage's base; changes nothing yet, since stages are asked for side by side.
-    async fn find_base(&self, index: usize, needed: bool) -> Result<(Reference, Base), Failure> {
+    async fn find_base(&self, index: usize, needed: bool) -> Result<Base, Failure> {
         let stage = &self.stages.list[index];
         self.ask_for_base(stage, index, needed).await.map_err(|e| e.within(stage.span))
     }
 
-    async fn ask_for_base(
-        &self,
-        stage: &Stage,
-        index: usize,
-        needed: bool,
-    ) -> Result<(Reference, Base), Failure> {
+    async fn ask_for_base(&self, stage: &Stage, index: usize, needed: bool) -> Result<Base, Failure> {
         let name = &stage.base_name;
         let reference = Reference::parse(name)
-            .map_err(|e| refuse(format!("failed to parse stage name {name:?}: {e}")))?;
+            .map_err(|e| refuse(format!("failed to parse stage name {name:?}: {e}")))?
+            .with_default_tag();
         if !needed {
-            return Ok((reference, Base::Unneeded));
+            return Ok(Base::Unneeded(reference));
         }
         if let Some(context) = &stage.named {
-            let loaded = self.load(context, stage).await?;
-            return Ok((reference, Base::Stage(loaded)));
+            return Ok(Base::Stage(self.load(context, stage).await?));
         }
-        let complete = reference.clone().with_default_tag().to_string();
+        let complete = reference.to_string();
         let platform = self.base_platform(index);
         if self.options.has_contexts()
             && let Some(context) = named::find(self.options, &complete, Some(&platform))?
         {
-            let loaded = self.load(&context, stage).await?;
-            return Ok((reference, Base::Context(loaded)));
+            return Ok(Base::Context(self.load(&context, stage).await?));
         }
         let prefix = match self.options.multi_platform {
             true => format!("[{} internal]", platform.format_all()),
@@ -206,7 +237,7 @@ impl<R: Resolver> Converter<'_, R> {
             oci_layout: None,
         };
         let resolved = self.resolver.resolve_image(request).await.map_err(|e| self.not_found(stage, e))?;
-        Ok((reference, Base::Image(Box::new(resolved))))
+        Ok(Base::Image(Arc::new(FoundImage::read(resolved, &reference)?)))
     }
 
     async fn load(&self, context: &NamedContext, stage: &Stage) -> Result<Loaded, Failure> {
@@ -222,40 +253,26 @@ impl<R: Resolver> Converter<'_, R> {
         Failure::outside(what, stage.span, error)
     }
 
-    fn apply_base(&mut self, index: usize, reference: Reference, base: Base) -> Result<(), Failure> {
+    fn apply_base(&mut self, index: usize, base: Base) -> Result<(), Failure> {
         let mut platform = self.base_platform(index);
-        let mut reference = reference.with_default_tag();
-        let mut scratch = false;
-        let needed = !matches!(base, Base::Unneeded);
-        match base {
-            Base::Stage(loaded) => {
-                self.take_stage(index, loaded);
+        let (reference, found) = match &base {
+            Base::Image(image) => (&image.reference, Some(image)),
+            Base::Unneeded(reference) => (reference, None),
+            Base::Stage(_) | Base::Context(_) => {
+                self.take_loaded(index, base, platform);
                 return Ok(());
             }
-            Base::Context(loaded) => {
-                self.take_context(index, loaded, platform);
-                return Ok(());
+        };
+        if let Some(image) = found {
+            let stage = &mut self.stages.list[index];
+            if stage.platform.is_none() && self.platforms.implicit {
+                platform = self.platforms.detect(&image.config, platform);
             }
-            Base::Image(resolved) => {
-                let config = ImageConfig::decode(&resolved.config)
-                    .map_err(|e| refuse(format!("failed to parse image config of {reference}: {e}")))?;
-                reference = Reference::parse(&resolved.reference)
-                    .map_err(|e| refuse(format!("failed to parse ref {:?}: {e}", resolved.reference)))?;
-                if let Some(digest) = resolved.digest {
-                    reference = reference.with_digest(digest);
-                }
-                scratch = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|h| h.empty_layer);
-                let stage = &mut self.stages.list[index];
-                if stage.platform.is_none() && self.platforms.implicit {
-                    platform = self.platforms.detect(&config, platform);
-                }
-                take_image(stage, config);
-            }
-            Base::Unneeded => {}
+            take_image(stage, Arc::clone(&image.config));
         }
         let stage = &mut self.stages.list[index];
         let written = std::mem::replace(&mut stage.base_name, reference.to_string());
-        if !scratch {
+        if !found.is_some_and(|image| image.is_scratch) {
             let name = ["FROM ", &stage.base_name].concat();
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
@@ -264,13 +281,22 @@ impl<R: Resolver> Converter<'_, R> {
                 .platform(Arc::clone(&platform))
                 .custom_name(name);
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };
-            stage.state = image(&stage.base_name, options, constraints)?;
-            if needed {
+            stage.state = image_of(reference, options, constraints);
+            if found.is_some() {
                 checks::base_platform(self.linter, stage.span, &written, &platform, &stage.image);
             }
         }
         stage.platform = Some(platform);
         Ok(())
+    }
+
+    /// A client's context takes the place of a stage or its image.
+    fn take_loaded(&mut self, index: usize, base: Base, platform: Arc<Platform>) {
+        match base {
+            Base::Stage(loaded) => self.take_stage(index, loaded),
+            Base::Context(loaded) => self.take_context(index, loaded, platform),
+            Base::Image(_) | Base::Unneeded(_) => {}
+        }
     }
 
     /// A client's context takes the place of a stage: its instructions are not looked at.
@@ -293,7 +319,9 @@ impl<R: Resolver> Converter<'_, R> {
     fn take_context(&mut self, index: usize, loaded: Loaded, platform: Arc<Platform>) {
         self.pending.extend(loaded.pending);
         let stage = &mut self.stages.list[index];
-        take_image(stage, loaded.image.unwrap_or_else(|| empty_image(&platform)));
+        let mut image = loaded.image.unwrap_or_else(|| empty_image(&platform));
+        forget_unknown(&mut image);
+        take_image(stage, Arc::new(image));
         stage.state = loaded.state.platform(Arc::clone(&platform));
         stage.platform = Some(platform);
     }
@@ -311,11 +339,25 @@ fn count_steps(stage: &Stage) -> usize {
     base + stage.steps.iter().filter(counts).count()
 }
 
-fn take_image(stage: &mut Stage, mut image: ImageConfig) {
-    forget_unknown(&mut image);
-    stage.base_image = Some(Arc::new(image.clone()));
-    image.created = None;
-    stage.image = image;
+impl FoundImage {
+    /// What came back when an image was asked for by its complete reference.
+    fn read(resolved: ResolvedImage, asked: &Reference) -> Result<Self, Error> {
+        let mut config = ImageConfig::decode(&resolved.config)
+            .map_err(|e| refuse(format!("failed to parse image config of {asked}: {e}")))?;
+        let is_scratch = config.rootfs.diff_ids.is_empty() && config.history.iter().all(|h| h.empty_layer);
+        forget_unknown(&mut config);
+        let mut reference = Reference::parse(&resolved.reference)
+            .map_err(|e| refuse(format!("failed to parse ref {:?}: {e}", resolved.reference)))?;
+        if let Some(digest) = resolved.digest {
+            reference = reference.with_digest(digest);
+        }
+        Ok(Self { reference, config: Arc::new(config), is_scratch })
+    }
+}
+
+fn take_image(stage: &mut Stage, image: Arc<ImageConfig>) {
+    stage.image = ImageConfig { created: None, ..ImageConfig::clone(&image) };
+    stage.base_image = Some(image);
 }
 
 /// Only what the specification knows reaches images that are built on this one.

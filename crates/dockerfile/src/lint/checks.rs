@@ -45,11 +45,13 @@ pub fn from_platform(lint: &mut Scoped<'_>, stage: &Stage, expanded: &Expansion,
     }
 }
 
-/// The base of a stage, expanded with the defaults of the global ARGs alone, should be an image's name.
-pub fn default_base(lint: &mut super::Linter, stage: &Stage, expanded: &str) {
-    if Reference::parse(expanded).is_err() {
+/// The base of a stage, expanded with the defaults of the global ARGs alone, should be an image's name. True if it is one.
+pub fn default_base(lint: &mut super::Linter, stage: &Stage, expanded: &str) -> bool {
+    let is_name = Reference::parse(expanded).is_ok();
+    if !is_name {
         lint.run(stage.span, Finding::InvalidDefaultArgInFrom(&stage.base));
     }
+    is_name
 }
 
 /// An image's platform should be the one asked for.

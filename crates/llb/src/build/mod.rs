@@ -50,7 +50,7 @@ pub use exec::{Exec, Run};
 pub use file::{CopyOptions, File, Owner, User, normalize_path};
 pub use mounts::{Mount, Secret, Ssh};
 pub use sources::{
-    GitOptions, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, git, http, image, local,
+    GitOptions, HttpOptions, ImageOptions, LocalOptions, OciLayoutOptions, git, http, image, image_of, local,
     oci_layout,
 };
 

@@ -94,19 +94,13 @@ impl Digest {
         Self::encode(Algorithm::Sha256, &value)
     }
 
+    /// The text of a digest whose SHA-256 value is known.
+    pub fn text_of_sha256(value: &[u8; 32]) -> String {
+        with_text(Algorithm::Sha256, value, |text| text.to_owned())
+    }
+
     fn encode(algorithm: Algorithm, value: &[u8]) -> Self {
-        const HEX: &[u8; 16] = b"0123456789abcdef";
-        let name = algorithm.as_str().as_bytes();
-        let mut text = [b':'; "sha512:".len() + 128];
-        text[..name.len()].copy_from_slice(name);
-        let mut end = name.len() + 1;
-        for b in value.iter().take(64) {
-            text[end] = HEX[usize::from(b >> 4)];
-            text[end + 1] = HEX[usize::from(b & 15)];
-            end += 2;
-        }
-        // All of it is ASCII.
-        Self(std::str::from_utf8(&text[..end]).unwrap_or_default().into())
+        Self(with_text(algorithm, value, |text| text.into()))
     }
 
     /// The hash algorithm.
@@ -127,6 +121,21 @@ impl Digest {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+}
+
+/// Hands on the text of a digest, which is not kept.
+fn with_text<T>(algorithm: Algorithm, value: &[u8], take: impl FnOnce(&str) -> T) -> T {
+    const HEX: &[u8; 16] = b"0123456789abcdef";
+    let name = algorithm.as_str().as_bytes();
+    let start = name.len() + 1;
+    let mut text = [b':'; "sha512:".len() + 128];
+    text[..name.len()].copy_from_slice(name);
+    for (digits, b) in text[start..].chunks_exact_mut(2).zip(value) {
+        digits.copy_from_slice(&[HEX[usize::from(b >> 4)], HEX[usize::from(b & 15)]]);
+    }
+    let end = start + 2 * value.len().min(64);
+    // All of it is ASCII.
+    take(std::str::from_utf8(&text[..end]).unwrap_or_default())
 }
 
 /// At most the beginning of a hostile string goes into an error.

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use kiln_oci::{Digest, Platform};
 use kiln_proto::{OpMetadata, SmallMap, pb};
+use sha2::{Digest as _, Sha256};
 
 use super::constraints::merge_metadata;
 use super::encode::Scratch;
@@ -45,11 +46,8 @@ impl State {
         };
         let mut writer = Writer::new(options);
         writer.write(&output.node)?;
-        let digest = writer.digest(writer.place(&output.node)?);
-        let root = pb::Op {
-            inputs: vec![pb::Input { digest: digest.to_string(), index: output.index }],
-            ..pb::Op::default()
-        };
+        let digest = writer.digest(writer.place(&output.node)?).to_owned();
+        let root = pb::Op { inputs: vec![pb::Input { digest, index: output.index }], ..pb::Op::default() };
         writer.finish(root)
     }
 }
@@ -60,8 +58,10 @@ pub(super) struct Writer<'a> {
     /// Places in `ops` by address: nodes stay alive as long as the state that is being encoded.
     done: HashMap<*const Node, usize, BuildHasherDefault<QuickHasher>>,
     /// Places in `ops` by digest: equal ops are one.
-    known: HashMap<Digest, usize, BuildHasherDefault<QuickHasher>>,
+    known: HashMap<[u8; 32], usize, BuildHasherDefault<QuickHasher>>,
     ops: Vec<Encoded>,
+    /// Their bytes.
+    def: Vec<Bytes>,
     maps: Vec<Arc<SourceMap>>,
     /// Capabilities of the op at hand.
     caps: Vec<&'static str>,
@@ -70,10 +70,12 @@ pub(super) struct Writer<'a> {
     pub(super) scratch: Scratch,
 }
 
-/// An op with what is said about it.
+/// What is said about an op.
 struct Encoded {
-    digest: Digest,
-    raw: Bytes,
+    /// Its SHA-256.
+    value: [u8; 32],
+    /// The same as text.
+    digest: String,
     metadata: OpMetadata,
     locations: Vec<pb::Location>,
 }
@@ -88,6 +90,7 @@ impl<'a> Writer<'a> {
             done: HashMap::default(),
             known: HashMap::default(),
             ops: Vec::new(),
+            def: Vec::new(),
             maps: Vec::new(),
             caps: Vec::new(),
             cap_sets: Vec::new(),
@@ -124,7 +127,7 @@ impl<'a> Writer<'a> {
 
     /// The digest of the op at a place, which [`Self::place`] gave.
     pub(super) fn digest(&self, place: usize) -> &str {
-        self.ops.get(place).map_or("", |op| op.digest.as_str())
+        self.ops.get(place).map_or("", |op| &op.digest)
     }
 
     fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
@@ -140,12 +143,13 @@ impl<'a> Writer<'a> {
                 raw
             }
         };
-        let digest = Digest::sha256(&raw);
+        let value = Sha256::digest(&raw).into();
         let metadata = constraints.to_metadata(self.cap_set());
-        let place = match self.known.entry(digest.clone()) {
+        let place = match self.known.entry(value) {
             Entry::Vacant(new) => {
                 new.insert(self.ops.len());
-                self.ops.push(Encoded { digest, raw, metadata, locations: Vec::new() });
+                self.ops.push(Encoded::new(value, metadata));
+                self.def.push(raw);
                 self.ops.len() - 1
             }
             Entry::Occupied(known) => {
@@ -157,7 +161,12 @@ impl<'a> Writer<'a> {
         for location in constraints.locations() {
             let source_index = self.source_map(&location.map) as i32;
             let location = pb::Location { source_index, ranges: location.ranges.to_pb() };
-            self.ops[place].locations.push(location);
+            let locations = &mut self.ops[place].locations;
+            if locations.is_empty() {
+                // Most have one.
+                locations.reserve_exact(1);
+            }
+            locations.push(location);
         }
         self.done.insert(Arc::as_ptr(node), place);
         Ok(())
@@ -206,35 +215,41 @@ impl<'a> Writer<'a> {
         }
         let caps = needed.into_iter().map(|cap| (cap, true)).collect();
         let metadata = OpMetadata { caps, ..OpMetadata::default() };
-        self.ops.push(Encoded { digest: Digest::sha256(&raw), raw, metadata, locations: Vec::new() });
+        self.ops.push(Encoded::new(Sha256::digest(&raw).into(), metadata));
+        self.def.push(raw);
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
         // Maps are made much faster from what is in order already.
-        let mut order: Vec<(u64, usize)> = self.ops.iter().map(|op| prefix(&op.digest)).zip(0..).collect();
+        let mut order: Vec<(u64, usize)> = self.ops.iter().map(|op| prefix(&op.value)).zip(0..).collect();
         order.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| self.ops[a.1].digest.cmp(&self.ops[b.1].digest))
+            a.0.cmp(&b.0).then_with(|| self.ops[a.1].value.cmp(&self.ops[b.1].value))
         });
         let (mut metadata, mut places) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
         for (_, place) in order {
             let op = &mut self.ops[place];
-            metadata.push((op.digest.as_str().to_owned(), std::mem::take(&mut op.metadata)));
             let locations = std::mem::take(&mut op.locations);
             if !locations.is_empty() {
-                places.push((op.digest.as_str().to_owned(), pb::Locations { locations }));
+                places.push((op.digest.clone(), pb::Locations { locations }));
             }
+            metadata.push((std::mem::take(&mut op.digest), std::mem::take(&mut op.metadata)));
         }
         let metadata = metadata.into_iter().collect();
-        let def = self.ops.into_iter().map(|op| op.raw).collect();
         let source = pb::Source { locations: places.into_iter().collect(), infos };
-        Ok(pb::Definition { def, metadata, source: Some(source) })
+        Ok(pb::Definition { def: self.def, metadata, source: Some(source) })
+    }
+}
+
+impl Encoded {
+    fn new(value: [u8; 32], metadata: OpMetadata) -> Self {
+        Self { value, digest: Digest::text_of_sha256(&value), metadata, locations: Vec::new() }
     }
 }
 
 /// The beginning of a digest, in the same order as digests are.
-fn prefix(digest: &Digest) -> u64 {
-    digest.hex().as_bytes().first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
+fn prefix(value: &[u8; 32]) -> u64 {
+    value.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
 }
 
-/// For keys that are spread well at their ends: digests, whose digits are random, and addresses.
+/// For keys that are spread well at their ends: digests, which are random, and addresses.
 #[derive(Default)]
 pub(super) struct QuickHasher(u64);
 

@@ -1,4 +1,4 @@
-//! Small values as Go programs read them: CSV fields, booleans, sizes, durations, unsigned numbers.
+//! Small values as Go programs read them: CSV fields, booleans, sizes, durations, unsigned numbers, small letters.
 
 use std::borrow::Cow;
 
@@ -54,6 +54,14 @@ fn quoted_field(text: &str) -> Result<(String, &str), &'static str> {
             }
             None => return Ok((field, after)),
         }
+    }
+}
+
+/// In small letters; most are already.
+pub(crate) fn lower(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
+        true => text.into(),
+        false => text.to_lowercase().into(),
     }
 }
 

@@ -85,7 +85,17 @@ impl<V: Clone + Default> SmallMap<V> {
     where
         V: PartialEq,
     {
-        if self.is_empty() {
+        let (Some(own), Some(more)) = (&self.0, &other.0) else {
+            if self.is_empty() {
+                self.clone_from(other);
+            }
+            return;
+        };
+        if Arc::ptr_eq(own, more) {
+            return;
+        }
+        if own.len() == more.len() && own.iter().zip(more.iter()).all(|(a, b)| a.0 == b.0) {
+            // Nothing of its own stays.
             self.clone_from(other);
             return;
         }
@@ -181,6 +191,8 @@ mod tests {
         map.merge(&before);
         map.merge(&[("b", 3), ("c", 4)].into());
         assert_eq!(list(&map), [("a", 1), ("b", 3), ("c", 4)]);
+        map.merge(&[("c", 5), ("a", 6), ("b", 7)].into());
+        assert_eq!(list(&map), [("a", 6), ("b", 7), ("c", 5)]);
         assert_eq!(list(&before), [("a", 1), ("b", 2)]);
     }
 

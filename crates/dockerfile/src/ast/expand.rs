@@ -60,7 +60,8 @@ impl Command {
 /// What no lexer changes: nothing in it means anything.
 pub(crate) fn is_plain(text: &str) -> bool {
     let special = |b: u8| matches!(b, b'$' | b'\'' | b'"' | b'\\' | b'`' | b'<' | 0xef);
-    !text.bytes().any(special)
+    // All bytes of a block at once is quicker than one after the other.
+    !text.as_bytes().chunks(32).any(|block| block.iter().fold(false, |found, &b| found | special(b)))
 }
 
 fn expand_word(word: &mut Word, expander: &mut Expander<'_>) -> Result<(), Error> {

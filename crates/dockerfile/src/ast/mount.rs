@@ -7,7 +7,7 @@ use super::run::{Device, Mount, MountFlag, MountType, Sharing};
 use super::{Expander, Run};
 use crate::error::{Error, ErrorKind};
 use crate::suggest::nearest;
-use crate::text::{csv_parts, parse_bool, parse_size, parse_u32};
+use crate::text::{csv_parts, lower, parse_bool, parse_size, parse_u32};
 use crate::word::Word;
 
 const MOUNT_KEYS: [&str; 19] = [
@@ -76,14 +76,6 @@ impl MountFlag {
         }
         self.mount = reader.finish().map_err(|e| e.at(self.raw.span))?;
         Ok(())
-    }
-}
-
-/// In small letters; most are already.
-fn lower(text: &str) -> Cow<'_, str> {
-    match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
-        true => text.into(),
-        false => text.to_lowercase().into(),
     }
 }
 

@@ -17,7 +17,7 @@ pub struct Run {
     /// `--device`, in order.
     pub devices: Vec<Device>,
     /// Names of the flags that were given, each once, without dashes.
-    pub flags_used: Vec<String>,
+    pub flags_used: Vec<&'static str>,
 }
 
 /// A `--mount` flag.

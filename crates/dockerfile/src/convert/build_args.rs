@@ -1,12 +1,13 @@
 //! What the ARGs of a stage declared.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 
 /// Names and values, each name at the place where it was declared first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BuildArgs {
-    order: Vec<String>,
-    values: HashMap<String, Value>,
+    order: Vec<Arc<str>>,
+    values: HashMap<Arc<str>, Value>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -26,12 +27,12 @@ impl Value {
 
 impl BuildArgs {
     /// Notes a declaration.
-    pub(super) fn declare(&mut self, name: &str, value: Option<String>) {
+    pub(super) fn declare(&mut self, name: &Arc<str>, value: Option<String>) {
         let known = match self.values.get_mut(name) {
             Some(known) => known,
             None => {
-                self.order.push(name.to_owned());
-                self.values.entry(name.to_owned()).or_default()
+                self.order.push(Arc::clone(name));
+                self.values.entry(Arc::clone(name)).or_default()
             }
         };
         known.bare = value.is_none();
@@ -55,7 +56,7 @@ impl BuildArgs {
 
     /// Names and the values of their last declarations.
     pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
-        self.order.iter().map(|name| (name.as_str(), self.values.get(name).and_then(Value::last)))
+        self.order.iter().map(|name| (&**name, self.values.get(name).and_then(Value::last)))
     }
 }
 
@@ -66,9 +67,9 @@ mod tests {
     #[test]
     fn declared_twice() {
         let mut args = BuildArgs::default();
-        args.declare("a", Some("1".into()));
-        args.declare("b", None);
-        args.declare("a", None);
+        args.declare(&"a".into(), Some("1".into()));
+        args.declare(&"b".into(), None);
+        args.declare(&"a".into(), None);
         assert_eq!(args.iter().collect::<Vec<_>>(), [("a", None), ("b", None)]);
         assert_eq!((args.given("a"), args.given("b"), args.given("c")), (Some("1"), None, None));
         assert!(args.declares("b") && !args.declares("c"));

@@ -34,12 +34,15 @@ impl<R: Resolver> Converter<'_, R> {
     /// Walks the stages that are needed, in the order of the file.
     pub(super) async fn dispatch_stages(&mut self, target: usize) -> Result<(), Failure> {
         self.ignore = Some(self.source.ignore(self.options, self.resolver).await?);
-        let (reachable, all) = (self.stages.reachable(target), self.all_stages);
+        let (reachable, all) = (self.stages.reachable(target), self.walks_all());
         self.stages.find_last_users(|index| all || reachable.contains(&index));
         for index in 0..self.stages.list.len() {
             let wanted = reachable.contains(&index) && !self.stages.list[index].dispatched;
             if (wanted || all) && self.errors.len() < MAX_ERRORS && self.made <= MAX_MADE {
                 self.dispatch_stage(index);
+                if index != target {
+                    self.stages.let_go(index);
+                }
             }
         }
         self.check()?;
@@ -145,10 +148,11 @@ impl<R: Resolver> Converter<'_, R> {
         message.push_str("ARG");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for decl in args {
-            let name = decl.key.as_str();
+            let name: Arc<str> = decl.key.as_str().into();
+            let name = &name;
             checks::secret_name(&mut lint, instruction.span, "ARG", name);
             let stage = &mut self.stages.list[index];
-            let given = self.build_args.get(name).cloned();
+            let given = self.build_args.get(&**name).cloned();
             let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
@@ -160,15 +164,17 @@ impl<R: Resolver> Converter<'_, R> {
                 }
                 (None, None) => self.globals.get(name).map(str::to_owned),
             };
-            if let Some(value) = value.as_deref().filter(|_| name != SCAN_CONTEXT && name != SCAN_STAGE) {
+            if let Some(value) = value.as_deref().filter(|_| ![SCAN_CONTEXT, SCAN_STAGE].contains(&&**name)) {
                 stage.set_arg(name, value);
             }
-            if inherited {
-                stage.outline.used.insert(name.to_owned());
-            } else {
-                let mut info = ArgInfo::new(decl, instruction.span);
-                info.value = value.clone().unwrap_or_default();
-                stage.outline.args.insert(name.to_owned(), info);
+            if let Some(outline) = &mut stage.outline {
+                if inherited {
+                    outline.used.insert(name.to_string());
+                } else {
+                    let mut info = ArgInfo::new(decl, instruction.span);
+                    info.value = value.clone().unwrap_or_default();
+                    outline.args.insert(name.to_string(), info);
+                }
             }
             message.extend([" ", name]);
             message.extend(value.iter().flat_map(|value| ["=", value]));
@@ -213,7 +219,7 @@ impl<R: Resolver> Converter<'_, R> {
         stage.cmd.note(&mut lint, instruction);
         checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
         let args = stage.with_shell(line);
-        let message = format!("CMD {}", format::quoted_list(&args));
+        let message = ["CMD ", &format::quoted_list(&args)].concat();
         stage.image.config.cmd = args;
         stage.image.config.args_escaped = true;
         self.commit(index, message, false);
@@ -231,7 +237,7 @@ impl<R: Resolver> Converter<'_, R> {
         stage.entrypoint.note(&mut lint, instruction);
         checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
         let args = stage.with_shell(line);
-        let message = format!("ENTRYPOINT {}", format::quoted_list(&args));
+        let message = ["ENTRYPOINT ", &format::quoted_list(&args)].concat();
         stage.image.config.entrypoint = args;
         // The base's arguments were for the base's program.
         if !stage.cmd.is_set() {
@@ -307,7 +313,7 @@ impl<R: Resolver> Converter<'_, R> {
             let file = File::new().mkdir(&dir, 0o755, true, owner, self.epoch.as_ref().map(nanos));
             stage.state = stage.state.file(file, constraints);
         }
-        self.commit(index, format!("WORKDIR {dir}"), layer);
+        self.commit(index, ["WORKDIR ", &dir].concat(), layer);
         Ok(())
     }
 
@@ -406,7 +412,7 @@ impl Stage {
             Command::User(user) => {
                 config.user.clone_from(&user.text);
                 self.change_state(|state| state.user(user.as_str()));
-                format!("USER {user}")
+                ["USER ", user].concat()
             }
             Command::Volume(volumes) => {
                 certain::check_volumes(volumes)?;
@@ -416,7 +422,7 @@ impl Stage {
             Command::Stopsignal(name) => {
                 signal::check(name)?;
                 config.stop_signal.clone_from(&name.text);
-                format!("STOPSIGNAL {name}")
+                ["STOPSIGNAL ", name].concat()
             }
             Command::Shell(shell) => {
                 config.shell = shell.iter().map(|w| w.text.clone()).collect();

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::mem::take;
+use std::sync::Arc;
 
 use kiln_llb::build::State;
 
@@ -15,13 +16,13 @@ use super::stage::Stage;
 #[derive(Debug, Clone, Default)]
 pub(super) struct ImageEnv {
     /// Where in the config which variable stands.
-    places: HashMap<String, usize>,
+    places: HashMap<Arc<str>, usize>,
     /// How many entries of the config steps know.
     known: usize,
     /// Steps have something else, or elsewhere, than the next stage begins with.
     changed: bool,
     /// Those of the config that an ARG has given another value.
-    shadowed: Vec<String>,
+    shadowed: Vec<Arc<str>>,
     /// Variables of before the stage began are not in order.
     unordered: bool,
 }
@@ -48,12 +49,14 @@ impl Stage {
         let mut state = std::mem::replace(&mut self.state, State::scratch());
         for name in take(&mut self.env.shadowed) {
             let entry = self.env.places.get(&name).and_then(|&place| entries.get(place));
-            state = entry.into_iter().fold(state, |state, entry| state.env(name.as_str(), split(entry).1));
+            state =
+                entry.into_iter().fold(state, |state, entry| state.env(Arc::clone(&name), split(entry).1));
         }
         let known = if self.env.has_twice() { 0 } else { self.env.known };
         for (place, entry) in entries.iter().enumerate().skip(known) {
             let (name, value) = split(entry);
-            self.env.places.entry(name.to_owned()).or_insert(place);
+            let name: Arc<str> = name.into();
+            self.env.places.entry(Arc::clone(&name)).or_insert(place);
             state = state.env(name, value);
         }
         self.env.known = entries.len();
@@ -82,17 +85,18 @@ impl Stage {
     }
 
     /// Sets a variable of steps alone.
-    pub(super) fn set_arg(&mut self, name: &str, value: &str) {
-        self.change_state(|state| state.env(name, value));
+    pub(super) fn set_arg(&mut self, name: &Arc<str>, value: &str) {
+        self.change_state(|state| state.env(Arc::clone(name), value));
         self.env.changed = true;
         if self.env.places.contains_key(name) {
-            self.env.shadowed.push(name.to_owned());
+            self.env.shadowed.push(Arc::clone(name));
         }
     }
 
     /// Sets a variable of steps and of the image, where one that is there keeps its place.
     pub(super) fn set_env(&mut self, name: &str, value: &str) {
-        self.change_state(|state| state.env(name, value));
+        let shared: Arc<str> = name.into();
+        self.change_state(|state| state.env(Arc::clone(&shared), value));
         let (entries, entry) = (&mut self.image.config.env, [name, "=", value].concat());
         match self.env.places.get(name).and_then(|&place| entries.get_mut(place)) {
             Some(old) => {
@@ -100,7 +104,7 @@ impl Stage {
                 self.env.changed = true;
             }
             None => {
-                self.env.places.insert(name.to_owned(), entries.len());
+                self.env.places.insert(shared, entries.len());
                 self.env.known += 1;
                 entries.push(entry);
             }

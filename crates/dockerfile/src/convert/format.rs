@@ -6,19 +6,29 @@ use kiln_oci::HealthCheck;
 
 /// `["a" "b"]`: a list of strings with `%q`.
 pub(super) fn quoted_list<S: AsRef<str>>(list: &[S]) -> String {
-    let words: Vec<String> = list.iter().map(|s| quote(s.as_ref())).collect();
-    format!("[{}]", words.join(" "))
+    joined(list, push_quoted)
 }
 
 /// `[a b]`: a list of strings with `%v`.
 pub(super) fn plain_list<S: AsRef<str>>(list: &[S]) -> String {
-    let words: Vec<&str> = list.iter().map(AsRef::as_ref).collect();
-    format!("[{}]", words.join(" "))
+    joined(list, String::push_str)
+}
+
+fn joined<S: AsRef<str>>(list: &[S], push: fn(&mut String, &str)) -> String {
+    let mut out = String::with_capacity(list.iter().map(|word| word.as_ref().len() + 3).sum::<usize>() + 2);
+    out.push('[');
+    for (place, word) in list.iter().enumerate() {
+        if place > 0 {
+            out.push(' ');
+        }
+        push(&mut out, word.as_ref());
+    }
+    out.push(']');
+    out
 }
 
 /// A Go string literal.
-pub(super) fn quote(s: &str) -> String {
-    let mut out = String::with_capacity(s.len() + 2);
+fn push_quoted(out: &mut String, s: &str) {
     out.push('"');
     for c in s.chars() {
         match c {
@@ -32,11 +42,10 @@ pub(super) fn quote(s: &str) -> String {
             '\t' => out.push_str("\\t"),
             '\u{b}' => out.push_str("\\v"),
             c if is_print(c) => out.push(c),
-            c => escape(&mut out, c),
+            c => escape(out, c),
         }
     }
     out.push('"');
-    out
 }
 
 fn escape(out: &mut String, c: char) {
@@ -61,31 +70,50 @@ fn is_print(c: char) -> bool {
 
 /// Nanoseconds as `1m30s`, `1.5s`, `200ms`.
 pub(super) fn duration(nanos: i64) -> String {
-    let sign = if nanos < 0 { "-" } else { "" };
-    let n = nanos.unsigned_abs();
-    let decimal = |n: u64, unit: u64| {
-        let fraction = format!("{:09}", u128::from(n % unit) * 1_000_000_000 / u128::from(unit));
-        match fraction.trim_end_matches('0') {
-            "" => (n / unit).to_string(),
-            fraction => format!("{}.{fraction}", n / unit),
-        }
-    };
-    let text = match n {
-        0 => "0s".to_owned(),
-        1..1_000 => format!("{n}ns"),
-        1_000..1_000_000 => format!("{}µs", decimal(n, 1_000)),
-        1_000_000..1_000_000_000 => format!("{}ms", decimal(n, 1_000_000)),
+    let mut out = String::new();
+    if nanos < 0 {
+        out.push('-');
+    }
+    match nanos.unsigned_abs() {
+        0 => out.push_str("0s"),
+        n @ 1..1_000 => unit(&mut out, n, 1, "ns"),
+        n @ 1_000..1_000_000 => unit(&mut out, n, 1_000, "µs"),
+        n @ 1_000_000..1_000_000_000 => unit(&mut out, n, 1_000_000, "ms"),
         n => {
             let (hours, minutes) = (n / 3_600_000_000_000, n / 60_000_000_000 % 60);
-            let seconds = decimal(n % 60_000_000_000, 1_000_000_000);
-            match (hours, minutes) {
-                (0, 0) => format!("{seconds}s"),
-                (0, m) => format!("{m}m{seconds}s"),
-                (h, m) => format!("{h}h{m}m{seconds}s"),
+            if hours > 0 {
+                unit(&mut out, hours, 1, "h");
             }
+            if hours > 0 || minutes > 0 {
+                unit(&mut out, minutes, 1, "m");
+            }
+            unit(&mut out, n % 60_000_000_000, 1_000_000_000, "s");
         }
-    };
-    format!("{sign}{text}")
+    }
+    out
+}
+
+/// `n` in units of `size`, with a fraction if there is one.
+fn unit(out: &mut String, n: u64, size: u64, name: &str) {
+    push_number(out, n / size);
+    let mut rest = n % size;
+    if rest > 0 {
+        out.push('.');
+    }
+    while rest > 0 {
+        rest *= 10;
+        push_number(out, rest / size);
+        rest %= size;
+    }
+    out.push_str(name);
+}
+
+/// Steps have two each: formatting them would take longer than all else of their names.
+pub(super) fn push_number(out: &mut String, number: u64) {
+    if number >= 10 {
+        push_number(out, number / 10);
+    }
+    out.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// A health check with `%+v`.
@@ -110,10 +138,10 @@ mod tests {
         assert_eq!(quoted_list(&["a b", "c\"\\"]), r#"["a b" "c\"\\"]"#);
         assert_eq!(quoted_list::<&str>(&[]), "[]");
         assert_eq!(
-            quote("é€\u{301}\t\n\u{1b}\u{7f}\u{a0}\u{feff}\u{200b}"),
-            "\"é€\u{301}\\t\\n\\x1b\\x7f\\u00a0\\ufeff\\u200b\""
+            quoted_list(&["é€\u{301}\t\n\u{1b}\u{7f}\u{a0}\u{feff}\u{200b}"]),
+            "[\"é€\u{301}\\t\\n\\x1b\\x7f\\u00a0\\ufeff\\u200b\"]"
         );
-        assert_eq!(quote("😀\u{e000}"), "\"😀\\ue000\"");
+        assert_eq!(quoted_list(&["😀\u{e000}"]), "[\"😀\\ue000\"]");
     }
 
     #[test]

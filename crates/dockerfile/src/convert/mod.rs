@@ -79,7 +79,8 @@ pub async fn convert<R: Resolver>(
 ) -> Result<Converted, Failed> {
     let mut linter = Linter::default();
     let result = async {
-        let mut converter = Converter::new(source, options, platform, resolver, &mut linter, false).await?;
+        let mut converter =
+            Converter::new(source, options, platform, resolver, &mut linter, Purpose::Build).await?;
         let target = converter.run().await?;
         converter.finish(target).await
     };
@@ -97,10 +98,10 @@ pub async fn lint<R: Resolver>(
     options: &Options,
     resolver: &R,
 ) -> (Vec<crate::lint::Warning>, Option<Failure>) {
-    let all_stages = options.target.is_empty();
+    let purpose = Purpose::Lint { all_stages: options.target.is_empty() };
     let mut linter = Linter::default();
     let result: Result<(), Failure> = async {
-        let mut converter = Converter::new(source, options, None, resolver, &mut linter, all_stages).await?;
+        let mut converter = Converter::new(source, options, None, resolver, &mut linter, purpose).await?;
         converter.run().await?;
         Ok(converter.linter.error()?)
     }
@@ -119,7 +120,8 @@ pub async fn outline<R: Resolver>(
 ) -> Result<(Outline, Vec<crate::lint::Warning>), Failed> {
     let mut linter = Linter::default();
     let result: Result<Outline, Failure> = async {
-        let mut converter = Converter::new(source, options, None, resolver, &mut linter, false).await?;
+        let mut converter =
+            Converter::new(source, options, None, resolver, &mut linter, Purpose::Outline).await?;
         let target = converter.run().await?;
         Ok(converter.outline(target))
     }
@@ -129,6 +131,14 @@ pub async fn outline<R: Resolver>(
         Ok(outline) => Ok((outline, warnings)),
         Err(failure) => Err(Failed { failure, warnings }),
     }
+}
+
+/// What a conversion is made for.
+#[derive(Debug, Clone, Copy, PartialEq)]
+enum Purpose {
+    Build,
+    Lint { all_stages: bool },
+    Outline,
 }
 
 /// One conversion at work.
@@ -158,7 +168,7 @@ struct Converter<'a, R> {
     context_slot: Deferred,
     /// Named contexts that are folders of the client, likewise.
     pending: Vec<named::PendingLocal>,
-    all_stages: bool,
+    purpose: Purpose,
 }
 
 impl<'a, R: Resolver> Converter<'a, R> {
@@ -168,7 +178,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
         platform: Option<&Platform>,
         resolver: &'a R,
         linter: &'a mut Linter,
-        all_stages: bool,
+        purpose: Purpose,
     ) -> Result<Self, Failure> {
         *linter = Linter::for_file(&source.text, options.check.as_deref())?;
         let mut read = crate::document::parse_all(&source.text, linter);
@@ -209,7 +219,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
             context,
             context_slot,
             pending: Vec::new(),
-            all_stages,
+            purpose,
         };
         converter.resolve_epoch(&file).await?;
         converter.add_stages(file.stages)?;
@@ -224,6 +234,11 @@ impl<'a, R: Resolver> Converter<'a, R> {
         self.resolve_stages(target).await?;
         self.dispatch_stages(target).await?;
         Ok(target)
+    }
+
+    /// Stages that the target does not need are looked at too.
+    fn walks_all(&self) -> bool {
+        self.purpose == Purpose::Lint { all_stages: true }
     }
 
     /// Notes an error in the Dockerfile. What the linter finds from here on does not count: it may come of the error.

@@ -24,16 +24,20 @@ impl<R: Resolver> Converter<'_, R> {
         let span = step.instruction.span;
         for (flag, &source) in run.mounts.iter().zip(&step.sources) {
             let mount = &flag.mount;
-            let outline = &mut self.stages.list[index].outline;
+            let outline = self.stages.list[index].outline.as_deref_mut();
             spec = match mount.kind {
                 MountType::Secret => {
                     let secret = secret(mount).map_err(|e| e.at(flag.raw.span))?;
-                    outline.secrets.entry(secret.id.clone()).or_insert((mount.required, span));
+                    if let Some(outline) = outline {
+                        outline.secrets.entry(secret.id.clone()).or_insert((mount.required, span));
+                    }
                     spec.secret(secret)
                 }
                 MountType::Ssh => {
                     let id = if mount.id.is_empty() { "default" } else { &mount.id };
-                    outline.ssh.entry(id.to_owned()).or_insert((mount.required, span));
+                    if let Some(outline) = outline {
+                        outline.ssh.entry(id.to_owned()).or_insert((mount.required, span));
+                    }
                     spec.ssh(ssh(mount).map_err(|e| e.at(flag.raw.span))?)
                 }
                 _ => spec.mount(self.mount(index, mount, source).map_err(|e| e.at(flag.raw.span))?),

@@ -5,6 +5,7 @@ use std::borrow::Cow;
 use kiln_llb::build::Env;
 use kiln_oci::Platform;
 
+use super::format::push_number;
 use crate::ast::is_plain;
 use crate::shell::{Lexer, Variables};
 
@@ -47,9 +48,9 @@ impl Steps {
         let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
         let blanks = digits(self.total).saturating_sub(digits(self.done));
         out.extend(std::iter::repeat_n(' ', blanks));
-        push_number(&mut out, self.done);
+        push_number(&mut out, self.done as u64);
         out.push('/');
-        push_number(&mut out, self.total);
+        push_number(&mut out, self.total as u64);
         out.push_str("] ");
         if onbuild {
             out.push_str("ONBUILD ");
@@ -62,14 +63,6 @@ impl Steps {
     pub(super) fn again(&mut self) {
         self.done = self.done.saturating_sub(1);
     }
-}
-
-/// Each step has two: formatting them would take longer than all else of its name.
-fn push_number(out: &mut String, number: usize) {
-    if number >= 10 {
-        push_number(out, number / 10);
-    }
-    out.push(char::from(b'0' + (number % 10) as u8));
 }
 
 /// `->arm64`: what is built for, if it is another platform than the one that builds.

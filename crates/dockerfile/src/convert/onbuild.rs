@@ -36,8 +36,10 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let stage = &mut self.stages.list[index];
         stage.names.total += steps.len();
-        steps.append(&mut stage.steps);
-        stage.steps = steps;
+        if !steps.is_empty() {
+            steps.append(&mut stage.steps);
+            stage.steps = steps;
+        }
         Ok(more)
     }
 }

@@ -78,7 +78,7 @@ impl<R: Resolver> Converter<'_, R> {
         // The target first: what it says of a name counts.
         let others = self.stages.reachable(target).into_iter().rev().filter(|&i| i != target);
         for index in std::iter::once(target).chain(others) {
-            let capture = &self.stages.list[index].outline;
+            let Some(capture) = &self.stages.list[index].outline else { continue };
             for name in capture.all_used() {
                 let Some(info) = capture.arg(name) else { continue };
                 if args.insert(name) {

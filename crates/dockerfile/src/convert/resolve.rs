@@ -10,9 +10,10 @@ use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
 use super::args::declared;
 use super::failure::refuse;
 use super::named::{self, Loaded, NamedContext};
+use super::outline::Capture;
 use super::resolver::{ImageRequest, ResolvedImage, Resolver};
 use super::stage::{Stage, Step};
-use super::{Converter, Failure};
+use super::{Converter, Failure, Purpose};
 use crate::ast::{self, Command};
 use crate::error::Error;
 use crate::lint::checks;
@@ -70,7 +71,10 @@ impl<R: Resolver> Converter<'_, R> {
         stage.name = from.name.map(|name| name.text).unwrap_or_default();
         stage.description = from.description.unwrap_or_default();
         stage.code = from.code;
-        stage.outline.globals = Arc::clone(&self.global_info);
+        if self.purpose == Purpose::Outline {
+            let globals = Arc::clone(&self.global_info);
+            stage.outline = Some(Box::new(Capture { globals, ..Capture::default() }));
+        }
         if !stage.name.is_empty() {
             let platform = stage.platform.as_ref().unwrap_or(&self.platforms.target);
             stage.named = named::find(self.options, &stage.name, Some(platform))?;
@@ -93,7 +97,9 @@ impl<R: Resolver> Converter<'_, R> {
             stage.base = None;
             return Ok(());
         }
-        stage.outline.used.extend(used);
+        if let Some(outline) = &mut stage.outline {
+            outline.used.extend(used);
+        }
         stage.names.total = count_steps(stage);
         Ok(())
     }
@@ -142,9 +148,10 @@ impl<R: Resolver> Converter<'_, R> {
     }
 
     async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), Failure> {
+        let all = self.walks_all();
         let mut wanted = Vec::new();
         for index in 0..self.stages.list.len() {
-            let needed = self.all_stages || reachable.contains(&index);
+            let needed = all || reachable.contains(&index);
             let stage = &mut self.stages.list[index];
             if stage.base.is_some() || stage.dispatched || stage.resolved {
                 continue;
@@ -152,7 +159,7 @@ impl<R: Resolver> Converter<'_, R> {
             stage.resolved = needed;
             if stage.base_name == "scratch" && stage.named.is_none() {
                 stage.state = State::scratch();
-                stage.image = empty_image(&self.platforms.target);
+                *stage.image = empty_image(&self.platforms.target);
                 stage.platform = Some(Arc::clone(&self.platforms.target));
                 stage.dispatched |= stage.unregistered;
                 continue;
@@ -311,7 +318,7 @@ impl<R: Resolver> Converter<'_, R> {
             if !image.architecture.is_empty() && !image.os.is_empty() {
                 stage.platform = Some(Arc::new(image.platform()));
             }
-            stage.image = image;
+            *stage.image = image;
         }
     }
 
@@ -356,7 +363,7 @@ impl FoundImage {
 }
 
 fn take_image(stage: &mut Stage, image: Arc<ImageConfig>) {
-    stage.image = ImageConfig { created: None, ..ImageConfig::clone(&image) };
+    *stage.image = ImageConfig { created: None, ..ImageConfig::clone(&image) };
     stage.base_image = Some(image);
 }
 
@@ -371,7 +378,7 @@ fn empty_image(platform: &Platform) -> ImageConfig {
     let mut image = ImageConfig::empty(platform);
     image.config.working_dir = "/".into();
     if !platform.is_windows() {
-        image.config.env = vec![format!("PATH={}", default_path_env(&platform.os))];
+        image.config.env = vec![["PATH=", default_path_env(&platform.os)].concat()];
     }
     image
 }

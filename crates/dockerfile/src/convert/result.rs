@@ -51,7 +51,7 @@ impl<R: Resolver> Converter<'_, R> {
             }
         }
         let stage = &mut self.stages.list[target];
-        let mut image = std::mem::take(&mut stage.image);
+        let mut image = *std::mem::take(&mut stage.image);
         let base_image = stage.base_image.take().map(std::sync::Arc::unwrap_or_clone);
         image.config.labels.extend(self.options.labels.clone());
         self.set_platform(&mut image);

@@ -5,7 +5,7 @@ use std::mem::take;
 use std::sync::Arc;
 
 use kiln_llb::build::State;
-use kiln_oci::{ImageConfig, Platform};
+use kiln_oci::{ContainerConfig, ImageConfig, Platform};
 
 use super::build_args::BuildArgs;
 use super::env::ImageEnv;
@@ -13,12 +13,13 @@ use super::failure::refuse;
 use super::named::NamedContext;
 use super::names::Steps;
 use super::outline::Capture;
-use crate::ast::{Command, Instruction, Mount};
+use crate::ast::{Command, Instruction};
 use crate::error::Error;
 use crate::lint::checks::OnlyOnce;
 use crate::shell::{Lexer, NoVariables};
 use crate::span::Span;
 use crate::suggest::nearest;
+use crate::text::lower;
 
 /// An instruction, and the stages it takes files from.
 #[derive(Debug, Clone)]
@@ -54,7 +55,7 @@ pub(super) struct Stage {
     pub(super) triggers_known: bool,
 
     pub(super) state: State,
-    pub(super) image: ImageConfig,
+    pub(super) image: Box<ImageConfig>,
     /// The base image's config as it was.
     pub(super) base_image: Option<Arc<ImageConfig>>,
     pub(super) platform: Option<Arc<Platform>>,
@@ -71,7 +72,8 @@ pub(super) struct Stage {
     pub(super) context_paths: BTreeSet<String>,
     /// Index of the set of paths that others use of what it starts from.
     pub(super) paths: usize,
-    pub(super) outline: Capture,
+    /// What it can be given, where that is asked for.
+    pub(super) outline: Option<Box<Capture>>,
     pub(super) scan_context: bool,
     pub(super) scan_stage: bool,
 }
@@ -81,6 +83,8 @@ pub(super) struct Stage {
 pub(super) struct Stages {
     pub(super) list: Vec<Stage>,
     by_name: HashMap<String, usize>,
+    /// The stage of those who take files from nothing.
+    scratch: Option<usize>,
     /// Sets of paths; stages that start from each other share one.
     pub(super) path_sets: Vec<BTreeSet<String>>,
     /// By stage, the last one that starts from it.
@@ -106,7 +110,7 @@ impl Stages {
             dispatched: false,
             triggers_known: false,
             state: State::scratch(),
-            image: ImageConfig::default(),
+            image: Box::default(),
             base_image: None,
             platform: None,
             names: Steps::default(),
@@ -119,7 +123,7 @@ impl Stages {
             healthcheck: OnlyOnce::default(),
             context_paths: BTreeSet::new(),
             paths: self.path_sets.len() - 1,
-            outline: Capture::default(),
+            outline: None,
             scan_context: false,
             scan_stage: false,
         }
@@ -133,14 +137,14 @@ impl Stages {
             stage.outline = self.list[base].outline.clone();
         }
         if !stage.name.is_empty() {
-            self.by_name.insert(stage.name.to_lowercase(), index);
+            self.by_name.insert(lower(&stage.name).into_owned(), index);
         }
         self.list.push(stage);
         index
     }
 
     pub(super) fn find(&self, name: &str) -> Option<usize> {
-        self.by_name.get(&name.to_lowercase()).copied()
+        self.by_name.get(lower(name).as_ref()).copied()
     }
 
     /// Names for suggestions.
@@ -207,19 +211,24 @@ impl Stages {
                 }])
             }
             Command::Run(run) => {
-                let from = |m: &Mount| if m.from.is_empty() { "scratch" } else { &m.from }.to_owned();
+                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { m.from.as_str() });
                 // BuildKit's clients mark no line for an image that is not there.
-                Ok(run.mounts().map(|m| self.find_or_add(&from(m), Span::default())).collect())
+                Ok(from.map(|name| self.find_or_add(name, Span::default())).collect())
             }
             _ => Ok(Vec::new()),
         }
     }
 
     fn find_or_add(&mut self, name: &str, span: Span) -> usize {
-        self.find(name).unwrap_or_else(|| {
+        let is_scratch = name == "scratch";
+        self.find(name).or(self.scratch.filter(|_| is_scratch)).unwrap_or_else(|| {
             let mut stage = self.stage(name.to_owned(), span);
             stage.unregistered = true;
-            self.add(stage)
+            let index = self.add(stage);
+            if is_scratch {
+                self.scratch = Some(index);
+            }
+            index
         })
     }
 
@@ -313,6 +322,19 @@ impl Stages {
             .filter(|&index| walked(index))
             .filter_map(|index| Some((self.list[index].base?, index)))
             .collect();
+    }
+
+    /// Lets go of what only stages that start from this one would need, if there are none.
+    pub(super) fn let_go(&mut self, index: usize) {
+        if self.last_users.contains_key(&index) {
+            return;
+        }
+        let stage = &mut self.list[index];
+        stage.image.history = Vec::new();
+        stage.image.config = ContainerConfig::default();
+        stage.env = ImageEnv::default();
+        stage.build_args = BuildArgs::default();
+        stage.state = stage.state.bare();
     }
 
     /// Notes that all paths are used of what a stage starts from.

@@ -11,8 +11,8 @@ use crate::word::Word;
 
 pub(super) fn copy(statement: &mut Statement) -> Result<Copy, Error> {
     enough(statement, "COPY")?;
-    let mut flags = Flags::parse(
-        &statement.flags,
+    let mut flags = Flags::take(
+        &mut statement.flags,
         &[
             ("from", Kind::Value),
             ("chown", Kind::Value),
@@ -35,8 +35,8 @@ pub(super) fn copy(statement: &mut Statement) -> Result<Copy, Error> {
 
 pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
     enough(statement, "ADD")?;
-    let mut flags = Flags::parse(
-        &statement.flags,
+    let mut flags = Flags::take(
+        &mut statement.flags,
         &[
             ("chown", Kind::Value),
             ("chmod", Kind::Value),

@@ -29,20 +29,28 @@ fn refuse(message: String) -> Error {
 }
 
 impl Flags {
-    /// Checks the flags of an instruction against those it knows.
-    pub(super) fn parse(words: &[Word], known: &Known) -> Result<Self, Error> {
+    /// Takes the flags of an instruction, which must be among those it knows.
+    pub(super) fn take(words: &mut Vec<Word>, known: &Known) -> Result<Self, Error> {
         let mut flags = Self { given: Vec::with_capacity(words.len()) };
-        for word in words {
-            let (name, kind, value) = flags.one(word, known).map_err(|e| e.at(word.span))?;
-            let truth = kind == Kind::Bool && truth(&value, word).map_err(|e| e.at(word.span))?;
+        for mut word in std::mem::take(words) {
+            let equals = word.find('=');
+            let (name, kind) = flags.one(&word, equals, known).map_err(|e| e.at(word.span))?;
+            let value = equals.map(|at| &word[at + 1..]);
+            let truth = kind == Kind::Bool && truth(value, &word).map_err(|e| e.at(word.span))?;
+            let value = equals.map(|at| {
+                word.span = word.split_span(at).1;
+                word.text.drain(..=at);
+                word
+            });
             flags.given.push((name, value.unwrap_or_default(), truth));
         }
         Ok(flags)
     }
 
-    fn one(&self, word: &Word, known: &Known) -> Result<(&'static str, Kind, Option<Word>), Error> {
-        let (spelled, value) = match word.find('=') {
-            Some(at) => (&word[..at], Some(Word::new(&word[at + 1..], word.split_span(at).1))),
+    /// Which one a word is, whose value begins after `equals`.
+    fn one(&self, word: &Word, equals: Option<usize>, known: &Known) -> Result<(&'static str, Kind), Error> {
+        let (spelled, value) = match equals {
+            Some(at) => (&word[..at], Some(&word[at + 1..])),
             None => (word.as_str(), None),
         };
         let bare = spelled.trim_start_matches("--");
@@ -56,7 +64,7 @@ impl Flags {
         if kind != Kind::Bool && value.is_none() {
             return Err(refuse(format!("{spelled} without a value")).expected(format!("`{spelled}=…`")));
         }
-        Ok((name, kind, value))
+        Ok((name, kind))
     }
 
     /// Takes the value of a flag, unless it wasn't given or is empty.
@@ -82,11 +90,11 @@ impl Flags {
     }
 
     /// Names of the flags that were given, each once.
-    pub(super) fn names(&self) -> Vec<String> {
-        let mut names: Vec<String> = Vec::new();
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        let mut names = Vec::new();
         for (name, ..) in &self.given {
-            if !names.iter().any(|n| n == name) {
-                names.push((*name).to_owned());
+            if !names.contains(name) {
+                names.push(*name);
             }
         }
         names
@@ -101,8 +109,8 @@ fn unknown(spelled: &str, bare: &str, known: &Known) -> Error {
     error.suggest(nearest(bare, known.iter().map(|(name, _)| *name)))
 }
 
-fn truth(value: &Option<Word>, word: &Word) -> Result<bool, Error> {
-    match value.as_deref().map(str::to_ascii_lowercase).as_deref() {
+fn truth(value: Option<&str>, word: &Word) -> Result<bool, Error> {
+    match value.map(str::to_ascii_lowercase).as_deref() {
         None | Some("true") => Ok(true),
         Some("false") => Ok(false),
         Some("") => Err(refuse(format!("{word} without a value")).expected("`true` or `false`, or no `=`")),
@@ -117,7 +125,7 @@ mod tests {
     const KNOWN: &Known = &[("from", Kind::Value), ("link", Kind::Bool), ("exclude", Kind::Values)];
 
     fn parse(words: &[&str]) -> Result<Flags, Error> {
-        Flags::parse(&words.iter().map(|w| Word::from(*w)).collect::<Vec<_>>(), KNOWN)
+        Flags::take(&mut words.iter().map(|w| Word::from(*w)).collect(), KNOWN)
     }
 
     #[test]

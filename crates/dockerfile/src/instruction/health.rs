@@ -23,15 +23,15 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
             Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })
         }
         "NONE" => Err(refuse("HEALTHCHECK NONE with arguments").at(kind.span)),
-        "CMD" => check(&statement.flags, &kind, command, json),
+        "CMD" => check(&mut statement.flags, &kind, command, json),
         other => Err(refuse(format!("HEALTHCHECK of the unknown type \"{other}\""))
             .at(kind.span)
             .expected("CMD and a command, or NONE")),
     }
 }
 
-fn check(flags: &[Word], kind: &Word, command: Vec<String>, json: bool) -> Result<Healthcheck, Error> {
-    let mut flags = Flags::parse(
+fn check(flags: &mut Vec<Word>, kind: &Word, command: Vec<String>, json: bool) -> Result<Healthcheck, Error> {
+    let mut flags = Flags::take(
         flags,
         &[
             ("interval", Kind::Value),

@@ -75,7 +75,7 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
             | Keyword::Stopsignal
     );
     if !has_own {
-        Flags::parse(&statement.flags, &[])?;
+        Flags::take(&mut statement.flags, &[])?;
     }
     Ok(match kind {
         Keyword::Add => Command::Add(Box::new(files::add(statement)?)),

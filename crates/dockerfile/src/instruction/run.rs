@@ -9,8 +9,8 @@ use crate::suggest::nearest;
 use crate::word::Word;
 
 pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
-    let mut flags = Flags::parse(
-        &statement.flags,
+    let mut flags = Flags::take(
+        &mut statement.flags,
         &[
             ("mount", Kind::Values),
             ("network", Kind::Value),

@@ -7,11 +7,11 @@ use crate::error::Error;
 use crate::parser::Statement;
 use crate::word::Word;
 
-pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
+pub(super) fn from(mut statement: Statement) -> Result<Stage, Error> {
     let words = &statement.args.words;
-    let (base, named) = match words.as_slice() {
-        [base] => (base, None),
-        [base, r#as, name] if r#as.eq_ignore_ascii_case("as") => (base, Some((r#as, stage_name(name)?))),
+    let name = match words.as_slice() {
+        [_] => None,
+        [_, r#as, name] if r#as.eq_ignore_ascii_case("as") => Some(stage_name(name)?),
         _ => {
             let error =
                 refuse(format!("FROM with {} words", words.len())).expected("`image` or `image AS name`");
@@ -21,17 +21,18 @@ pub(super) fn from(statement: Statement) -> Result<Stage, Error> {
             });
         }
     };
-    let mut flags = Flags::parse(&statement.flags, &[("platform", Kind::Value)])?;
-    let spelled_name = named.as_ref().and(words.get(2)).map(|word| word.text.clone());
-    let name = named.as_ref().map(|(_, name)| name.clone());
+    let mut flags = Flags::take(&mut statement.flags, &[("platform", Kind::Value)])?;
+    let mut words = statement.args.words.into_iter();
+    let base = words.next().unwrap_or_default();
+    let (spelled_as, spelled_name) = (words.next(), words.next());
     Ok(Stage {
         code: code(statement.text),
         span: statement.span,
-        base: base.clone(),
+        base,
         description: name.as_ref().and_then(|name| description(&statement.comments, name)),
         name,
-        spelled_name,
-        spelled_as: named.map(|(word, _)| word.text.clone()),
+        spelled_name: spelled_name.map(|word| word.text),
+        spelled_as: spelled_as.map(|word| word.text),
         platform: flags.value("platform"),
         instructions: Vec::new(),
         comments: statement.comments,

@@ -41,6 +41,11 @@ pub fn join(a: &str, b: &str) -> String {
 
 /// Nothing to do: no element is empty, `.` or `..`.
 fn is_clean(path: &str) -> bool {
+    // Such an element begins with a slash or a dot: most paths have none.
+    let may_be = |pair: &[u8]| pair[0] == b'/' && matches!(pair[1], b'/' | b'.');
+    if !matches!(path.as_bytes(), [] | [b'.', ..]) && !path.as_bytes().windows(2).any(may_be) {
+        return true;
+    }
     let elements = path.strip_prefix('/').unwrap_or(path);
     matches!(path, "." | "/") || elements.split('/').all(|element| !matches!(element, "" | "." | ".."))
 }

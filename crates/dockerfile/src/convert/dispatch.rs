@@ -55,11 +55,19 @@ impl<R: Resolver> Converter<'_, R> {
         self.stages.inherit(index);
         let stage = &mut self.stages.list[index];
         stage.dispatched = true;
-        let steps = std::mem::take(&mut stage.steps);
+        let triggers = std::mem::take(&mut stage.triggers);
+        let instructions = std::mem::take(&mut stage.instructions);
+        let mut sources = std::mem::take(&mut stage.sources).into_iter().peekable();
+        // Each leaves an entry.
+        stage.image.history.reserve(triggers.len() + instructions.len());
         if let Err(error) = self.begin_stage(index) {
             return self.blame(error);
         }
-        for step in steps {
+        let own = instructions.into_iter().enumerate().map(|(place, instruction)| {
+            let sources = sources.next_if(|(user, _)| *user == place);
+            Step { instruction, sources: sources.map(|(_, all)| all).unwrap_or_default(), onbuild: false }
+        });
+        for step in triggers.into_iter().chain(own) {
             let span = step.instruction.span;
             if let Err(error) = self.dispatch(index, step) {
                 self.blame(error.within(span));

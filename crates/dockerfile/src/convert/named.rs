@@ -83,6 +83,11 @@ pub(super) fn find(
     if name.eq_ignore_ascii_case("scratch") || name.eq_ignore_ascii_case("context") {
         return Ok(None);
     }
+    // A plain name has nothing wrong with it.
+    let is_plain = name.len() < 64 && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+    if is_plain && !name.is_empty() && !options.has_contexts() {
+        return Ok(None);
+    }
     let reference =
         Reference::parse(name).map_err(|e| refuse(format!("invalid context name {name}: {e}")))?;
     if !options.has_contexts() {

@@ -15,8 +15,8 @@ impl<R: Resolver> Converter<'_, R> {
         if let Some(base) = stage.base
             && !std::mem::replace(&mut stage.triggers_known, true)
         {
-            for step in &self.stages.list[base].steps {
-                if let Command::Onbuild(onbuild) = &step.instruction.command {
+            for instruction in &self.stages.list[base].instructions {
+                if let Command::Onbuild(onbuild) = &instruction.command {
                     triggers.push(onbuild.expression.clone());
                 }
             }
@@ -36,10 +36,8 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let stage = &mut self.stages.list[index];
         stage.names.total += steps.len();
-        if !steps.is_empty() {
-            steps.append(&mut stage.steps);
-            stage.steps = steps;
-        }
+        steps.append(&mut stage.triggers);
+        stage.triggers = steps;
         Ok(more)
     }
 }

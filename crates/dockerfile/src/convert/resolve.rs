@@ -12,9 +12,9 @@ use super::failure::refuse;
 use super::named::{self, Loaded, NamedContext};
 use super::outline::Capture;
 use super::resolver::{ImageRequest, ResolvedImage, Resolver};
-use super::stage::{Stage, Step};
+use super::stage::Stage;
 use super::{Converter, Failure, Purpose};
-use crate::ast::{self, Command};
+use crate::ast::{self, Command, Instruction};
 use crate::error::Error;
 use crate::lint::checks;
 use crate::suggest::nearest;
@@ -85,11 +85,7 @@ impl<R: Resolver> Converter<'_, R> {
         };
         stage.names.with_platform = self.options.multi_platform;
         stage.ignore_cache = self.options.no_cache.contains(&stage.name);
-        stage.steps = from
-            .instructions
-            .into_iter()
-            .map(|instruction| Step { instruction, sources: Vec::new(), onbuild: false })
-            .collect();
+        stage.instructions = from.instructions;
         let replaced = stage.named.is_some();
         let added = self.stages.add(stage);
         let stage = &mut self.stages.list[added];
@@ -336,14 +332,14 @@ impl<R: Resolver> Converter<'_, R> {
 
 /// How many steps have a number: those that make a layer, and the base.
 fn count_steps(stage: &Stage) -> usize {
-    let counts = |step: &&Step| {
+    let counts = |instruction: &&Instruction| {
         matches!(
-            step.instruction.command,
+            instruction.command,
             Command::Add(_) | Command::Copy(_) | Command::Run(_) | Command::Workdir(_)
         )
     };
     let base = usize::from(stage.base_name != "scratch" && stage.base.is_none());
-    base + stage.steps.iter().filter(counts).count()
+    base + stage.instructions.iter().filter(counts).count()
 }
 
 impl FoundImage {

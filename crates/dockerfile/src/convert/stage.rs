@@ -21,7 +21,7 @@ use crate::span::Span;
 use crate::suggest::nearest;
 use crate::text::lower;
 
-/// An instruction, and the stages it takes files from.
+/// An instruction at work, and the stages it takes files from.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) instruction: Instruction,
@@ -44,7 +44,11 @@ pub(super) struct Stage {
     pub(super) code: String,
     pub(super) description: String,
     pub(super) span: Span,
-    pub(super) steps: Vec<Step>,
+    /// Those of the base that come before its own instructions.
+    pub(super) triggers: Vec<Step>,
+    pub(super) instructions: Vec<Instruction>,
+    /// Which stages its instructions take files from: for those that take some, by their place.
+    pub(super) sources: Vec<(usize, Vec<usize>)>,
     /// A client's context takes its place.
     pub(super) named: Option<NamedContext>,
     pub(super) deps: BTreeSet<usize>,
@@ -102,7 +106,9 @@ impl Stages {
             code: String::new(),
             description: String::new(),
             span,
-            steps: Vec::new(),
+            triggers: Vec::new(),
+            instructions: Vec::new(),
+            sources: Vec::new(),
             named: None,
             deps: BTreeSet::new(),
             unregistered: false,
@@ -165,17 +171,18 @@ impl Stages {
     /// Finds out which stages take files from which.
     pub(super) fn connect(&mut self, errors: &mut Vec<Error>) {
         for index in 0..self.list.len() {
-            let mut steps = take(&mut self.list[index].steps);
-            for step in &mut steps {
-                match self.sources(&step.instruction) {
+            let instructions = take(&mut self.list[index].instructions);
+            for (place, instruction) in instructions.iter().enumerate() {
+                match self.sources(instruction) {
+                    Ok(sources) if sources.is_empty() => {}
                     Ok(sources) => {
                         self.list[index].deps.extend(&sources);
-                        step.sources = sources;
+                        self.list[index].sources.push((place, sources));
                     }
-                    Err(error) => errors.push(error.within(step.instruction.span)),
+                    Err(error) => errors.push(error.within(instruction.span)),
                 }
             }
-            self.list[index].steps = steps;
+            self.list[index].instructions = instructions;
         }
         if errors.is_empty() {
             errors.extend(self.check_circles().err());
@@ -270,8 +277,8 @@ impl Stages {
     /// The instruction by which one stage takes files from another.
     fn user_of(&self, index: usize, dep: usize) -> Span {
         let stage = &self.list[index];
-        let step = stage.steps.iter().find(|s| s.sources.contains(&dep));
-        step.map_or(stage.span, |s| s.instruction.span)
+        let user = stage.sources.iter().find(|(_, sources)| sources.contains(&dep));
+        user.and_then(|&(place, _)| stage.instructions.get(place)).map_or(stage.span, |user| user.span)
     }
 
     /// The stages that a target needs, itself included.

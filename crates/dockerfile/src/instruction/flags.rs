@@ -53,10 +53,9 @@ impl Flags {
             Some(at) => (&word[..at], Some(&word[at + 1..])),
             None => (word.as_str(), None),
         };
-        let bare = spelled.trim_start_matches("--");
         let Some(&(name, kind)) = known.iter().find(|(name, _)| spelled.strip_prefix("--") == Some(name))
         else {
-            return Err(unknown(spelled, bare, known));
+            return Err(unknown(spelled, known));
         };
         if kind != Kind::Values && self.given.iter().any(|(given, ..)| *given == name) {
             return Err(refuse(format!("{spelled} is given twice")).expected("it once only"));
@@ -101,7 +100,8 @@ impl Flags {
     }
 }
 
-fn unknown(spelled: &str, bare: &str, known: &Known) -> Error {
+fn unknown(spelled: &str, known: &Known) -> Error {
+    let bare = spelled.trim_start_matches("--");
     let error = refuse(format!("unknown flag: {spelled}"));
     if known.is_empty() {
         return error.expected("no flags, this instruction has none");

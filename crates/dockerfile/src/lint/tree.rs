@@ -89,8 +89,16 @@ pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
     // Those that are spelled as they are called here need no look.
     let is_lower = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Owned(text) if is_lower(text));
     let is_upper = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Borrowed(_)) || is_upper(keyword);
-    let lower = keywords().filter(|(keyword, _)| is_lower(keyword)).count();
-    let upper = keywords().filter(|(keyword, _)| !is_lower(keyword) && is_upper(keyword)).count();
+    let (mut lower, mut upper, mut all) = (0, 0, 0);
+    for (keyword, _) in keywords() {
+        let in_lower = is_lower(keyword);
+        lower += usize::from(in_lower);
+        upper += usize::from(!in_lower && is_upper(keyword));
+        all += 1;
+    }
+    if all == lower.max(upper) {
+        return;
+    }
     let lower = lower > upper;
     for (keyword, span) in keywords() {
         if !(if lower { is_lower(keyword) } else { is_upper(keyword) }) {

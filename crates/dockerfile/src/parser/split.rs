@@ -28,6 +28,9 @@ impl Part {
     /// Without blanks at both ends.
     pub(super) fn trim(self, line: &LogicalLine<'_>) -> Self {
         let text = self.text(line);
+        if let [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] = text.as_bytes() {
+            return self;
+        }
         let start = self.start + (text.len() - text.trim_start().len());
         Self { start, end: start + text.trim().len() }
     }
@@ -84,11 +87,13 @@ fn flags(line: &LogicalLine<'_>, part: Part, escape: char) -> (Vec<Word>, Part) 
 
 /// One flag at the start of the text: its value, and how many bytes it takes.
 fn flag(text: &str, escape: char) -> (String, usize) {
-    let end = text.find(char::is_whitespace).unwrap_or(text.len());
-    if !text[..end].contains(['\'', '"', escape]) {
+    let special =
+        |b: u8| matches!(b, b'\'' | b'"' | b'\t'..=b'\r' | b' ') || !b.is_ascii() || char::from(b) == escape;
+    let end = text.bytes().position(special).unwrap_or(text.len());
+    if matches!(text.as_bytes().get(end), None | Some(b'\t'..=b'\r' | b' ')) {
         return (text[..end].to_owned(), end);
     }
-    let mut value = String::with_capacity(text.len().min(2 * end));
+    let mut value = String::with_capacity(text.len().min(2 * end + 16));
     let mut quote = None;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {

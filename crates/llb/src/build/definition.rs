@@ -106,6 +106,9 @@ impl<'a> Writer<'a> {
                 continue;
             }
             if inputs_done {
+                // Those that wait come too, and the root: growing step by step would move everything time and again.
+                self.ops.reserve(stack.len() + 2);
+                self.def.reserve(stack.len() + 2);
                 self.add(node)?;
                 continue;
             }

@@ -36,7 +36,10 @@ enum Base {
 
 /// An image, found once for all stages that start from it.
 struct FoundImage {
-    reference: Reference,
+    /// The reference that came back, with its digest.
+    name: String,
+    /// The same with a tag, if it has neither tag nor digest.
+    complete: String,
     /// Only what the specification knows.
     config: Arc<ImageConfig>,
     /// There are no layers.
@@ -258,9 +261,13 @@ impl<R: Resolver> Converter<'_, R> {
 
     fn apply_base(&mut self, index: usize, base: Base) -> Result<(), Failure> {
         let mut platform = self.base_platform(index);
-        let (reference, found) = match &base {
-            Base::Image(image) => (&image.reference, Some(image)),
-            Base::Unneeded(reference) => (reference, None),
+        let unneeded;
+        let (name, complete, found) = match &base {
+            Base::Image(image) => (&image.name, &image.complete, Some(image)),
+            Base::Unneeded(reference) => {
+                unneeded = reference.to_string();
+                (&unneeded, &unneeded, None)
+            }
             Base::Stage(_) | Base::Context(_) => {
                 self.take_loaded(index, base, platform);
                 return Ok(());
@@ -274,7 +281,7 @@ impl<R: Resolver> Converter<'_, R> {
             take_image(stage, Arc::clone(&image.config));
         }
         let stage = &mut self.stages.list[index];
-        let written = std::mem::replace(&mut stage.base_name, reference.to_string());
+        let written = std::mem::replace(&mut stage.base_name, name.clone());
         if !found.is_some_and(|image| image.is_scratch) {
             let name = ["FROM ", &stage.base_name].concat();
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
@@ -284,7 +291,7 @@ impl<R: Resolver> Converter<'_, R> {
                 .platform(Arc::clone(&platform))
                 .custom_name(name);
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };
-            stage.state = image_of(reference, options, constraints);
+            stage.state = image_of(complete, options, constraints);
             if found.is_some() {
                 checks::base_platform(self.linter, stage.span, &written, &platform, &stage.image);
             }
@@ -354,7 +361,9 @@ impl FoundImage {
         if let Some(digest) = resolved.digest {
             reference = reference.with_digest(digest);
         }
-        Ok(Self { reference, config: Arc::new(config), is_scratch })
+        let name = reference.to_string();
+        let complete = reference.with_default_tag().to_string();
+        Ok(Self { name, complete, config: Arc::new(config), is_scratch })
     }
 }
 

@@ -109,6 +109,8 @@ impl<'a> Writer<'a> {
                 // Those that wait come too, and the root: growing step by step would move everything time and again.
                 self.ops.reserve(stack.len() + 2);
                 self.def.reserve(stack.len() + 2);
+                self.done.reserve(stack.len() + 1);
+                self.known.reserve(stack.len() + 1);
                 self.add(node)?;
                 continue;
             }

@@ -37,11 +37,11 @@ pub struct ImageOptions {
 /// When `reference` is not an image reference.
 pub fn image(reference: &str, options: ImageOptions, constraints: Constraints) -> Result<State, Error> {
     let reference = Reference::parse(reference).map_err(|e| Error::source(reference, e))?.with_default_tag();
-    Ok(image_of(&reference, options, constraints))
+    Ok(image_of(&reference.to_string(), options, constraints))
 }
 
-/// [`image`] by a reference that has a tag or a digest.
-pub fn image_of(reference: &Reference, options: ImageOptions, mut constraints: Constraints) -> State {
+/// [`image`] by the text of a complete reference, which is taken as it is.
+pub fn image_of(reference: &str, options: ImageOptions, mut constraints: Constraints) -> State {
     constraints.add_cap(caps::SOURCE_IMAGE);
     let mut attrs = BTreeMap::new();
     if options.resolve_mode != ResolveMode::Default {
@@ -61,7 +61,7 @@ pub fn image_of(reference: &Reference, options: ImageOptions, mut constraints: C
         set(&mut attrs, attr::IMAGE_CHECKSUM, checksum);
         constraints.add_cap(caps::SOURCE_IMAGE_CHECKSUM);
     }
-    source(format!("docker-image://{reference}"), attrs, constraints)
+    source(["docker-image://", reference].concat(), attrs, constraints)
 }
 
 /// Options of [`oci_layout`].

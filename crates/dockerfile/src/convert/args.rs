@@ -1,16 +1,19 @@
 //! Variables: those of FROM, and those of a state.
 
 use std::borrow::Cow;
+use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::sync::Arc;
 
 use kiln_llb::build::{Env, State};
 
 use super::outline::ArgInfo;
 use super::platform::Platforms;
-use crate::ast::{Command, Dockerfile, Instruction};
+use crate::ast::{ArgDecl, Command, Dockerfile, Instruction};
 use crate::error::Error;
 use crate::lint::{Linter, checks};
 use crate::shell::{Lexer, Variables};
+use crate::span::Span;
 
 impl Variables for Env {
     fn get(&self, name: &str) -> Option<Cow<'_, str>> {
@@ -77,56 +80,84 @@ pub(super) fn defaults(platforms: &Platforms, build_args: &BTreeMap<String, Stri
     env
 }
 
-/// Reads the ARGs before the first FROM.
+/// The variables of FROM: those before any ARG, and what the ARGs before the first FROM make of them. What an outline tells of
+/// these goes into `infos`, where one is wanted.
 pub(super) fn globals(
     instructions: &[Instruction],
     lexer: &Lexer,
     mut env: Env,
     build_args: &BTreeMap<String, String>,
-) -> Result<(Env, BTreeMap<String, ArgInfo>), Error> {
-    let mut all: BTreeMap<String, ArgInfo> = BTreeMap::new();
-    for instruction in instructions {
-        let Command::Arg(arg) = &instruction.command else { continue };
-        for decl in &arg.args {
-            let name = decl.key.as_str();
-            let mut info = ArgInfo::new(decl, instruction.span);
-            let value = match (build_args.get(name), &decl.value) {
-                (Some(given), _) => Some(given.clone()),
-                (None, Some(default)) => {
-                    let expansion = lexer.word(default, &env);
-                    info.depends_on(name, expansion.matched, all.get(name));
-                    Some(expansion.text.map_err(|e| e.in_word(default).within(instruction.span))?)
-                }
-                (None, None) => None,
-            };
-            if let Some(value) = value {
-                env.set(name, value.as_str());
-                info.value = value;
+    mut infos: Option<&mut BTreeMap<String, ArgInfo>>,
+) -> Result<Env, Error> {
+    for (decl, span) in declarations(instructions) {
+        let name = decl.key.as_str();
+        let mut used = BTreeSet::new();
+        let value: Option<Arc<str>> = match (build_args.get(name), &decl.value) {
+            (Some(given), _) => Some(given.as_str().into()),
+            (None, Some(default)) if lexer.keeps(default) => Some(default.as_str().into()),
+            (None, Some(default)) => {
+                let expansion = lexer.word(default, &env);
+                used = expansion.matched;
+                Some(expansion.text.map_err(|e| e.in_word(default).within(span))?.into())
             }
-            all.insert(name.to_owned(), info);
+            (None, None) => None,
+        };
+        if let Some(infos) = &mut infos {
+            let mut info = ArgInfo::new(decl, span);
+            info.depends_on(name, used, infos.get(name));
+            info.value = value.as_deref().unwrap_or_default().to_owned();
+            infos.insert(name.to_owned(), info);
+        }
+        if let Some(value) = value {
+            env.set(name, value);
         }
     }
-    Ok((env, all))
+    Ok(env)
 }
 
-/// Bases should name images when no build arguments are given, too.
-pub(super) fn lint_default_bases(file: &Dockerfile, lexer: &Lexer, defaults: &Env, linter: &mut Linter) {
-    // An error here comes up again where it counts.
-    let Ok((env, _)) = globals(&file.global_args, lexer, defaults.clone(), &BTreeMap::new()) else { return };
+fn declarations(instructions: &[Instruction]) -> impl Iterator<Item = (&ArgDecl, Span)> {
+    instructions.iter().flat_map(|instruction| {
+        let args = match &instruction.command {
+            Command::Arg(arg) => arg.args.as_slice(),
+            _ => &[],
+        };
+        args.iter().map(|decl| (decl, instruction.span))
+    })
+}
+
+/// Bases should name images when no build arguments are given, too. `env` are the variables of FROM then.
+pub(super) fn lint_default_bases(file: &Dockerfile, lexer: &Lexer, env: &Env, linter: &mut Linter) {
     // Many stages may start from the same.
     let mut known = HashSet::new();
     for stage in &file.stages {
         if known.contains(stage.base.as_str()) {
             continue;
         }
-        let Ok(base) = lexer.text(&stage.base, &env) else { return };
+        // An error here comes up again where it counts.
+        let Ok(base) = lexer.text(&stage.base, env) else { return };
         if checks::default_base(linter, stage, &base) {
             known.insert(stage.base.as_str());
         }
     }
 }
 
-/// The names that FROM may use.
-pub(super) fn declared(env: &Env, all: &BTreeMap<String, ArgInfo>) -> BTreeSet<String> {
-    all.keys().cloned().chain(env.names()).collect()
+/// The names that FROM may use, with a value or without.
+pub(super) struct Declared<'a> {
+    env: &'a Env,
+    instructions: &'a [Instruction],
+    names: OnceCell<BTreeSet<String>>,
+}
+
+impl<'a> Declared<'a> {
+    pub(super) fn new(env: &'a Env, instructions: &'a [Instruction]) -> Self {
+        Self { env, instructions, names: OnceCell::new() }
+    }
+
+    /// The names in order. They are listed for findings and errors only.
+    pub(super) fn names(&self) -> &BTreeSet<String> {
+        self.names.get_or_init(|| {
+            let declared = declarations(self.instructions).map(|(decl, _)| decl.key.text.clone());
+            declared.chain(self.env.names()).collect()
+        })
+    }
 }

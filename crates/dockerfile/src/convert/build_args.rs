@@ -3,11 +3,13 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 /// Names and values, each name at the place where it was declared first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BuildArgs {
     order: Vec<Arc<str>>,
-    values: HashMap<Arc<str>, Value>,
+    values: HashMap<Arc<str>, Value, RandomState>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -28,13 +30,10 @@ impl Value {
 impl BuildArgs {
     /// Notes a declaration.
     pub(super) fn declare(&mut self, name: &Arc<str>, value: Option<String>) {
-        let known = match self.values.get_mut(name) {
-            Some(known) => known,
-            None => {
-                self.order.push(Arc::clone(name));
-                self.values.entry(Arc::clone(name)).or_default()
-            }
-        };
+        let known = self.values.entry(Arc::clone(name)).or_insert_with(|| {
+            self.order.push(Arc::clone(name));
+            Value::default()
+        });
         known.bare = value.is_none();
         known.given = value.or(known.given.take());
     }
@@ -55,7 +54,7 @@ impl BuildArgs {
     }
 
     /// Names and the values of their last declarations.
-    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> {
+    pub(super) fn iter(&self) -> impl Iterator<Item = (&str, Option<&str>)> + Clone {
         self.order.iter().map(|name| (&**name, self.values.get(name).and_then(Value::last)))
     }
 }

@@ -254,7 +254,7 @@ impl Context {
             resolver.read_file(&reference, CONTEXT_NAME, Some(ARCHIVE_HEADER)).await.map_err(outside)?;
         let state = if is_archive(&head.unwrap_or_default()) {
             let unpack = CopyOptions { attempt_unpack: true, ..CopyOptions::default() };
-            let copy = File::new().copy(&state, &format!("/{CONTEXT_NAME}"), "/", unpack);
+            let copy = File::new().copy(&state, format!("/{CONTEXT_NAME}"), "/", unpack);
             State::scratch().file(copy, Constraints::new())
         } else {
             self.filename = CONTEXT_NAME.into();

@@ -125,18 +125,19 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &mut self.stages.list[index];
         let name = stage.names.next(&text, Some(&platform), stage.state.envs(), request.step.onbuild);
         let plan = Plan { request, windows, dest, base, name };
-        let mut file = File::new();
-        for source in &request.sources.paths {
+        let sources = request.sources;
+        let mut file = File::with_capacity(sources.paths.len() + sources.contents.len());
+        for source in &sources.paths {
             file = self.source(&plan, source, file).map_err(|e| e.at(source.span))?;
         }
-        for inline in &request.sources.contents {
+        for inline in &sources.contents {
             let path = paths::strip_drive(&inline.name, windows, false)
                 .map_err(|e| refuse(e).at(inline.name.span))?;
             let made = State::scratch().file(
                 File::new().mkfile(&path, 0o644, inline.data.clone(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
-            file = file.copy(&made, &paths::to_slash(&path, windows), &plan.dest, plan.base.clone());
+            file = file.copy(&made, paths::to_slash(&path, windows), plan.dest.as_str(), plan.base.clone());
         }
         let constraints = self.constraints(instruction.span).custom_name(plan.name);
         let stage = &mut self.stages.list[index];
@@ -262,7 +263,7 @@ impl Plan<'_> {
         }
         let constraints = Constraints::new().custom_name(&self.name);
         let state = git(&reference.remote, options, constraints).map_err(|e| refuse(e.to_string()))?;
-        Ok(file.copy(&state, "/", &self.dest, self.base.clone()))
+        Ok(file.copy(&state, "/", self.dest.as_str(), self.base.clone()))
     }
 
     fn web(&self, url: &str, file: File) -> Result<File, Error> {
@@ -278,7 +279,7 @@ impl Plan<'_> {
             Constraints::new().custom_name(&self.name).description("com.docker.dockerfile.v1.command", "");
         let state = http(url, options, constraints);
         let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
-        Ok(file.copy(&state, &name, &self.dest, copy))
+        Ok(file.copy(&state, name, self.dest.as_str(), copy))
     }
 
     fn paths(&self, source: &str, file: File) -> Result<File, Error> {
@@ -305,7 +306,7 @@ impl Plan<'_> {
             options.include = vec![pattern.trim_start_matches('/').to_owned()];
             source = root;
         }
-        Ok(file.copy(&self.request.from, &normalize(source)?, &self.dest, options))
+        Ok(file.copy(&self.request.from, normalize(source)?, self.dest.as_str(), options))
     }
 }
 

@@ -115,6 +115,10 @@ impl<R: Resolver> Converter<'_, R> {
             let run = std::mem::take(&mut **run);
             return self.run_step(index, step, run);
         }
+        if let Command::Label(pairs) = &mut step.instruction.command {
+            let pairs = std::mem::take(pairs);
+            return self.label(index, &step.instruction, pairs);
+        }
         let instruction = &step.instruction;
         match &instruction.command {
             Command::Copy(copy) => self.copy_step(index, &step, copy),
@@ -122,7 +126,6 @@ impl<R: Resolver> Converter<'_, R> {
             Command::Workdir(path) => self.workdir(index, &step, path),
             Command::Arg(arg) => self.arg(index, instruction, &arg.args),
             Command::Env(pairs) => self.env(index, instruction, pairs),
-            Command::Label(pairs) => self.label(index, instruction, pairs),
             Command::Cmd(line) => self.cmd(index, instruction, line),
             Command::Entrypoint(line) => self.entrypoint(index, instruction, line),
             Command::Healthcheck(check) => self.healthcheck(index, instruction, check),
@@ -207,15 +210,15 @@ impl<R: Resolver> Converter<'_, R> {
         Ok(())
     }
 
-    fn label(&mut self, index: usize, instruction: &Instruction, pairs: &[KeyValue]) -> Result<(), Error> {
+    fn label(&mut self, index: usize, instruction: &Instruction, pairs: Vec<KeyValue>) -> Result<(), Error> {
         let mut message = String::with_capacity(instruction.code.len() + 8);
         message.push_str("LABEL");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for pair in pairs {
-            checks::legacy_pair(&mut lint, instruction, pair);
+            checks::legacy_pair(&mut lint, instruction, &pair);
             message.extend([" ", &pair.key, "=", &pair.value]);
             let labels = &mut self.stages.list[index].image.config.labels;
-            labels.insert(pair.key.text.clone(), pair.value.text.clone());
+            labels.insert(pair.key.text, pair.value.text);
         }
         self.commit(index, message, false);
         Ok(())

@@ -8,6 +8,7 @@ use std::collections::HashMap;
 use std::mem::take;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
 use kiln_llb::build::State;
 
 use super::stage::Stage;
@@ -16,7 +17,7 @@ use super::stage::Stage;
 #[derive(Debug, Clone, Default)]
 pub(super) struct ImageEnv {
     /// Where in the config which variable stands.
-    places: HashMap<Arc<str>, usize>,
+    places: HashMap<Arc<str>, usize, RandomState>,
     /// How many entries of the config steps know.
     known: usize,
     /// Steps have something else, or elsewhere, than the next stage begins with.

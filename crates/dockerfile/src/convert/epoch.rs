@@ -3,6 +3,8 @@
 //! A number of seconds, or the name of something that has a time: `context`, a named context, or a stage that is
 //! nothing but one ADD of something remote.
 
+use std::sync::Arc;
+
 use kiln_llb::Graph;
 use kiln_llb::build::{Constraints, Env, HttpOptions, State, git, http};
 use kiln_llb::source::FileMeta;
@@ -42,8 +44,8 @@ impl<R: Resolver> Converter<'_, R> {
         }
         if self.globals.get(NAME).is_some() {
             match text {
-                Some(text) => self.globals.set(NAME, text),
-                None => self.globals.unset(NAME),
+                Some(text) => Arc::make_mut(&mut self.globals).set(NAME, text),
+                None => Arc::make_mut(&mut self.globals).unset(NAME),
             }
         }
         Ok(())
@@ -81,7 +83,7 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// What the only ADD of a stage fetches.
     fn stage_source(&self, stage: &ast::Stage) -> Result<State, Error> {
-        let mut env = self.globals.clone();
+        let mut env = Env::clone(&self.globals);
         env.unset(NAME);
         let word = |word: &Word, env: &Env| self.lexer.word(word, env).text.map_err(|e| e.in_word(word));
         if word(&stage.base, &env)? != "scratch" {

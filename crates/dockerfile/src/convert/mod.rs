@@ -150,7 +150,7 @@ struct Converter<'a, R> {
     /// Build arguments; SOURCE_DATE_EPOCH is a number here.
     build_args: BTreeMap<String, String>,
     /// Variables of FROM.
-    globals: Env,
+    globals: Arc<Env>,
     global_info: Arc<BTreeMap<String, outline::ArgInfo>>,
     epoch: Option<Time>,
     /// Proxies that every RUN gets.
@@ -197,8 +197,19 @@ impl<'a, R: Resolver> Converter<'a, R> {
             &options.target
         };
         let defaults = args::defaults(&platforms, &options.build_args, target);
-        args::lint_default_bases(&file, &lexer, &defaults, linter);
-        let (globals, global_info) = args::globals(&file.global_args, &lexer, defaults, &options.build_args)?;
+        let mut global_info = BTreeMap::new();
+        let infos = (purpose == Purpose::Outline).then_some(&mut global_info);
+        let globals = |env, given: &_, infos| args::globals(&file.global_args, &lexer, env, given, infos);
+        let env = globals(defaults.clone(), &options.build_args, infos);
+        let without_arguments = match options.build_args.is_empty() {
+            true => None,
+            false => Some(globals(defaults, &BTreeMap::new(), None)),
+        };
+        // What is wrong comes up again where it counts.
+        if let Ok(env) = without_arguments.as_ref().unwrap_or(&env) {
+            args::lint_default_bases(&file, &lexer, env, linter);
+        }
+        let globals = Arc::new(env?);
         let (context, context_slot) = State::deferred();
         let mut converter = Self {
             options,
@@ -222,7 +233,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
             purpose,
         };
         converter.resolve_epoch(&file).await?;
-        converter.add_stages(file.stages)?;
+        converter.add_stages(file.stages, &file.global_args)?;
         Ok(converter)
     }
 

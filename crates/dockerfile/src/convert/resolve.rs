@@ -7,7 +7,7 @@ use futures::future::try_join_all;
 use kiln_llb::build::{Constraints, Env, ImageOptions, State, image_of};
 use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
 
-use super::args::declared;
+use super::args::Declared;
 use super::failure::refuse;
 use super::named::{self, Loaded, NamedContext};
 use super::outline::Capture;
@@ -48,8 +48,13 @@ struct FoundImage {
 
 impl<R: Resolver> Converter<'_, R> {
     /// Adds the stages of the file.
-    pub(super) fn add_stages(&mut self, stages: Vec<ast::Stage>) -> Result<(), Failure> {
-        let names = declared(&self.globals, &self.global_info);
+    pub(super) fn add_stages(
+        &mut self,
+        stages: Vec<ast::Stage>,
+        global_args: &[Instruction],
+    ) -> Result<(), Failure> {
+        let globals = Arc::clone(&self.globals);
+        let names = Declared::new(&globals, global_args);
         self.stages.list.reserve(stages.len());
         for (index, stage) in stages.into_iter().enumerate() {
             let span = stage.span;
@@ -60,10 +65,10 @@ impl<R: Resolver> Converter<'_, R> {
         self.check()
     }
 
-    fn add_stage(&mut self, index: usize, from: ast::Stage, names: &BTreeSet<String>) -> Result<(), Error> {
-        let base = self.lexer.word(&from.base, &self.globals);
+    fn add_stage(&mut self, index: usize, from: ast::Stage, names: &Declared<'_>) -> Result<(), Error> {
+        let base = self.lexer.word(&from.base, &*self.globals);
         let mut lint = self.linter.with_comments(&from.comments);
-        checks::undefined_args_in_from(&mut lint, from.span, &base.unmatched, names);
+        checks::undefined_args_in_from(&mut lint, from.span, &base.unmatched, || names.names());
         let base_name = base.text.map_err(|e| e.in_word(&from.base))?;
         if base_name.is_empty() {
             return Err(refuse(format!("base name ({}) should not be blank", from.base)).at(from.base.span));
@@ -107,18 +112,18 @@ impl<R: Resolver> Converter<'_, R> {
     fn platform_of(
         &mut self,
         from: &ast::Stage,
-        names: &BTreeSet<String>,
+        names: &Declared<'_>,
         used: &mut BTreeSet<String>,
     ) -> Result<Option<Platform>, Error> {
         let Some(written) = from.platform.as_ref().filter(|p| !p.is_empty()) else { return Ok(None) };
-        let expansion = self.lexer.word(written, &self.globals);
+        let expansion = self.lexer.word(written, &*self.globals);
         let mut lint = self.linter.with_comments(&from.comments);
-        checks::undefined_args_in_from(&mut lint, from.span, &expansion.unmatched, names);
+        checks::undefined_args_in_from(&mut lint, from.span, &expansion.unmatched, || names.names());
         checks::from_platform(&mut lint, from, &expansion, self.globals.get("TARGETPLATFORM"));
         let text = expansion.text.map_err(|e| e.in_word(written))?;
         let suggestion = || {
             let unknown = expansion.unmatched.iter();
-            unknown.flat_map(|name| nearest(name, names.iter().map(String::as_str))).next()
+            unknown.flat_map(|name| nearest(name, names.names().iter().map(String::as_str))).next()
         };
         if text.is_empty() {
             let message = format!("empty platform value from expression {written}");

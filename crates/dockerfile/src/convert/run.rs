@@ -11,6 +11,7 @@ use kiln_proto::pb;
 use super::Converter;
 use super::args::{Masked, StateEnv};
 use super::failure::refuse;
+use super::format::push_number;
 use super::names;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
@@ -156,15 +157,19 @@ pub(super) fn proxy(build_args: &BTreeMap<String, String>) -> Option<pb::ProxyEn
 impl Stage {
     /// A RUN as the history has it: its command after the values of the ARGs that it may depend on.
     fn history_of(&self, args: &[Cow<'static, str>]) -> String {
-        let mut out = String::with_capacity(args.iter().map(|arg| arg.len() + 1).sum::<usize>() + 16);
+        let variables = self.build_args.iter().map(|(name, value)| {
+            let value = self.state.get_env(name).or(value).unwrap_or_default();
+            [" ", name, "=", value]
+        });
+        let words = args.iter().map(|arg| arg.len() + 1);
+        let length = words.chain(variables.clone().flatten().map(str::len)).sum::<usize>();
+        let mut out = String::with_capacity(length + "RUN |12345 # buildkit".len());
         out.push_str("RUN");
         if self.build_args.len() > 0 {
-            out.push_str(&format!(" |{}", self.build_args.len()));
+            out.push_str(" |");
+            push_number(&mut out, self.build_args.len() as u64);
         }
-        for (name, value) in self.build_args.iter() {
-            let value = self.state.get_env(name).or(value).unwrap_or_default();
-            out.extend([" ", name, "=", value]);
-        }
+        out.extend(variables.flatten());
         for arg in args {
             out.extend([" ", arg]);
         }

@@ -79,8 +79,11 @@ impl Flags {
 
     /// Takes all values of a flag, in order.
     pub(super) fn values(&mut self, name: &str) -> Vec<Word> {
+        let count = self.given.iter().filter(|(given, ..)| *given == name).count();
+        let mut values = Vec::with_capacity(count);
         let all = self.given.iter_mut().filter(|(given, ..)| *given == name);
-        all.map(|(_, value, _)| std::mem::take(value)).collect()
+        values.extend(all.map(|(_, value, _)| std::mem::take(value)));
+        values
     }
 
     /// What a boolean flag says, if it was given.

@@ -19,7 +19,7 @@ pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
         ],
     )?;
     Ok(Run {
-        mounts: flags.values("mount").into_iter().map(MountFlag::read).collect::<Result<_, _>>()?,
+        mounts: all(flags.values("mount"), MountFlag::read)?,
         network: match flags.given("network") {
             None => NetworkMode::Default,
             Some(mode) => network(mode)?,
@@ -28,10 +28,19 @@ pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
             None => SecurityMode::Sandbox,
             Some(mode) => security(mode)?,
         },
-        devices: flags.values("device").iter().map(Device::read).collect::<Result<_, _>>()?,
+        devices: all(flags.values("device"), |word| Device::read(&word))?,
         flags_used: flags.names(),
         command: command_line(statement),
     })
+}
+
+/// Reads all values of a flag. There are as many results: nothing is set aside for more.
+fn all<T>(values: Vec<Word>, read: impl Fn(Word) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    let mut list = Vec::with_capacity(values.len());
+    for value in values {
+        list.push(read(value)?);
+    }
+    Ok(list)
 }
 
 fn network(mode: &Word) -> Result<NetworkMode, Error> {

@@ -13,12 +13,16 @@ use crate::shell::Expansion;
 use crate::span::Span;
 
 /// Variables of FROM that aren't declared. `declared` are the names of the global ARGs and of the predefined ones.
-pub fn undefined_args_in_from(
+pub fn undefined_args_in_from<'n>(
     lint: &mut Scoped<'_>,
     span: Span,
     unmatched: &BTreeSet<String>,
-    declared: &BTreeSet<String>,
+    declared: impl FnOnce() -> &'n BTreeSet<String>,
 ) {
+    if unmatched.is_empty() {
+        return;
+    }
+    let declared = declared();
     for name in unmatched.difference(declared) {
         let nearest = lint.nearest(name, || declared.iter().map(String::as_str));
         lint.run(span, Finding::UndefinedArgInFrom { name, nearest });

@@ -15,6 +15,7 @@ pub use config::{Config, RuleSet};
 pub use rule::{Finding, Rule};
 
 use std::collections::BTreeSet;
+use std::fmt::Write;
 
 use crate::error::{Error, ErrorKind};
 use crate::span::Span;
@@ -131,7 +132,11 @@ impl Linter {
     fn report(&mut self, config: &Config, span: Span, finding: Finding<'_>) {
         let rule = finding.rule();
         if !self.silent && config.runs(rule) {
-            self.warnings.push(Warning { rule, message: finding.to_string(), span });
+            // Most messages are sentences of about this length.
+            let mut message = String::with_capacity(96);
+            // Writing to a string never fails.
+            let _ok = write!(message, "{finding}");
+            self.warnings.push(Warning { rule, message, span });
         }
     }
 }

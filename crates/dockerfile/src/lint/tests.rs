@@ -91,13 +91,9 @@ fn names(names: &[&str]) -> BTreeSet<String> {
 
 #[test]
 fn undefined_names_have_neighbours() {
+    let declared = names(&["VERSION", "OK"]);
     let found = scoped(|l| {
-        checks::undefined_args_in_from(
-            l,
-            Span::line(1),
-            &names(&["VERSOIN", "OK"]),
-            &names(&["VERSION", "OK"]),
-        )
+        checks::undefined_args_in_from(l, Span::line(1), &names(&["VERSOIN", "OK"]), || &declared)
     });
     assert_eq!(found, ["FROM argument 'VERSOIN' is not declared (did you mean VERSION?)"]);
     let found = scoped(|l| {

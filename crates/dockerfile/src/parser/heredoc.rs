@@ -1,5 +1,7 @@
 //! Here-documents: finding their `<<` words, reading their lines.
 
+use std::borrow::Cow;
+
 use super::line::{Lines, LogicalLine};
 use crate::ast::Heredoc;
 use crate::error::{Error, ErrorKind};
@@ -21,7 +23,7 @@ pub(crate) fn parse_marker(word: &str) -> Option<Heredoc> {
     Some(Heredoc {
         // A word that loses quotes was quoted: nothing expands in its lines.
         expand: quotes(&name) == quotes(&raw),
-        name,
+        name: name.into_owned(),
         file_descriptor: if descriptor.is_empty() { 0 } else { descriptor.parse().unwrap_or(u32::MAX) },
         chomp,
         content: String::new(),
@@ -29,10 +31,13 @@ pub(crate) fn parse_marker(word: &str) -> Option<Heredoc> {
     })
 }
 
-fn single_word(text: &str, raw_quotes: bool) -> Option<String> {
+fn single_word(text: &str, raw_quotes: bool) -> Option<Cow<'_, str>> {
     let lexer = Lexer { raw_quotes, keep_unset: true, ..Lexer::new('\\') };
+    if lexer.keeps(text) && !text.contains(char::is_whitespace) {
+        return Some(text.into());
+    }
     let mut words = lexer.words(text, &NoVariables).ok()?;
-    if words.len() == 1 { words.pop() } else { None }
+    if words.len() == 1 { words.pop().map(Cow::Owned) } else { None }
 }
 
 fn quotes(word: &str) -> usize {

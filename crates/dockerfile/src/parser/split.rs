@@ -176,7 +176,11 @@ pub(super) fn pairs(
         };
         return Ok(vec![KeyValue { key: key.word(line), value: value.word(line), has_delimiter: false }]);
     }
-    words.into_iter().map(|word| pair(line, word, instruction)).collect()
+    let mut pairs = Vec::with_capacity(words.len());
+    for word in words {
+        pairs.push(pair(line, word, instruction)?);
+    }
+    Ok(pairs)
 }
 
 fn pair(line: &LogicalLine<'_>, word: Part, instruction: &str) -> Result<KeyValue, Error> {

@@ -6,7 +6,7 @@ use super::scan::Scan;
 
 const MODIFIERS: &str = "one of :- :+ :? - + ? # ## % %% / //";
 
-impl Scan<'_> {
+impl<'a> Scan<'a> {
     /// At a `$`: what it stands for.
     pub(super) fn dollar(&mut self) -> Result<String, Failure> {
         let start = self.offset();
@@ -16,7 +16,7 @@ impl Scan<'_> {
             if name.is_empty() {
                 return Ok("$".to_owned());
             }
-            let value = self.lookup(&name);
+            let value = self.lookup(name);
             let text = match value {
                 Some(value) => value,
                 None if self.lexer.keep_unset => format!("${name}"),
@@ -46,7 +46,7 @@ impl Scan<'_> {
         let modifier_at = self.offset();
         match self.next() {
             None => Err(self.missing_brace()),
-            Some('}') => Ok(match self.lookup(&name) {
+            Some('}') => Ok(match self.lookup(name) {
                 Some(value) => value,
                 None if self.lexer.keep_unset => format!("${{{name}}}"),
                 None => String::new(),
@@ -54,11 +54,11 @@ impl Scan<'_> {
             Some(':') => match self.next() {
                 None => Err(self.missing_brace()),
                 Some(c @ ('#' | '%')) => Err(unsupported(modifier_at, &format!(":{c}"))),
-                Some(c) => self.conditional(&name, c, true, modifier_at),
+                Some(c) => self.conditional(name, c, true, modifier_at),
             },
-            Some(c @ ('+' | '-' | '?')) => self.conditional(&name, c, false, modifier_at),
-            Some(c @ ('#' | '%')) => self.trimmed(&name, c),
-            Some('/') => self.replaced(&name),
+            Some(c @ ('+' | '-' | '?')) => self.conditional(name, c, false, modifier_at),
+            Some(c @ ('#' | '%')) => self.trimmed(name, c),
+            Some('/') => self.replaced(name),
             Some(c) => Err(unsupported(modifier_at, c.encode_utf8(&mut [0; 4]))),
         }
     }
@@ -148,27 +148,20 @@ impl Scan<'_> {
     }
 
     /// A variable's name: letters, digits and `_`; digits only if it starts with one; or one special character.
-    fn name(&mut self) -> String {
-        let mut name = String::new();
-        while let Some(c) = self.peek() {
-            if name.is_empty() && is_digit(c) {
-                while let Some(digit) = self.peek().filter(|c| is_digit(*c)) {
-                    name.push(digit);
-                    self.next();
-                }
-                return name;
-            }
-            if name.is_empty() && matches!(c, '@' | '*' | '#' | '?' | '-' | '$' | '!') {
-                self.next();
-                return c.to_string();
-            }
-            if !c.is_alphabetic() && !is_digit(c) && c != '_' {
-                break;
-            }
-            name.push(c);
+    fn name(&mut self) -> &'a str {
+        let start = self.offset();
+        match self.peek() {
+            Some('@' | '*' | '#' | '?' | '-' | '$' | '!') => drop(self.next()),
+            Some(c) if is_digit(c) => self.skip(is_digit),
+            _ => self.skip(|c| c.is_alphabetic() || is_digit(c) || c == '_'),
+        }
+        self.since(start)
+    }
+
+    fn skip(&mut self, belongs: impl Fn(char) -> bool) {
+        while self.peek().is_some_and(&belongs) {
             self.next();
         }
-        name
     }
 }
 

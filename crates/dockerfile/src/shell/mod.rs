@@ -22,6 +22,7 @@ mod vars;
 
 use std::collections::BTreeSet;
 
+use crate::ast::is_plain;
 use crate::error::{Error, ErrorKind};
 pub use vars::{NoVariables, VariableList, Variables};
 
@@ -98,11 +99,19 @@ impl Lexer {
         Expansion { text: result, matched: scan.matched, unmatched: scan.unmatched }
     }
 
+    /// Whether a text is certain to stay as it is.
+    pub(crate) fn keeps(&self, text: &str) -> bool {
+        matches!(self.escape, '\\' | '`') && is_plain(text)
+    }
+
     /// Expands, then splits at blanks that are neither quoted nor escaped. Blanks from variables split too.
     ///
     /// A quirk of the reference that images depend on: what stands in a word before a substitution with an operand
     /// is lost (`1${port#8}` is the value of `${port#8}`). Only EXPOSE splits words, so only EXPOSE shows it.
     pub fn words(&self, text: &str, vars: &dyn Variables) -> Result<Vec<String>, Error> {
+        if self.keeps(text) && !text.is_empty() && !text.contains(char::is_whitespace) {
+            return Ok(vec![text.to_owned()]);
+        }
         let mut words = WordList::default();
         let mut scan = Scan::new(self, text, vars);
         scan.until(None, self.raw_escapes, Some(&mut words)).map_err(|failure| failure.into_error(text))?;

@@ -89,6 +89,11 @@ impl<'a> Scan<'a> {
         Some(c)
     }
 
+    /// What was read since an offset.
+    pub(super) fn since(&self, start: usize) -> &'a str {
+        &self.text[start..self.pos]
+    }
+
     pub(super) fn offset(&self) -> usize {
         self.pos
     }
@@ -242,7 +247,12 @@ impl<'a> Scan<'a> {
         if self.lexer.raw_quotes {
             result.push('"');
         }
+        let escape = self.lexer.escape;
         loop {
+            let rest = &self.text[self.pos..];
+            let plain = rest.find(['"', '$', escape]).unwrap_or(rest.len());
+            result.push_str(&rest[..plain]);
+            self.pos += plain;
             match self.peek() {
                 None => {
                     return Err(
@@ -257,13 +267,9 @@ impl<'a> Scan<'a> {
                     return Ok(result);
                 }
                 Some('$') => result.push_str(&self.dollar()?),
-                Some(c) => {
+                Some(_) => {
                     self.next();
-                    if c == self.lexer.escape {
-                        self.quoted_escape(raw_escapes, &mut result);
-                    } else {
-                        result.push(c);
-                    }
+                    self.quoted_escape(raw_escapes, &mut result);
                 }
             }
         }

@@ -3,6 +3,8 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use foldhash::quality::RandomState;
+
 /// From so many entries on, places are looked up in a map.
 const MANY: usize = 24;
 
@@ -13,7 +15,7 @@ pub struct Env {
     /// Those that were set again later leave a gap.
     entries: Vec<Option<(Arc<str>, Arc<str>)>>,
     /// Where each one is, once there are many.
-    places: Option<HashMap<Arc<str>, usize>>,
+    places: Option<HashMap<Arc<str>, usize, RandomState>>,
     count: usize,
     /// Of all names and values.
     bytes: usize,

@@ -96,6 +96,10 @@ impl Run {
     /// Adds a mount.
     #[must_use]
     pub fn mount(mut self, mount: Mount) -> Self {
+        if self.mounts.is_empty() {
+            // Most have one, and the root comes before it.
+            self.mounts.reserve_exact(2);
+        }
         self.mounts.push(mount);
         self
     }

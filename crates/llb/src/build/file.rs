@@ -1,5 +1,7 @@
 //! Copying, making and removing files.
 
+use std::borrow::Cow;
+
 use bytes::{Bytes, BytesMut};
 use kiln_pattern::{cleaned, join};
 use kiln_proto::pb;
@@ -101,6 +103,11 @@ impl File {
         Self::default()
     }
 
+    /// The same, with room for as many actions as there will be.
+    pub fn with_capacity(actions: usize) -> Self {
+        Self { actions: Vec::with_capacity(actions), ..Self::default() }
+    }
+
     /// Are there no actions?
     pub fn is_empty(&self) -> bool {
         self.actions.is_empty()
@@ -118,10 +125,19 @@ impl File {
 
     /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state.
     #[must_use]
-    pub fn copy(self, source: &State, src: &str, dest: &str, options: CopyOptions) -> Self {
-        let cleaned = cleaned(src);
-        let src =
-            if cleaned.starts_with('/') { cleaned.into_owned() } else { join(source.get_dir(), &cleaned) };
+    pub fn copy<'s>(
+        self,
+        source: &State,
+        src: impl Into<Cow<'s, str>>,
+        dest: impl Into<String>,
+        options: CopyOptions,
+    ) -> Self {
+        let mut src = src.into();
+        if !src.starts_with('/') {
+            src = join(source.get_dir(), &cleaned(&src)).into();
+        }
+        let mut src = src.into_owned();
+        settle(&mut src, "/", false);
         let (mode, mode_str) = match (options.mode_str, options.mode) {
             (Some(text), _) if !text.is_empty() => (0, text),
             (_, Some(mode)) => (mode as i32, String::new()),
@@ -129,7 +145,7 @@ impl File {
         };
         let copy = pb::FileActionCopy {
             src,
-            dest: dest.to_owned(),
+            dest: dest.into(),
             owner: options.owner.map(Owner::into_pb),
             mode,
             follow_symlink: options.follow_symlinks,
@@ -272,11 +288,26 @@ fn action_caps(action: &pb::file_action::Action, caps: &mut Vec<&'static str>) {
 fn resolve_paths(action: &mut pb::file_action::Action, dir: &str) {
     use pb::file_action::Action;
     match action {
-        Action::Copy(c) => c.dest = normalize_path(dir, &c.dest, true),
-        Action::Mkdir(a) => a.path = normalize_path(dir, &a.path, false),
-        Action::Mkfile(a) => a.path = normalize_path(dir, &a.path, false),
-        Action::Rm(a) => a.path = normalize_path(dir, &a.path, false),
+        Action::Copy(c) => settle(&mut c.dest, dir, true),
+        Action::Mkdir(a) => settle(&mut a.path, dir, false),
+        Action::Mkfile(a) => settle(&mut a.path, dir, false),
+        Action::Rm(a) => settle(&mut a.path, dir, false),
         Action::Symlink(_) => {}
+    }
+}
+
+/// [`normalize_path`] in place; most paths stay as they are, but for slashes at their ends.
+fn settle(path: &mut String, dir: &str, keep_slash: bool) {
+    let kept = match cleaned(path) {
+        Cow::Borrowed(bare) if path.starts_with('/') => {
+            let slash = keep_slash && path.len() > bare.len() && bare != "/";
+            Some(bare.len() + usize::from(slash))
+        }
+        _ => None,
+    };
+    match kept {
+        Some(length) => path.truncate(length),
+        None => *path = normalize_path(dir, path, keep_slash),
     }
 }
 

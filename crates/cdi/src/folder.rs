@@ -95,11 +95,11 @@ fn files(folder: &Path) -> std::io::Result<Vec<PathBuf>> {
         if is_json(&path) || path.extension().is_some_and(|ending| ending == "yaml") {
             out.push(path);
         }
+        if out.len() > MAX_FILES {
+            return Err(std::io::Error::other(format!("more than {MAX_FILES} specifications")));
+        }
     }
     out.sort();
-    if out.len() > MAX_FILES {
-        return Err(std::io::Error::other(format!("more than {MAX_FILES} specifications")));
-    }
     Ok(out)
 }
 
@@ -214,6 +214,19 @@ mod tests {
         {
             assert!(said[n].contains(part), "{said:?}");
         }
+    }
+
+    #[test]
+    fn a_folder_of_too_many_files_is_a_problem_of_its_own() {
+        let bench = Bench::new();
+        for n in 0..=MAX_FILES {
+            bench.write(&format!("one/{n}.json"), "");
+        }
+        bench.put("two/a.yaml", "v.com/a", &["x"]);
+        let devices = bench.read();
+        assert_eq!(names(&devices), ["v.com/a=x"]);
+        let [problem] = devices.problems() else { panic!("{}", devices.problems().len()) };
+        assert!(problem.to_string().ends_with("one: more than 1000 specifications"), "{problem}");
     }
 
     #[cfg(unix)]

@@ -22,6 +22,7 @@ mod folder;
 mod names;
 mod node;
 mod spec;
+mod value;
 
 pub use decode::{Error, parse};
 pub use devices::{Devices, Listed, NotRegistered, Problem};

@@ -1,11 +1,15 @@
 //! YAML and JSON as one tree, with limits on its size.
 
+use std::collections::HashMap;
+
 use saphyr_parser::{Event, Parser, ScalarStyle};
 
 /// Deepest nesting.
 const MAX_DEPTH: usize = 32;
 /// Most values of a file, those that aliases repeat counted each time.
 const MAX_NODES: usize = 200_000;
+/// Most bytes of text in them, counted in the same way.
+const MAX_TEXT: usize = 16 << 20;
 
 /// A value.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,7 +34,7 @@ enum Open {
 pub(crate) fn read(text: &str, json: bool) -> Result<Node, String> {
     // JSON is YAML but for the tabs that some indent it by. What is no JSON in spite of its name may still be YAML.
     if json && let Ok(value) = serde_json::from_str(text) {
-        return from_json(value, &mut 0);
+        return from_json(value, &mut Size::default());
     }
     let mut reader = Reader::default();
     for event in Parser::new_from_str(text) {
@@ -40,9 +44,10 @@ pub(crate) fn read(text: &str, json: bool) -> Result<Node, String> {
     reader.done.ok_or_else(|| "there is nothing in it".to_owned())
 }
 
-fn from_json(value: serde_json::Value, nodes: &mut usize) -> Result<Node, String> {
+fn from_json(value: serde_json::Value, size: &mut Size) -> Result<Node, String> {
     use serde_json::Value;
-    count(nodes, 1)?;
+    // No text is repeated: there is no more of it than in the file.
+    size.add(Size { nodes: 1, text: 0 })?;
     // serde_json keeps the depth below 128 by itself.
     Ok(match value {
         Value::Null => plain("null"),
@@ -50,10 +55,10 @@ fn from_json(value: serde_json::Value, nodes: &mut usize) -> Result<Node, String
         Value::Number(number) => plain(&number.to_string()),
         Value::String(text) => Node::Scalar { text, plain: false },
         Value::Array(all) => {
-            Node::Sequence(all.into_iter().map(|value| from_json(value, nodes)).collect::<Result<_, _>>()?)
+            Node::Sequence(all.into_iter().map(|value| from_json(value, size)).collect::<Result<_, _>>()?)
         }
         Value::Object(all) => {
-            let all = all.into_iter().map(|(key, value)| Ok((key, from_json(value, nodes)?)));
+            let all = all.into_iter().map(|(key, value)| Ok((key, from_json(value, size)?)));
             Node::Mapping(all.collect::<Result<_, String>>()?)
         }
     })
@@ -63,17 +68,55 @@ fn plain(text: &str) -> Node {
     Node::Scalar { text: text.to_owned(), plain: true }
 }
 
-fn count(nodes: &mut usize, more: usize) -> Result<(), String> {
-    *nodes = nodes.saturating_add(more);
-    if *nodes > MAX_NODES { Err(format!("more than {MAX_NODES} values")) } else { Ok(()) }
+/// How much memory values take.
+#[derive(Clone, Copy, Debug, Default)]
+struct Size {
+    /// How many they are.
+    nodes: usize,
+    /// The bytes of their texts and keys.
+    text: usize,
+}
+
+impl Size {
+    /// Of a value with all that it holds.
+    fn of(node: &Node) -> Self {
+        let text = |text: &str| Self { nodes: 0, text: text.len() };
+        let one = Self { nodes: 1, text: 0 };
+        match node {
+            Node::Scalar { text: said, .. } => one + text(said),
+            Node::Sequence(all) => all.iter().map(Self::of).fold(one, |sum, more| sum + more),
+            Node::Mapping(all) => {
+                all.iter().map(|(key, node)| text(key) + Self::of(node)).fold(one, |sum, more| sum + more)
+            }
+        }
+    }
+
+    fn add(&mut self, more: Self) -> Result<(), String> {
+        *self = *self + more;
+        if self.nodes > MAX_NODES {
+            return Err(format!("more than {MAX_NODES} values"));
+        }
+        if self.text > MAX_TEXT {
+            return Err(format!("more than {MAX_TEXT} bytes of text"));
+        }
+        Ok(())
+    }
+}
+
+impl std::ops::Add for Size {
+    type Output = Self;
+
+    fn add(self, more: Self) -> Self {
+        Self { nodes: self.nodes.saturating_add(more.nodes), text: self.text.saturating_add(more.text) }
+    }
 }
 
 #[derive(Default)]
 struct Reader {
     open: Vec<(Open, usize)>,
     /// What anchors stand for, by their numbers.
-    anchors: Vec<(usize, Node)>,
-    nodes: usize,
+    anchors: HashMap<usize, Node>,
+    size: Size,
     done: Option<Node>,
 }
 
@@ -91,13 +134,12 @@ impl Reader {
                 self.put(Node::Scalar { text: text.into_owned(), plain }, anchor)
             }
             Event::Alias(anchor) => {
-                let found = self.anchors.iter().find(|(id, _)| *id == anchor).map(|(_, node)| node.clone());
-                let node = found.ok_or("an alias of what it is in itself")?;
-                let (size, depth) = measure(&node);
-                count(&mut self.nodes, size)?;
-                if self.open.len() + depth > MAX_DEPTH {
+                let node = self.anchors.get(&anchor).ok_or("an alias of what it is in itself")?;
+                self.size.add(Size::of(node))?;
+                if self.open.len() + depth(node) > MAX_DEPTH {
                     return Err(format!("nested deeper than {MAX_DEPTH}"));
                 }
+                let node = node.clone();
                 self.put(node, 0)
             }
             Event::SequenceStart(anchor, _) => self.begin(Open::Sequence(Vec::new()), anchor),
@@ -121,11 +163,10 @@ impl Reader {
     }
 
     fn put(&mut self, node: Node, anchor: usize) -> Result<(), String> {
-        count(&mut self.nodes, 1)?;
+        self.size.add(Size { nodes: 1, text: 0 })?;
         if anchor != 0 {
-            count(&mut self.nodes, measure(&node).0)?;
-            self.anchors.retain(|(id, _)| *id != anchor);
-            self.anchors.push((anchor, node.clone()));
+            self.size.add(Size::of(&node))?;
+            self.anchors.insert(anchor, node.clone());
         }
         match self.open.last_mut() {
             None => self.done = Some(node),
@@ -140,15 +181,12 @@ impl Reader {
     }
 }
 
-/// How many values it holds, itself among them, and how deep they nest.
-fn measure(node: &Node) -> (usize, usize) {
-    let within = |nodes: &mut dyn Iterator<Item = &Node>| {
-        nodes.map(measure).fold((1, 1), |(size, depth), (more, deep)| (size + more, depth.max(1 + deep)))
-    };
+/// How deep its values nest.
+fn depth(node: &Node) -> usize {
     match node {
-        Node::Scalar { .. } => (1, 0),
-        Node::Sequence(all) => within(&mut all.iter()),
-        Node::Mapping(all) => within(&mut all.iter().map(|(_, node)| node)),
+        Node::Scalar { .. } => 0,
+        Node::Sequence(all) => 1 + all.iter().map(depth).max().unwrap_or_default(),
+        Node::Mapping(all) => 1 + all.iter().map(|(_, node)| depth(node)).max().unwrap_or_default(),
     }
 }
 
@@ -195,6 +233,26 @@ mod tests {
         let ladder =
             format!("a: &a {}{}\nb: {}*a{}", "[".repeat(20), "]".repeat(20), "[".repeat(20), "]".repeat(20));
         assert!(read(&ladder, false).unwrap_err().contains("nested"));
+    }
+
+    #[test]
+    fn a_long_text_is_not_repeated_without_end() {
+        let long = "x".repeat(1 << 20);
+        let repeated = format!("a: &a {long}\nb: [{}]\n", vec!["*a"; 1000].join(", "));
+        assert!(read(&repeated, false).unwrap_err().contains("bytes of text"));
+        let keys = format!("a: &a {{{long}: 1}}\nb: [{}]\n", vec!["*a"; 1000].join(", "));
+        assert!(read(&keys.replace(&long, &long[..1000]), false).is_ok());
+        let keys = format!("a: &a {{? {long}\n : 1}}\nb: [{}]\n", vec!["*a"; 1000].join(", "));
+        assert!(read(&keys, false).unwrap_err().contains("bytes of text"));
+    }
+
+    #[test]
+    fn many_anchors_are_looked_up_quickly() {
+        let anchors: String = (0..60_000).map(|n| format!("- &a{n} 1\n- *a{n}\n")).collect();
+        let begun = std::time::Instant::now();
+        assert!(read(&anchors, false).unwrap_err().contains("values"));
+        // Looked through one by one it takes far longer.
+        assert!(begun.elapsed() < std::time::Duration::from_secs(5), "{:?}", begun.elapsed());
     }
 
     #[test]

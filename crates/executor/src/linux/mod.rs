@@ -139,9 +139,13 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
     start::check(&spec)?;
     let devices = device::resolve(&spec.devices)?;
     let pool = shared.pool(spec.security);
-    let cgroup = shared.cgroup(&spec, &devices)?.map(Arc::new);
-    let birthplace = cgroup.as_ref().and_then(|cgroup| cgroup.birthplace());
+    let mut cgroup = shared.cgroup(&spec, &devices)?;
+    let birthplace = cgroup.as_ref().and_then(Cgroup::birthplace);
     let (zygote, born) = pool.take(&shared, birthplace).await?;
+    if let Some(cgroup) = &mut cgroup {
+        cgroup.lets_devices_in(!zygote.nodev)?;
+    }
+    let cgroup = cgroup.map(Arc::new);
     let spec = Arc::new(spec);
     // A hook may take its time, and nobody may be waiting any more.
     let unwanted = KillOnDrop(Some(born.pidfd.clone()));

@@ -96,6 +96,8 @@ pub(super) struct Cgroup {
     unified: Option<PathBuf>,
     memory: Option<PathBuf>,
     view: CgroupView,
+    /// Why its process stays in its zygote's cgroup, whose rules do not let its devices in.
+    without_rules: Option<io::Error>,
 }
 
 /// What a container wants of cgroups.
@@ -130,8 +132,8 @@ impl Cgroup {
     pub(super) fn new(layout: &Layout, wanted: &Wanted<'_>) -> Result<Self> {
         let relative = relative(wanted)?;
         let view = layout.view(wanted.sandbox, true);
-        let mut cgroup =
-            Self { relative: relative.clone(), folders: Vec::new(), unified: None, memory: None, view };
+        let mut cgroup = Self::empty(relative.clone());
+        cgroup.view = view;
         if let Some(limit) = limits::unmet(layout, wanted.resources) {
             let feature = format!("a limit of {limit} (no such cgroup controller)");
             return Err(Error::Unsupported { feature, place: "on this machine" });
@@ -139,12 +141,8 @@ impl Cgroup {
         match cgroup.fill(layout, wanted, &relative) {
             Ok(()) => Ok(cgroup),
             Err(source) if wanted.resources.is_unlimited() => {
-                // Where devices cannot be kept from containers, they need no rule to be let in.
-                if wanted.has_rules() {
-                    tracing::warn!(error = %source, "no cgroup of its own for a container with devices");
-                } else {
-                    tracing::debug!(error = %source, "no cgroup for the container");
-                }
+                tracing::debug!(error = %source, "no cgroup for the container");
+                cgroup.without_rules = Some(source).filter(|_| wanted.has_rules());
                 Ok(cgroup)
             }
             Err(source) => Err(Error::Setup { step: format!("limit resources of {}", wanted.id), source }),
@@ -157,7 +155,27 @@ impl Cgroup {
         let folders: Vec<PathBuf> = layout.all().map(|hierarchy| hierarchy.join(&relative)).collect();
         let memory =
             layout.legacy_path("memory").or(layout.unified.as_deref()).map(|root| root.join(&relative));
-        Ok(Self { relative, folders, unified: None, memory, view: CgroupView::None })
+        let mut cgroup = Self::empty(relative);
+        (cgroup.folders, cgroup.memory) = (folders, memory);
+        Ok(cgroup)
+    }
+
+    fn empty(relative: PathBuf) -> Self {
+        let view = CgroupView::None;
+        Self { relative, folders: Vec::new(), unified: None, memory: None, view, without_rules: None }
+    }
+
+    /// That its process may use the devices that it was made for, if `confined`: its zygote's cgroup has rules. Where nothing
+    /// keeps devices from containers, no rule has to let them in.
+    ///
+    /// # Errors
+    ///
+    /// Why no rules could be set.
+    pub(super) fn lets_devices_in(&mut self, confined: bool) -> Result<()> {
+        match self.without_rules.take().filter(|_| confined) {
+            None => Ok(()),
+            Some(source) => Err(Error::Setup { step: "let devices in by a cgroup".to_owned(), source }),
+        }
     }
 
     /// Its path in every hierarchy.
@@ -171,9 +189,10 @@ impl Cgroup {
             if layout.legacy.is_empty() {
                 limits::delegate(unified, relative)?;
             }
-            self.add(&folder)?;
             if wanted.sandbox && layout.legacy_path("devices").is_none() {
-                device::confine(&folder, wanted.devices)?;
+                self.add_with(&folder, |folder| device::confine(folder, wanted.devices))?;
+            } else {
+                self.add(&folder)?;
             }
             if layout.legacy.is_empty() {
                 limits::set(&folder, wanted.resources)?;
@@ -188,8 +207,7 @@ impl Cgroup {
                 // Otherwise the rules are on the zygote's cgroup, which the container stays in.
                 if wanted.has_rules() {
                     let folder = hierarchy.path.join(relative);
-                    self.add(&folder)?;
-                    device::confine_legacy(&folder, wanted.devices)?;
+                    self.add_with(&folder, |folder| device::confine_legacy(folder, wanted.devices))?;
                 }
                 continue;
             }
@@ -208,9 +226,23 @@ impl Cgroup {
     }
 
     fn add(&mut self, folder: &Path) -> io::Result<()> {
+        self.add_with(folder, |_| Ok(()))
+    }
+
+    /// Adds one that is entered only if its rules could be set: without, it would let every device in.
+    fn add_with(&mut self, folder: &Path, rules: impl FnOnce(&Path) -> io::Result<()>) -> io::Result<()> {
         make(folder)?;
-        self.folders.push(folder.to_owned());
-        Ok(())
+        match rules(folder) {
+            Ok(()) => {
+                self.folders.push(folder.to_owned());
+                Ok(())
+            }
+            Err(error) => {
+                remove(folder);
+                remove_parents(folder);
+                Err(error)
+            }
+        }
     }
 
     /// The folder to be born in, if it is a v2 cgroup.
@@ -321,4 +353,63 @@ fn open_folder(folder: &Path) -> io::Result<OwnedFd> {
 
 fn attach_program(folder: &Path, program: &[super::sys::BpfInstruction]) -> io::Result<()> {
     super::sys::attach_device_program(open_folder(folder)?.as_fd(), program)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use layout::Hierarchy;
+
+    fn wanted<'a>(resources: &'a Resources, devices: &'a [Device]) -> Wanted<'a> {
+        Wanted { id: "x", parent: None, resources, samples: false, sandbox: true, devices }
+    }
+
+    fn null() -> Vec<Device> {
+        let node = kiln_cdi::DeviceNode {
+            path: "/dev/x".into(),
+            host_path: "/dev/null".into(),
+            kind: None,
+            major: 0,
+            minor: 0,
+            mode: None,
+            permissions: String::new(),
+            uid: None,
+            gid: None,
+        };
+        super::super::device::resolve(&[node]).unwrap()
+    }
+
+    #[test]
+    fn a_cgroup_without_its_rules_is_not_entered() {
+        let (folder, resources, devices) = (tempfile::tempdir().unwrap(), Resources::default(), null());
+        std::fs::write(folder.path().join("cgroup.controllers"), "").unwrap();
+        let own = format!("kiln/{}-c/x", std::process::id());
+        // A rule that cannot be written; a program that can be attached to no ordinary folder.
+        std::fs::create_dir_all(folder.path().join(&own).join("devices.allow")).unwrap();
+        let path = folder.path().to_owned();
+        let legacy = vec![Hierarchy { path: path.clone(), options: "devices".to_owned() }];
+        for layout in [Layout { unified: None, legacy }, Layout { unified: Some(path), legacy: Vec::new() }] {
+            let mut cgroup = Cgroup::new(&layout, &wanted(&resources, &devices)).unwrap();
+            assert!(cgroup.birthplace().is_none() && cgroup.folders.is_empty(), "{cgroup:?}");
+            let error = cgroup.lets_devices_in(true).unwrap_err().to_string();
+            assert!(error.contains("let devices in by a cgroup"), "{error}");
+            let mut cgroup = Cgroup::new(&layout, &wanted(&resources, &devices)).unwrap();
+            assert!(cgroup.lets_devices_in(false).is_ok());
+            let limited = Resources { memory: 1 << 30, ..Resources::default() };
+            assert!(Cgroup::new(&layout, &wanted(&limited, &devices)).is_err());
+        }
+    }
+
+    #[test]
+    fn rules_are_written_where_the_container_goes() {
+        let (folder, resources, devices) = (tempfile::tempdir().unwrap(), Resources::default(), null());
+        let legacy = vec![Hierarchy { path: folder.path().to_owned(), options: "devices".to_owned() }];
+        let layout = Layout { unified: None, legacy };
+        let cgroup = Cgroup::new(&layout, &wanted(&resources, &devices)).unwrap();
+        let [own] = cgroup.folders.as_slice() else { panic!("{cgroup:?}") };
+        assert_eq!(std::fs::read_to_string(own.join("devices.deny")).unwrap(), "a");
+        // An ordinary file keeps the last of them.
+        assert_eq!(std::fs::read_to_string(own.join("devices.allow")).unwrap(), "c 1:3 rwm");
+        std::fs::remove_dir_all(own).unwrap();
+    }
 }

@@ -1,11 +1,13 @@
 //! What the embedded runtime needs on the host to run a container's hooks: a bundle that they can read.
 //!
 //! ```text
-//!   <bundles>/<id>/config.json
+//!   <bundles>/<id>/config.json    for root only: it has the step's environment
 //!   <bundles>/<id>/rootfs/      an empty folder, which the container's root is mounted on where only hooks see it
 //! ```
 
+use std::io;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 
 use kiln_cdi::HookName;
@@ -19,7 +21,7 @@ use crate::{Error, Result, RunSpec};
 
 /// A bundle and the host's files, for as long as a container is being made.
 pub(super) struct Hooks {
-    folder: PathBuf,
+    bundle: Bundle,
     setup: HooksSetup,
     host: OwnedFd,
 }
@@ -36,19 +38,25 @@ impl Hooks {
         bundles: Option<&Path>,
         devices: &[Device],
     ) -> Result<Option<Self>> {
-        let Some(first) = spec.hooks.first() else { return Ok(None) };
+        if spec.hooks.is_empty() {
+            return Ok(None);
+        }
         let moments = [HookName::CreateContainer, HookName::StartContainer];
-        let refused = spec.hooks.iter().find(|hook| !moments.contains(&hook.name));
-        if let Some(hook) = refused.or(Some(first).filter(|_| bundles.is_none())) {
-            let feature = format!("the {} hook {}", hook.name.name(), hook.path);
+        let can = |hook: &kiln_cdi::Hook| bundles.is_some() && moments.contains(&hook.name);
+        let refused = spec.hooks.iter().find(|hook| !can(hook));
+        let (Some(bundles), None) = (bundles, refused) else {
+            let hook = refused.map(|hook| format!("{} hook {}", hook.name.name(), hook.path));
+            let feature = format!("the {}", hook.unwrap_or_default());
             let place = "by the embedded runtime (runc and crun have it: --oci-worker-binary)";
             return Err(Error::Unsupported { feature, place });
-        }
-        let folder = bundles.unwrap_or(Path::new("/")).join(&spec.id);
+        };
         let system = |step| move |source| Error::System { step, source };
-        std::fs::create_dir_all(folder.join("rootfs")).map_err(system("make a bundle for hooks"))?;
-        let bundle = std::fs::canonicalize(&folder).map_err(system("find the bundle for hooks"))?;
-        let bundle = bundle.to_string_lossy().into_owned();
+        let bundle = Bundle::make(bundles, &spec.id).map_err(system("make a bundle for hooks"))?;
+        let path = std::fs::canonicalize(&bundle.0).map_err(system("find the bundle for hooks"))?;
+        let path = path.into_os_string().into_string().map_err(|path| Error::Invalid {
+            field: "bundles of hooks",
+            problem: format!("{} is not UTF-8", path.display()),
+        })?;
         let of = |moment| {
             let hooks = spec.hooks.iter().filter(move |hook| hook.name == moment).cloned();
             hooks.map(|kiln_cdi::Hook { path, args, env, timeout, .. }| HookSetup {
@@ -64,12 +72,12 @@ impl Hooks {
             id: spec.id.clone(),
             create: of(HookName::CreateContainer).collect(),
             start: of(HookName::StartContainer).collect(),
-            bundle,
+            bundle: path,
         };
         let host = rustix::fs::openat(CWD, "/", OFlags::PATH | OFlags::CLOEXEC, Mode::empty());
         let host = host.map_err(Into::into).and_then(|host| mount::private_clone_of(host, true));
         let host = host.map_err(system("copy the host's mounts for hooks"))?;
-        let hooks = Self { folder, setup, host };
+        let hooks = Self { bundle, setup, host };
         hooks.write_config(spec, root, devices)?;
         Ok(Some(hooks))
     }
@@ -90,8 +98,8 @@ impl Hooks {
                 devices,
             },
         );
-        let json = serde_json::to_vec(&config).map_err(std::io::Error::other);
-        json.and_then(|json| std::fs::write(self.folder.join("config.json"), json))
+        let json = serde_json::to_vec(&config).map_err(io::Error::other);
+        json.and_then(|json| std::fs::write(self.bundle.0.join("config.json"), json))
             .map_err(|source| Error::System { step: "write the bundle for hooks", source })
     }
 
@@ -103,10 +111,45 @@ impl Hooks {
     }
 }
 
-impl Drop for Hooks {
+/// The folder of a bundle; it goes with this.
+struct Bundle(PathBuf);
+
+impl Bundle {
+    fn make(bundles: &Path, id: &str) -> io::Result<Self> {
+        let mut private = std::fs::DirBuilder::new();
+        private.mode(0o700).recursive(true).create(bundles)?;
+        private.recursive(false).create(bundles.join(id))?;
+        let bundle = Self(bundles.join(id));
+        private.create(bundle.0.join("rootfs"))?;
+        Ok(bundle)
+    }
+}
+
+impl Drop for Bundle {
     fn drop(&mut self) {
-        if let Err(error) = std::fs::remove_dir_all(&self.folder) {
-            tracing::warn!(%error, folder = %self.folder.display(), "a bundle stays behind");
+        if let Err(error) = std::fs::remove_dir_all(&self.0) {
+            tracing::warn!(%error, folder = %self.0.display(), "a bundle stays behind");
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_bundle_is_for_nobody_else_and_goes() {
+        use std::os::unix::fs::PermissionsExt as _;
+        let folder = tempfile::tempdir().unwrap();
+        let bundles = folder.path().join("a/bundles");
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let bundle = Bundle::make(&bundles, "x").unwrap();
+        assert_eq!((mode(&bundles), mode(&bundles.join("x"))), (0o700, 0o700));
+        assert!(bundles.join("x/rootfs").is_dir());
+        // Whose it is, it stays.
+        assert!(Bundle::make(&bundles, "x").is_err());
+        assert!(bundles.join("x/rootfs").is_dir());
+        drop(bundle);
+        assert!(!bundles.join("x").exists());
     }
 }

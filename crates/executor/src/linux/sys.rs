@@ -119,6 +119,25 @@ pub(super) fn execve(program: &CStr, args: &[CString], env: &[CString]) -> io::E
     io::Error::last_os_error()
 }
 
+/// In the first process of a PID namespace: kills all others in it and waits for their end.
+pub(super) fn end_all_others() -> io::Result<()> {
+    if rustix::process::getpid() != rustix::process::Pid::INIT {
+        return Err(io::Error::other("not the first process of a namespace"));
+    }
+    // SAFETY: kill takes no pointers. As the first process of its namespace, this one reaches nobody outside.
+    match check(unsafe { libc::kill(-1, libc::SIGKILL) }.into()) {
+        Err(error) if error.raw_os_error() == Some(libc::ESRCH) => return Ok(()),
+        other => other.map(drop)?,
+    }
+    loop {
+        match rustix::io::retry_on_intr(|| rustix::process::wait(rustix::process::WaitOptions::empty())) {
+            Ok(_) => {}
+            Err(rustix::io::Errno::CHILD) => return Ok(()),
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
 /// Ends the process without running anything of ours.
 pub(super) fn exit_now(code: i32) -> ! {
     // SAFETY: ends the process; buffers of std are unused in the helper.

@@ -22,6 +22,8 @@ crate::tests![
     binds_stay_in_the_root,
     hooks,
     hooks_that_fail_are_told,
+    hooks_of_the_container_are_confined_as_it_is,
+    hooks_leave_nothing_running,
     hooks_end_with_their_step,
     hooks_are_refused_by_name,
     external_devices,
@@ -306,6 +308,36 @@ async fn hooks(bench: Arc<Bench>) {
     executor.shutdown().await;
 }
 
+async fn hooks_of_the_container_are_confined_as_it_is(bench: Arc<Bench>) {
+    let folder = bench.fresh();
+    let executor = with_bundles(&folder);
+    let look =
+        "grep -E '^(Uid|Gid|Groups|Cap|Seccomp:|NoNewPrivs)' /proc/self/status; ls /proc/self/fd | wc -l";
+    for user in ["", "app"] {
+        let mut spec = bench.script(&format!("cat /dev/shm/hook; echo; {look}"));
+        spec.process.user = user.to_owned();
+        spec.groups = vec![4242];
+        let script = format!("cat > /dev/null; ({look}) > /dev/shm/hook");
+        spec.hooks = vec![hook(HookName::StartContainer, &script)];
+        let ran = run_on(&executor, spec).await.unwrap();
+        let (in_hook, in_step) = ran.out.split_once("\n\n").unwrap();
+        assert_eq!(in_hook, in_step.trim_end(), "{user:?}");
+        assert!(in_hook.contains("Seccomp:\t2") && in_hook.contains("4242"), "{in_hook}");
+    }
+    executor.shutdown().await;
+}
+
+async fn hooks_leave_nothing_running(bench: Arc<Bench>) {
+    let folder = bench.fresh();
+    let executor = with_bundles(&folder);
+    let mut spec = bench.script("for p in /proc/[0-9]*; do cat $p/comm 2> /dev/null; done");
+    let script = "setsid sleep 1000 > /dev/null 2>&1 < /dev/null & (sleep 1001 &) ; exit 0";
+    spec.hooks = vec![hook(HookName::CreateContainer, script), hook(HookName::StartContainer, script)];
+    let ran = run_on(&executor, spec).await.unwrap();
+    assert!(ran.exit.code == 0 && !ran.out.is_empty() && !ran.out.contains("sleep"), "{ran:?}");
+    executor.shutdown().await;
+}
+
 async fn hooks_that_fail_are_told(bench: Arc<Bench>) {
     let folder = bench.fresh();
     let executor = with_bundles(&folder);
@@ -325,6 +357,9 @@ async fn hooks_that_fail_are_told(bench: Arc<Bench>) {
     assert!(fails(create("kill -9 $$")).await.ends_with("killed by signal 9"));
     let slow = Hook { timeout: Some(1), ..create("echo waits; sleep 60") };
     assert!(fails(slow).await.ends_with("not done in 1 s: waits"));
+    // Also who never falls silent.
+    let loud = Hook { timeout: Some(1), ..create("yes; sleep 60") };
+    assert!(fails(loud).await.contains("not done in 1 s: "));
     // What it says is read, however much it is, and its end is kept.
     let error = fails(create("yes x | head -c 1000000; echo the end; exit 1")).await;
     assert!(error.ends_with("x\nthe end") && error.len() < 4096, "{}", error.len());

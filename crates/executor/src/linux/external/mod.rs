@@ -14,6 +14,7 @@ pub(super) mod config;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -68,7 +69,9 @@ impl ExternalExecutor {
             }
             _ => {}
         }
-        std::fs::create_dir_all(&state).map_err(system("make the state folder"))?;
+        // Bundles hold the environment of steps.
+        let made = std::fs::DirBuilder::new().mode(0o700).recursive(true).create(&state);
+        made.map_err(system("make the state folder"))?;
         let state = std::fs::canonicalize(&state).map_err(system("find the state folder"))?;
         let executable = exe::own().map_err(system("open our own executable to run steps"))?;
         let shared = Shared::new(config, executable, Pool::new(Kind::Host), None);

@@ -105,8 +105,11 @@ fn enter(
         mount::restrict(root, RDONLY).doing("make the root read-only")?;
     }
     become_root(root)?;
+    // What is left are the program's streams: a hook of the container must not find the host's files among ours.
+    let mut fds = fds;
+    fds.truncate(if process.tty { 0 } else { 3 });
     if let Some(hooks) = &container.hooks {
-        hooks::start(hooks)?;
+        hooks::start(hooks, &user, sandbox)?;
     }
     let dev = Some(prepared.dev);
     Err(process::launch(Launch {

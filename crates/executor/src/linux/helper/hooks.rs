@@ -3,7 +3,9 @@
 //!
 //! `createContainer` hooks are the host's programs in the container's namespaces. For as long as they run, a private copy of
 //! the host's mounts is attached to the base, and the container's root, with everything mounted into it, stands at
-//! `<bundle>/rootfs` in there. `startContainer` hooks are programs of the container.
+//! `<bundle>/rootfs` in there. They are the host's, and have all that the helper has. `startContainer` hooks are programs of
+//! the container, whose files nobody vouches for: they are confined as the container's own program is. What a hook leaves
+//! running ends with it.
 
 use std::ffi::CString;
 use std::io;
@@ -20,9 +22,13 @@ use super::super::walk::{Make, walk};
 use super::super::wire::{Failure, HookSetup, HooksSetup};
 use super::super::{mount, sys};
 use super::failure::{Doing, Result};
+use super::identity;
+use crate::user::ResolvedUser;
 
 /// How much of what a hook says is told when it fails, in bytes.
 const MAX_SAID: usize = 2048;
+/// How much of it is read at once before the clock is looked at, in bytes: a hook may say things for as long as it runs.
+const MAX_AT_ONCE: usize = 64 << 10;
 
 /// Runs the `createContainer` hooks. The root is where it was when this returns.
 pub(super) fn create(root: BorrowedFd<'_>, hooks: &HooksSetup, host: BorrowedFd<'_>) -> Result<()> {
@@ -33,18 +39,20 @@ pub(super) fn create(root: BorrowedFd<'_>, hooks: &HooksSetup, host: BorrowedFd<
     mount::attach_at(host, "/host").doing(doing)?;
     let place = walk(host, &format!("{}/rootfs", hooks.bundle), Make::Nothing).doing(doing)?;
     mount::attach(root, &place.handle).doing(doing)?;
-    let ran = hooks.create.iter().try_for_each(|hook| {
-        run(hook, "createContainer", &state(hooks, "creating"), Some((host, &hooks.bundle)))
-    });
+    let view = View::Host { root: host, bundle: &hooks.bundle };
+    let state = state(hooks, "creating");
+    let ran = hooks.create.iter().try_for_each(|hook| run(hook, "createContainer", &state, view));
     let flags = MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH;
     rustix::mount::move_mount(root, "", CWD, "/root", flags).doing("take the container from its hooks")?;
     rustix::mount::unmount("/host", UnmountFlags::DETACH).doing("take the host from hooks")?;
     ran
 }
 
-/// Runs the `startContainer` hooks; the current root is the container's.
-pub(super) fn start(hooks: &HooksSetup) -> Result<()> {
-    hooks.start.iter().try_for_each(|hook| run(hook, "startContainer", &state(hooks, "created"), None))
+/// Runs the `startContainer` hooks as what the container's program will be; the current root is the container's.
+pub(super) fn start(hooks: &HooksSetup, user: &ResolvedUser, sandbox: bool) -> Result<()> {
+    let state = state(hooks, "created");
+    let view = View::Container { user, sandbox };
+    hooks.start.iter().try_for_each(|hook| run(hook, "startContainer", &state, view))
 }
 
 /// The state of the container, as hooks are told it.
@@ -54,8 +62,14 @@ fn state(hooks: &HooksSetup, status: &str) -> String {
         .to_string()
 }
 
-/// A hook's own view: another root, and a folder in it.
-type View<'a> = Option<(BorrowedFd<'a>, &'a str)>;
+/// Where a hook runs.
+#[derive(Clone, Copy)]
+enum View<'a> {
+    /// Among the host's files, in the bundle, with all privileges.
+    Host { root: BorrowedFd<'a>, bundle: &'a str },
+    /// In the container, with what its program may do.
+    Container { user: &'a ResolvedUser, sandbox: bool },
+}
 
 fn run(hook: &HookSetup, name: &str, state: &str, view: View<'_>) -> Result<()> {
     let failed = |problem: String| Failure::Hook { name: name.to_owned(), path: hook.path.clone(), problem };
@@ -69,7 +83,10 @@ fn run(hook: &HookSetup, name: &str, state: &str, view: View<'_>) -> Result<()> 
             sys::Cloned::Child => program.become_it(&input, &output, view),
             sys::Cloned::Parent { pid, pidfd } => {
                 drop(output);
-                wait(pid, &pidfd, &said, hook.timeout.map(|seconds| Duration::from_secs(seconds.into())))
+                let limit = hook.timeout.map(|seconds| Duration::from_secs(seconds.into()));
+                let ended = wait(pid, &pidfd, &said, limit);
+                sys::end_all_others()?;
+                ended
             }
         }
     };
@@ -112,12 +129,13 @@ fn wait(pid: i32, pidfd: &OwnedFd, said: &OwnedFd, limit: Option<Duration>) -> i
         let left = end.map(|end| end.saturating_duration_since(Instant::now()));
         let left =
             left.map(|left| Timespec { tv_sec: left.as_secs() as _, tv_nsec: left.subsec_nanos().into() });
-        let late = match rustix::event::poll(&mut polled, left.as_ref()) {
-            Ok(ready) => ready == 0,
+        match rustix::event::poll(&mut polled, left.as_ref()) {
+            Ok(_) => {}
             Err(rustix::io::Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
-        };
+        }
         let over = !polled[0].revents().is_empty();
+        let late = !over && end.is_some_and(|end| Instant::now() >= end);
         open = open && take(said, &mut kept);
         if late || over {
             _ = rustix::process::pidfd_send_signal(pidfd, Signal::KILL);
@@ -129,10 +147,10 @@ fn wait(pid: i32, pidfd: &OwnedFd, said: &OwnedFd, limit: Option<Duration>) -> i
     }
 }
 
-/// Reads what is there and keeps the end of it. `false`: there will be no more.
+/// Reads some of what is there and keeps the end of it. `false`: there will be no more.
 fn take(said: &OwnedFd, kept: &mut Vec<u8>) -> bool {
     let mut buffer = [0; 4096];
-    loop {
+    for _ in 0..MAX_AT_ONCE / buffer.len() {
         match rustix::io::read(said, &mut buffer) {
             Ok(0) => return false,
             Ok(n) => {
@@ -144,6 +162,7 @@ fn take(said: &OwnedFd, kept: &mut Vec<u8>) -> bool {
             Err(_) => return false,
         }
     }
+    true
 }
 
 /// A hook, ready to be run.
@@ -168,26 +187,34 @@ impl Program {
 
     /// In the forked process.
     fn become_it(&self, input: &OwnedFd, output: &OwnedFd, view: View<'_>) -> ! {
-        _ = rustix::process::set_parent_process_death_signal(Some(Signal::KILL));
-        let ready = || -> io::Result<()> {
-            rustix::stdio::dup2_stdin(input)?;
+        let ready = || -> Result<()> {
+            let doing = "prepare the hook";
+            rustix::stdio::dup2_stdin(input).doing(doing)?;
             // For the hook itself the pipe is like any other.
-            rustix::fs::fcntl_setfl(output, rustix::fs::OFlags::empty())?;
-            rustix::stdio::dup2_stdout(output)?;
-            rustix::stdio::dup2_stderr(output)?;
-            if let Some((root, folder)) = view {
-                rustix::process::fchdir(root)?;
-                rustix::process::chroot(".")?;
-                rustix::process::chdir(folder)?;
-            }
+            rustix::fs::fcntl_setfl(output, rustix::fs::OFlags::empty()).doing(doing)?;
+            rustix::stdio::dup2_stdout(output).doing(doing)?;
+            rustix::stdio::dup2_stderr(output).doing(doing)?;
             rustix::process::umask(rustix::fs::Mode::from_raw_mode(0o022));
-            sys::cloexec_from(3)
+            sys::cloexec_from(3).doing(doing)?;
+            match view {
+                View::Host { root, bundle } => {
+                    rustix::process::fchdir(root).doing(doing)?;
+                    rustix::process::chroot(".").doing(doing)?;
+                    rustix::process::chdir(bundle).doing(doing)?;
+                }
+                View::Container { user, sandbox } => {
+                    sys::new_session_keyring();
+                    identity::assume(user, sandbox)?;
+                }
+            }
+            // A change of user clears it.
+            rustix::process::set_parent_process_death_signal(Some(Signal::KILL)).doing(doing)
         };
         let error = match ready() {
-            Ok(()) => sys::execve(&self.path, &self.args, &self.env),
-            Err(error) => error,
+            Ok(()) => sys::execve(&self.path, &self.args, &self.env).to_string(),
+            Err(failure) => super::super::start::error(failure).to_string(),
         };
-        _ = rustix::io::write(output, error.to_string().as_bytes());
+        _ = rustix::io::write(output, error.as_bytes());
         sys::exit_now(127)
     }
 }

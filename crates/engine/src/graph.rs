@@ -31,6 +31,9 @@ pub struct VertexOptions {
     /// Run it, whatever the cache holds. Its new result is saved, but vertices after it can only match the
     /// cache by the content of that result.
     pub ignore_cache: bool,
+    /// What the job takes words of the definition for, where it has a say of its own in that. Vertices of one digest that
+    /// differ in this are kept apart, with all that take them; their cache keys must differ as well.
+    pub meaning: Option<Digest>,
     /// Overrides whether cache exporters may export the result of this vertex.
     pub export_cache: Option<bool>,
     /// The display group that the step belongs to.

@@ -6,6 +6,7 @@ use std::{
 };
 
 use kiln_cdi::{Devices, NotRegistered, Problem, Registry};
+use kiln_oci::Digest;
 use kiln_proto::pb;
 
 use crate::entitlements::{DeviceGrants, Grant};
@@ -95,6 +96,16 @@ pub(crate) fn grant(
     }
     given.extend(found.into_iter().map(|name| pb::CdiDevice { name, optional: false }));
     Ok(given)
+}
+
+/// Tells steps of one definition apart that are given other devices than they name, as each build lets its steps have its
+/// own: what runs for one must not serve the other.
+pub(crate) fn meaning_of(asked: &[pb::CdiDevice], given: &[pb::CdiDevice]) -> Option<Digest> {
+    let mut text = String::new();
+    for pb::CdiDevice { name, optional } in given {
+        text.push_str(&format!("{}:{name}:{optional};", name.len()));
+    }
+    (asked != given).then(|| Digest::sha256(text))
 }
 
 /// The full names of what is asked for, each once.
@@ -188,6 +199,22 @@ mod tests {
         // An alias grants what it stands for by that name alone.
         assert!(given(&["v.com/a=z"], &alias).is_err());
         assert!(given(&["v.com/a=z"], &["device=v.com/a=x,alias=v.com/a=z"]).unwrap() == ["v.com/a=x"]);
+    }
+
+    #[test]
+    fn steps_that_are_given_different_devices_are_told_apart() {
+        let meaning = |grants: &[&str]| {
+            let given = given(&["fast"], grants).unwrap();
+            meaning_of(&ask(&["fast"]), &ask(&given.iter().map(String::as_str).collect::<Vec<_>>()))
+        };
+        let alias = meaning(&["device=v.com/a=z,alias=fast"]);
+        assert!(alias.is_some());
+        assert_ne!(alias, meaning(&["device=v.com/a=x,alias=fast"]));
+        assert_ne!(alias, meaning(&[]));
+        assert_eq!(meaning(&[]), meaning(&["device=v.com/a=x"]));
+        assert_eq!(meaning(&["device"]), None);
+        assert_ne!(meaning_of(&ask(&["a"]), &ask(&["b"])), meaning_of(&ask(&["a"]), &ask(&["b?"])));
+        assert_ne!(meaning_of(&[], &ask(&["a", "b"])), meaning_of(&[], &ask(&["b", "a"])));
     }
 
     #[test]

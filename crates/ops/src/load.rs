@@ -10,7 +10,7 @@ use kiln_proto::pb::{self, op::Op};
 use crate::{
     DeviceError, Entitlement, Entitlements, Host, Kiln, KilnOp,
     build::BuildOp,
-    devices::grant,
+    devices::{grant, meaning_of},
     domain::{DiffOp, MergeOp},
     exec::ExecOp,
     file::FileOp,
@@ -138,6 +138,7 @@ fn load_vertex(
     devices: &DevicesOf<'_>,
 ) -> Result<Vertex<Kiln>, LoadError> {
     let (name, inputs, host) = (vertex.name().to_owned(), vertex.inputs.len(), host.clone());
+    let mut meaning = None;
     let op = match vertex.op.op.clone() {
         Some(Op::Source(op)) => {
             let platform = vertex.op.platform.clone();
@@ -147,8 +148,10 @@ fn load_vertex(
         Some(Op::Exec(mut op)) => {
             check(&op, &name, allowed)?;
             if !op.cdi_devices.is_empty() {
-                op.cdi_devices = grant(&op.cdi_devices, allowed.devices(), devices.get())
+                let given = grant(&op.cdi_devices, allowed.devices(), devices.get())
                     .map_err(|error| LoadError::Device { name: name.clone(), error })?;
+                meaning = meaning_of(&op.cdi_devices, &given);
+                op.cdi_devices = given;
             }
             let platform = vertex.platform().unwrap_or_else(Platform::host);
             let resources = vertex.metadata.linux_resources.as_deref().cloned().unwrap_or_default();
@@ -169,6 +172,7 @@ fn load_vertex(
         op: Arc::new(op),
         options: VertexOptions {
             ignore_cache: metadata.ignore_cache,
+            meaning,
             export_cache: metadata.export_cache.map(|e| e.value),
             progress_group: metadata.progress_group.as_deref().cloned(),
             description: metadata.description.to_map(),

@@ -160,11 +160,12 @@ impl<D: Domain> Core<D> {
         let ignore = vertex.options.ignore_cache;
         #[cfg(test)]
         let ignore = ignore && !self.is_broken(crate::fuzz::Broken::OneVariant);
-        if !ignore && inputs.iter().all(|(input, _)| self.nodes[*input].variant == 0) {
+        let meaning = &vertex.options.meaning;
+        if !ignore && meaning.is_none() && inputs.iter().all(|(input, _)| self.nodes[*input].variant == 0) {
             return 0;
         }
         let mut hasher = DefaultHasher::new();
-        ignore.hash(&mut hasher);
+        (ignore, meaning).hash(&mut hasher);
         inputs.iter().for_each(|(input, _)| self.nodes[*input].variant.hash(&mut hasher));
         hasher.finish() | 1
     }

@@ -10,8 +10,8 @@ use crate::{CacheMap, Domain, JobSerial, Key, SolveError};
 /// A vertex that at least one job holds.
 pub(crate) struct Node<D: Domain> {
     pub(crate) state: Arc<VertexState<D>>,
-    /// 0 when neither the vertex nor anything before it ignores the cache; otherwise a hash of which do. Vertices
-    /// that differ in this are kept apart.
+    /// 0 when neither the vertex nor anything before it ignores the cache or has a meaning of its own; otherwise a hash of
+    /// which do. Vertices that differ in this are kept apart.
     pub(crate) variant: u64,
     /// Whether this vertex itself ignores the cache.
     pub(crate) ignore: bool,

@@ -86,6 +86,35 @@ async fn a_build_that_ignores_the_cache_does_not_join_one_that_does_not() {
 }
 
 #[tokio::test]
+async fn vertices_that_mean_different_things_are_not_shared() {
+    let bench = Bench::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let plan = |meaning: &str| {
+        let mut plan = bench.plan();
+        plan.add("base", &[]).with("slow", &["base"], |op| {
+            op.gate = Some(gate.clone());
+            op.maps = vec![kiln_oci::Digest::sha256(meaning).into()];
+            op.seed = meaning.len() as u64;
+        });
+        plan.last().options.meaning = Some(kiln_oci::Digest::sha256(meaning));
+        plan.add("top", &["slow"]);
+        plan
+    };
+    let jobs = [bench.job(), bench.job(), bench.job()];
+    let open = async {
+        until(|| bench.world.running.load(Ordering::SeqCst) == 2).await;
+        gate.add_permits(2);
+    };
+    let plans = [plan("one"), plan("other"), plan("one")];
+    let builds = jobs.iter().zip(&plans).map(|(job, plan)| plan.build(job, "top"));
+    let (built, ()) = tokio::join!(futures::future::join_all(builds), open);
+    let parts: Vec<_> = built.into_iter().map(|built| built.unwrap().output.parts.clone()).collect();
+    assert_eq!(parts[0], parts[2]);
+    assert_ne!(parts[0], parts[1]);
+    assert_eq!(bench.world.take_ran(), ["base", "slow", "slow", "top", "top"]);
+}
+
+#[tokio::test]
 async fn a_normal_build_may_join_one_that_ignores_the_cache() {
     let bench = Bench::new();
     let gate = Arc::new(Semaphore::new(0));

@@ -32,6 +32,14 @@ impl Changes {
                     "moving the host's network interface {name} (netDevices) is not supported"
                 ));
             }
+            // In another folder than ours it would be another program: the step's own, with the privileges of a hook.
+            if let Some(hook) = edit.hooks.iter().find(|hook| !hook.path.starts_with('/')) {
+                return Err(format!(
+                    "the path of the {} hook {:?} is not absolute",
+                    hook.name.name(),
+                    hook.path
+                ));
+            }
             changes.env.extend(edit.env);
             changes.devices.extend(edit.device_nodes);
             changes.hooks.extend(edit.hooks);
@@ -203,6 +211,10 @@ mod tests {
         }
         for (text, says) in [
             ("mounts: [{hostPath: host, containerPath: /in}]", "hostPath \"host\" is not absolute"),
+            (
+                "hooks: [{hookName: createContainer, path: rootfs/x}]",
+                "createContainer hook \"rootfs/x\" is not absolute",
+            ),
             ("intelRdt: {closID: a}", "intelRdt"),
             ("netDevices: [{hostInterfaceName: eth9, name: a}]", "network interface eth9"),
         ] {

@@ -44,7 +44,8 @@ pub struct VertexOptions {
 
 /// A node of the build graph.
 pub struct Vertex<D: Domain> {
-    /// Digest of the definition of the vertex with all its inputs. Equal digests are one vertex, over all jobs.
+    /// Digest of the definition of the vertex with all its inputs. Equal digests are one vertex, over all jobs, unless their
+    /// options keep them apart.
     pub digest: Digest,
     /// The name that progress shows.
     pub name: String,

@@ -12,7 +12,8 @@
 //! * The keys are a graph, described in [`KeyId`]; a [`CacheStore`] keeps it between builds.
 //! * A [`Domain`] names the op and its types; an [`Op`] gives its cache maps and does its work.
 //! * Vertices with equal digests are one vertex over all jobs, edges that reach the same key one execution. A vertex
-//!   that ignores the cache, and all that follow from it, are kept apart from the same vertices that do not.
+//!   that ignores the cache or has a meaning of its own, and all that follow from it, are kept apart from the same
+//!   vertices that do not.
 //! * Work stops when the last job that wants it goes: dropping a build's future withdraws its request, dropping a
 //!   [`Job`] lets its vertices go.
 //! * All tables belong to one owner task. What it decides for an edge is a pure function; everything that takes time

@@ -149,17 +149,7 @@ fn required(path: &str, what: &str, text: &str) -> Result<(), Error> {
 
 fn device_node(value: Value) -> Result<DeviceNode, Error> {
     let at = value.path.clone();
-    let mut node = DeviceNode {
-        path: String::new(),
-        host_path: String::new(),
-        kind: None,
-        major: 0,
-        minor: 0,
-        mode: None,
-        permissions: String::new(),
-        uid: None,
-        gid: None,
-    };
+    let mut node = DeviceNode::default();
     value.fields(|name, value| {
         match name {
             "path" => node.path = path_of(value)?,

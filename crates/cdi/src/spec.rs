@@ -66,7 +66,7 @@ pub enum DeviceKind {
 }
 
 /// A device node in the container.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DeviceNode {
     /// Path in the container.
     pub path: String,

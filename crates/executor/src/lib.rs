@@ -15,7 +15,7 @@
 //!   EmbeddedExecutor ── start, fds ───▶ clone3(NEWPID|NEWNS|…) ────────▶ waits, its /proc /dev /sys are ready
 //!        │  ◀──────────── pid, pidfd ──┘                                    │
 //!        ├── setup message, stdio, detached mounts ────────────────────────▶│ root, mounts, user, capabilities, seccomp
-//!        │  ◀───────────────────────── stubs made, then end of file ────────┤ execve
+//!        │  ◀───────────────────────── mount_points made, then end of file ────────┤ execve
 //!        │  ◀──────────── exit status ── waitid ◀───────────────────────────┘
 //!        └── kill: pidfd_send_signal to PID 1, with which its whole PID namespace goes
 //! ```

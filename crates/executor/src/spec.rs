@@ -32,7 +32,7 @@ pub struct RunSpec {
     /// Where its cgroup is made; `None`: the executor's default.
     pub cgroup_parent: Option<CgroupParent>,
     /// Remove also the parent folders of mount points that had to be made (not only the mount points themselves).
-    pub remove_stub_parents: bool,
+    pub remove_mount_point_parents: bool,
     /// Take resource samples while it runs (costs a cgroup of its own).
     pub samples: bool,
     /// Device nodes beyond those that every container has, which it may use (costs a cgroup of its own). A path is resolved

@@ -85,7 +85,7 @@ struct Life {
 struct First {
     security: Security,
     ulimits: Vec<pb::Ulimit>,
-    remove_stub_parents: bool,
+    remove_mount_point_parents: bool,
 }
 
 /// A process of a container.
@@ -182,7 +182,7 @@ impl SideContainer {
             rlimits: meta.ulimit.iter().map(rlimit).collect(),
             resources: Resources::default(),
             cgroup_parent: self.host.cgroup_parent.clone(),
-            remove_stub_parents: meta.remove_mount_stubs_recursive,
+            remove_mount_point_parents: meta.remove_mount_stubs_recursive,
             samples: false,
             devices: Vec::new(),
             groups: Vec::new(),
@@ -285,8 +285,8 @@ impl SideContainer {
 
 impl First {
     fn new(meta: &pb::Meta, security: Security) -> Self {
-        let remove_stub_parents = meta.remove_mount_stubs_recursive;
-        Self { security, ulimits: meta.ulimit.clone(), remove_stub_parents }
+        let remove_mount_point_parents = meta.remove_mount_stubs_recursive;
+        Self { security, ulimits: meta.ulimit.clone(), remove_mount_point_parents }
     }
 
     /// Refuses what a further process asks for and the first has settled otherwise.
@@ -299,7 +299,7 @@ impl First {
             ("limits (ulimit)", !meta.ulimit.is_empty() && meta.ulimit != self.ulimits),
             (
                 "a say in which mount points are removed (remove_mount_stubs_recursive)",
-                meta.remove_mount_stubs_recursive && !self.remove_stub_parents,
+                meta.remove_mount_stubs_recursive && !self.remove_mount_point_parents,
             ),
         ];
         match own.into_iter().find(|(_, differs)| *differs) {

@@ -150,17 +150,7 @@ mod tests {
     use super::*;
 
     fn node(path: &str) -> DeviceNode {
-        DeviceNode {
-            path: path.to_owned(),
-            host_path: String::new(),
-            kind: None,
-            major: 0,
-            minor: 0,
-            mode: None,
-            permissions: String::new(),
-            uid: None,
-            gid: None,
-        }
+        DeviceNode { path: path.to_owned(), ..DeviceNode::default() }
     }
 
     fn one(node: DeviceNode) -> Result<Device> {

@@ -14,9 +14,9 @@ use super::cgroup::Cgroup;
 use super::external::FurtherProcesses;
 use super::outputs::Outputs;
 use super::start::{self, Started, Streams};
-use super::wire::Stub;
+use super::wire::MountPoint;
 use super::zygote::{Born, Zygote};
-use super::{stubs, sys};
+use super::{mount_points, sys};
 use crate::process::{Ended, Request, SIGKILL};
 use crate::{
     Error, Exit, Output, OutputStream, Process, ProcessIo, ProcessSpec, Result, RunSpec, Sample, Stdin,
@@ -63,10 +63,10 @@ async fn run(
     asked: mpsc::UnboundedReceiver<Request>,
     ended: watch::Sender<Ended>,
 ) {
-    let Started { born, streams, message, root, stubs } = started;
+    let Started { born, streams, message, root, mount_points } = started;
     let root = root.map(Arc::new);
     let result = live(Life { born, streams, message, root: root.as_ref() }, io, home.as_ref(), asked).await;
-    let clear = tokio::task::spawn_blocking(move || clear(root, &stubs, home));
+    let clear = tokio::task::spawn_blocking(move || clear(root, &mount_points, home));
     let oom = clear.await.unwrap_or_default();
     let result = result.map(|exit| Exit { oom_killed: oom, ..exit });
     // Nobody may care.
@@ -74,9 +74,9 @@ async fn run(
 }
 
 /// Nothing of the container runs any more: its traces go. The result: whether it died for lack of memory.
-fn clear(root: Option<Arc<OwnedFd>>, stubs: &[Stub], home: Option<Home>) -> bool {
+fn clear(root: Option<Arc<OwnedFd>>, mount_points: &[MountPoint], home: Option<Home>) -> bool {
     if let Some(root) = &root {
-        stubs::remove(root.as_fd(), stubs);
+        mount_points::remove(root.as_fd(), mount_points);
     }
     // The last handle on the root: closing it unmounts.
     drop(root);

@@ -10,8 +10,8 @@ use super::device::Device;
 use super::hooks::Hooks;
 use super::walk::{Make, walk};
 use super::wire::{
-    self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, ProcessSetup, Reply, Setup,
-    SourceSetup, Stub,
+    self, CgroupView, ContainerSetup, Failure, MountPoint, MountSetup, NetworkSetup, ProcessSetup, Reply,
+    Setup, SourceSetup,
 };
 use super::zygote::Born;
 use super::{helper, mount, sources, sys};
@@ -47,7 +47,7 @@ pub(super) struct Started {
     pub(super) message: Option<String>,
     /// A container's own: its root, for the time after it, and mount points that were made.
     pub(super) root: Option<OwnedFd>,
-    pub(super) stubs: Vec<Stub>,
+    pub(super) mount_points: Vec<MountPoint>,
 }
 
 /// Checks what can be checked without looking at the system.
@@ -142,7 +142,7 @@ pub(super) fn container(
         network,
         mounts,
         cgroups: around.cgroups,
-        remove_stub_parents: spec.remove_stub_parents,
+        remove_mount_point_parents: spec.remove_mount_point_parents,
         loops: if sandbox { None } else { sys::free_loop_device().ok() },
         groups: spec.groups.clone(),
         hooks: hooks.as_ref().map(|hooks| hooks.setup(|host| message.add(host))).transpose()?,
@@ -307,16 +307,16 @@ impl Message {
         let fds: Vec<BorrowedFd<'_>> = self.fds.iter().map(AsFd::as_fd).collect();
         wire::send_setup(&socket, setup, &self.blob, &fds).map_err(lost)?;
         // From here on only the process has the other ends of the pipes.
-        let (mut streams, mut stubs, mut message, mut ready) = (self.pipes, Vec::new(), None, false);
+        let (mut streams, mut mount_points, mut message, mut ready) = (self.pipes, Vec::new(), None, false);
         drop(fds);
         drop(self.fds);
         while let Some((reply, terminal)) = wire::receive_reply(&socket).map_err(lost)? {
             match reply {
-                Reply::Ready { stubs: made } => (stubs, ready) = (made, true),
+                Reply::Ready { mount_points: made } => (mount_points, ready) = (made, true),
                 Reply::NotRun { message: why } => message = Some(why),
                 Reply::Failed(failure) => {
                     if let Some(root) = &root {
-                        super::stubs::remove(root.as_fd(), &stubs);
+                        super::mount_points::remove(root.as_fd(), &mount_points);
                     }
                     return Err(error(failure));
                 }
@@ -326,7 +326,7 @@ impl Message {
             }
         }
         match streams {
-            Some(streams) if ready => Ok(Started { born, streams, message, root, stubs }),
+            Some(streams) if ready => Ok(Started { born, streams, message, root, mount_points }),
             _ => Err(Error::Lost),
         }
     }

@@ -11,7 +11,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Stat};
 use rustix::io::Errno;
 
-use super::wire::{Stub, Times};
+use super::wire::{MountPoint, Times};
 
 /// The magic number of procfs.
 pub(super) const PROC: i64 = 0x9fa0;
@@ -40,7 +40,7 @@ pub(super) struct Found {
     /// Its path without links.
     pub(super) path: Vec<Vec<u8>>,
     /// What was made, outermost first.
-    pub(super) made: Vec<Stub>,
+    pub(super) made: Vec<MountPoint>,
 }
 
 impl Found {
@@ -107,7 +107,7 @@ struct Walk {
     root: OwnedFd,
     stack: Vec<(OwnedFd, Vec<u8>)>,
     rest: VecDeque<Vec<u8>>,
-    made: Vec<Stub>,
+    made: Vec<MountPoint>,
 }
 
 impl Walk {
@@ -162,7 +162,7 @@ impl Walk {
         }
         let path = self.stack.iter().map(|(_, name)| name.clone()).chain([name.to_vec()]).collect();
         let after = times(here)?;
-        self.made.push(Stub { path, directory: !file, parent_before: before, parent_after: after });
+        self.made.push(MountPoint { path, directory: !file, parent_before: before, parent_after: after });
         Ok(handle)
     }
 }
@@ -244,7 +244,7 @@ mod tests {
         let handle = open(root.path());
         let found = walk(&handle, "a/b/./f", Make::File).unwrap();
         assert_eq!(
-            found.made.iter().map(|stub| text(&stub.path)).collect::<Vec<_>>(),
+            found.made.iter().map(|point| text(&point.path)).collect::<Vec<_>>(),
             ["/a", "/a/b", "/a/b/f"]
         );
         assert!(root.path().join("a/b/f").is_file());

@@ -107,7 +107,7 @@ pub(super) struct ContainerSetup {
     pub(super) network: NetworkSetup,
     pub(super) mounts: Vec<MountSetup>,
     pub(super) cgroups: CgroupView,
-    pub(super) remove_stub_parents: bool,
+    pub(super) remove_mount_point_parents: bool,
     /// The first free loop device.
     pub(super) loops: Option<u32>,
     /// Groups that the process is in beyond those of its user.
@@ -217,7 +217,7 @@ pub(super) struct ProcessSetup {
 #[derive(Debug, Serialize, Deserialize)]
 pub(super) enum Reply {
     /// It is about to run the program. The mount points that were made, in order of their making.
-    Ready { stubs: Vec<Stub> },
+    Ready { mount_points: Vec<MountPoint> },
     /// The program cannot be run: what to tell on standard error.
     NotRun { message: String },
     /// The setup failed.
@@ -226,7 +226,7 @@ pub(super) enum Reply {
 
 /// A mount point that had to be made.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) struct Stub {
+pub(super) struct MountPoint {
     /// Path in the root, without links: its components, as bytes.
     pub(super) path: Vec<Vec<u8>>,
     pub(super) directory: bool,

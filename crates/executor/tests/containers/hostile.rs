@@ -15,7 +15,7 @@ crate::tests![
     refused_destinations,
     linked_kernel_files,
     linked_user_files,
-    stubs_are_not_followed,
+    mount_points_are_not_followed,
     the_executable_is_out_of_reach,
     shared_cache_races,
 ];
@@ -103,7 +103,7 @@ async fn linked_user_files(bench: Arc<Bench>) {
     assert_eq!(bench.run(spec).await.out, "ran\n");
 }
 
-async fn stubs_are_not_followed(bench: Arc<Bench>) {
+async fn mount_points_are_not_followed(bench: Arc<Bench>) {
     // The step swaps the parent of a mount point for a link to where an empty file or folder of that name is.
     let victim = bench.fresh();
     std::fs::create_dir(victim.join("t")).unwrap();

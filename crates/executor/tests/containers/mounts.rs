@@ -12,8 +12,8 @@ crate::tests![
     flags,
     kinds,
     selectors,
-    stubs_go,
-    stubs_that_were_used_stay,
+    mount_points_go,
+    mount_points_that_were_used_stay,
     times_are_kept,
     readonly_root,
     shared_memory,
@@ -132,7 +132,7 @@ fn folder_of(bench: &Bench) -> Mount {
     bind("/var/cache/x", &bench.fresh())
 }
 
-async fn stubs_go(bench: Arc<Bench>) {
+async fn mount_points_go(bench: Arc<Bench>) {
     let (mut spec, upper) =
         with_upper(&bench, "echo x > /var/cache/x/f; echo y > /scratch/t/f; echo > /dev/sub/z");
     let file = FileSpec { content: b"s".as_slice().into(), mode: 0o400, uid: 0, gid: 0 };
@@ -151,7 +151,7 @@ async fn stubs_go(bench: Arc<Bench>) {
     assert_eq!(left(&upper), ["etc", "proc", "sys"]);
 }
 
-async fn stubs_that_were_used_stay(bench: Arc<Bench>) {
+async fn mount_points_that_were_used_stay(bench: Arc<Bench>) {
     let (mut spec, upper) = with_upper(&bench, "touch /scratch/mine; chmod 700 /other; mkdir /other/sub");
     spec.mounts = vec![tmpfs("/scratch/t"), tmpfs("/other/t")];
     assert_eq!(bench.run(spec).await.exit.code, 0);

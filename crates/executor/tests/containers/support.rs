@@ -208,7 +208,7 @@ impl Bench {
             rlimits: Vec::new(),
             resources: Resources::default(),
             cgroup_parent: None,
-            remove_stub_parents: true,
+            remove_mount_point_parents: true,
             samples: false,
             devices: Vec::new(),
             groups: Vec::new(),

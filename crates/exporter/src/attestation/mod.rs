@@ -163,6 +163,12 @@ impl Attestation {
         })
     }
 
+    /// Whether a file called `name` is the main one of several SBOMs: what stands before its first dot says so.
+    pub(crate) fn is_main_sbom(&self, name: &str) -> bool {
+        let stem = name.split('.').next().unwrap_or_default();
+        self.metadata.get(SBOM_CORE).is_some_and(|core| core == stem.as_bytes())
+    }
+
     /// Whether it goes to images only.
     pub fn is_inline_only(&self) -> bool {
         self.metadata.get(INLINE_ONLY).is_some_and(|value| value == b"true")

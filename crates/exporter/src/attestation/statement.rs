@@ -7,7 +7,7 @@ use kiln_oci::Digest;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{AboutWhom, Attestation, Content, PROVENANCE, SBOM_CORE};
+use super::{AboutWhom, Attestation, Content, PROVENANCE};
 use crate::error::{Error, Result, blocking};
 
 /// The largest statement or predicate, in bytes.
@@ -72,13 +72,8 @@ pub(crate) async fn unbundle(attestations: &[Attestation]) -> Result<Vec<Attesta
         }
     }
     // Stable: the others keep their order.
-    all.sort_by_key(|attestation| !is_core(attestation));
+    all.sort_by_key(|attestation| !attestation.is_main_sbom(&attestation.path));
     Ok(all)
-}
-
-fn is_core(attestation: &Attestation) -> bool {
-    let stem = attestation.path.split('.').next().unwrap_or_default();
-    attestation.metadata.get(SBOM_CORE).is_some_and(|name| name == stem.as_bytes())
 }
 
 fn read_bundle(root: &Root, bundle: &Attestation) -> Result<Vec<Attestation>> {
@@ -172,6 +167,7 @@ fn subjects(about: &[AboutWhom], output: &[Subject]) -> Vec<Subject> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::attestation::SBOM_CORE;
 
     fn block_on<T>(future: impl Future<Output = T>) -> T {
         tokio::runtime::Builder::new_current_thread().build().expect("runtime").block_on(future)

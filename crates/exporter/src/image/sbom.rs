@@ -15,7 +15,7 @@ use serde_json::Value;
 
 use super::{Image, Writer};
 use crate::{
-    attestation::{Attestation, SBOM_CORE},
+    attestation::Attestation,
     error::{Error, Result, blocking},
 };
 
@@ -61,9 +61,7 @@ impl Writer<'_> {
 
 fn is_sbom_of_image(attestation: &Attestation) -> bool {
     let name = Path::new(&attestation.path).file_name().unwrap_or_default().to_string_lossy();
-    let stem = name.split('.').next().unwrap_or_default();
-    attestation.predicate_type == SPDX
-        && attestation.metadata.get(SBOM_CORE).is_some_and(|core| core == stem.as_bytes())
+    attestation.predicate_type == SPDX && attestation.is_main_sbom(&name)
 }
 
 /// Takes the paths that an archive of a layer holds out of `wanted`.

@@ -245,8 +245,8 @@ impl<'scope, 'env> Pool<'scope, 'env> {
     fn share(&mut self) -> Result<()> {
         let bytes = std::mem::take(&mut self.bytes);
         while self.batch.len() > BATCH || self.batch.len() > 1 && bytes >= LARGE_BYTES {
-            let half = self.batch.split_off(self.batch.len() - self.batch.len().div_ceil(2).min(BATCH));
-            self.hand_over(half)?;
+            let part = self.batch.split_off(self.batch.len() - self.batch.len().div_ceil(2).min(BATCH));
+            self.hand_over(part)?;
         }
         Ok(())
     }

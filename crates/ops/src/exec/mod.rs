@@ -246,7 +246,7 @@ impl ExecOp {
                 "" => self.host.cgroup_parent.clone(),
                 parent => Some(CgroupParent(parent.to_owned())),
             },
-            remove_stub_parents: meta.remove_mount_stubs_recursive,
+            remove_mount_point_parents: meta.remove_mount_stubs_recursive,
             samples: false,
             devices,
             groups,

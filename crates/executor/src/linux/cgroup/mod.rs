@@ -368,13 +368,7 @@ mod tests {
         let node = kiln_cdi::DeviceNode {
             path: "/dev/x".into(),
             host_path: "/dev/null".into(),
-            kind: None,
-            major: 0,
-            minor: 0,
-            mode: None,
-            permissions: String::new(),
-            uid: None,
-            gid: None,
+            ..kiln_cdi::DeviceNode::default()
         };
         super::super::device::resolve(&[node]).unwrap()
     }

@@ -24,7 +24,7 @@ use super::owner::{self, Further, Home};
 use super::pool::{Kind, Pool};
 use super::start::{self, Message, Started};
 use super::walk::{Make, walk};
-use super::wire::{ExternalSetup, MountSetup, ProcessSetup, Setup, SourceSetup, Stub};
+use super::wire::{ExternalSetup, MountPoint, MountSetup, ProcessSetup, Setup, SourceSetup};
 use super::zygote::Born;
 use super::{Shared, device, exe, helper, sources, sys};
 use crate::{
@@ -202,7 +202,7 @@ fn set_up(
     let walked = walk(&root, &spec.process.cwd, Make::Folders(owner));
     walked
         .map_err(|source| Error::Setup { step: format!("working directory {}", spec.process.cwd), source })?;
-    let stubs = stubs(&root, spec, &mounts, &message)?;
+    let mount_points = mount_points(&root, spec, &mounts, &message)?;
     let work = bundle.folder.join("work").to_string_lossy().into_owned();
     let cgroup = Cgroup::adopt(&shared.layout, &shared.wanted(spec, &devices))?;
     let config = config::config(
@@ -238,7 +238,7 @@ fn set_up(
         join: Vec::new(),
     };
     let mut started = message.exchange(born, &setup, Some(root))?;
-    started.stubs = stubs;
+    started.mount_points = mount_points;
     Ok((started, cgroup))
 }
 
@@ -262,7 +262,8 @@ fn process_setup(args: &[&str], tty: bool) -> ProcessSetup {
 /// A mount of the container, from where it will be attached beside the runtime.
 fn bind(work: &str, number: usize, mount: &MountSetup) -> config::Mount {
     let mut options = vec!["rbind".to_owned()];
-    // With what is below it, where the source has that. The attributes of the source apply to a bind as well; these make runtimes that set them anew keep them.
+    // With what is mounted below it. The attributes of the source apply to a bind as well; these make runtimes that set
+    // them anew keep them.
     let flags =
         [(super::mount::NOSUID, "nosuid"), (super::mount::NODEV, "nodev"), (super::mount::NOEXEC, "noexec")];
     options.extend(
@@ -280,7 +281,12 @@ fn bind(work: &str, number: usize, mount: &MountSetup) -> config::Mount {
 }
 
 /// Makes the mount points, which the runtime would otherwise make without telling.
-fn stubs(root: &OwnedFd, spec: &RunSpec, mounts: &[MountSetup], message: &Message) -> Result<Vec<Stub>> {
+fn mount_points(
+    root: &OwnedFd,
+    spec: &RunSpec,
+    mounts: &[MountSetup],
+    message: &Message,
+) -> Result<Vec<MountPoint>> {
     let mut out = Vec::new();
     for mount in mounts {
         let dest = config::absolute(&mount.dest);
@@ -304,7 +310,7 @@ fn stubs(root: &OwnedFd, spec: &RunSpec, mounts: &[MountSetup], message: &Messag
         };
         let make = if folder { Make::Folders(None) } else { Make::File };
         let made = walk(root, &mount.dest, make).map_err(setup)?.made;
-        if spec.remove_stub_parents {
+        if spec.remove_mount_point_parents {
             out.extend(made);
         } else {
             out.extend(made.into_iter().next_back());

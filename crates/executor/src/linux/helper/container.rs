@@ -16,7 +16,7 @@ use super::super::mount::{self, NODEV, NOEXEC, NOSUID, RDONLY};
 use super::super::sys;
 use super::super::walk::{Make, PROC, walk};
 use super::super::wire::{self, CgroupView, ContainerSetup, Failure, MountSetup, NetworkSetup, Reply, Setup};
-use super::super::wire::{NodeSetup, SourceSetup, Stub};
+use super::super::wire::{MountPoint, NodeSetup, SourceSetup};
 use super::failure::{Doing, Result};
 use super::process::{self, Launch};
 use super::{devices, hooks, identity, kernel_files};
@@ -97,7 +97,7 @@ fn enter(
     }
     let cwd = format!("working directory {}", process.cwd);
     walk(root, &process.cwd, Make::Folders(Some((user.uid, user.gid)))).doing(cwd)?;
-    let stubs = mount_all(root, &container, (user.uid, user.gid), blob, fd)?;
+    let mount_points = mount_all(root, &container, (user.uid, user.gid), blob, fd)?;
     if let Some(hooks) = &container.hooks {
         hooks::create(root, hooks, fd(hooks.host)?)?;
     }
@@ -120,7 +120,7 @@ fn enter(
         home,
         fds,
         dev,
-        stubs,
+        mount_points,
         trusted: false,
     }))
 }
@@ -159,8 +159,8 @@ fn mount_all<'a>(
     owner: (u32, u32),
     blob: &[u8],
     fd: impl Fn(usize) -> Result<BorrowedFd<'a>>,
-) -> Result<Vec<Stub>> {
-    let mut stubs = Vec::new();
+) -> Result<Vec<MountPoint>> {
+    let mut mount_points = Vec::new();
     for (name, path) in [("proc", "/proc"), ("sys", "/sys"), ("dev", "/dev")] {
         let doing = format!("mount {path}");
         let found = walk(root, name, Make::Folders(None)).doing(&doing)?;
@@ -172,24 +172,29 @@ fn mount_all<'a>(
         rustix::mount::move_mount(CWD, path, &found.handle, "", flags).doing(&doing)?;
         // These stay in the layer of the first step that needs them, except a /dev that a mount of the step's own lies in.
         if name == "dev" && container.mounts.iter().any(|mount| mount.dest.starts_with("/dev/")) {
-            stubs.extend(found.made);
+            mount_points.extend(found.made);
         }
     }
     let mut files = Places::new("", owner);
     for (number, mount) in container.mounts.iter().enumerate() {
         let source = files.source(mount, number, blob, &fd)?;
         let made = attach(root, mount, &source, container.nodev)?;
-        if container.remove_stub_parents {
-            stubs.extend(made);
+        if container.remove_mount_point_parents {
+            mount_points.extend(made);
         } else {
-            stubs.extend(made.into_iter().next_back());
+            mount_points.extend(made.into_iter().next_back());
         }
     }
-    Ok(stubs)
+    Ok(mount_points)
 }
 
 /// Attaches `source` at its destination.
-fn attach(root: BorrowedFd<'_>, mount: &MountSetup, source: &OwnedFd, nodev: bool) -> Result<Vec<Stub>> {
+fn attach(
+    root: BorrowedFd<'_>,
+    mount: &MountSetup,
+    source: &OwnedFd,
+    nodev: bool,
+) -> Result<Vec<MountPoint>> {
     let dest = &mount.dest;
     let doing = format!("mount {dest}");
     let folder = FileType::from_raw_mode(rustix::fs::fstat(source).doing(&doing)?.st_mode).is_dir();
@@ -293,9 +298,7 @@ impl Places {
         self.files = Some(folder);
         mount
     }
-}
 
-impl Places {
     /// A device node. Where it is shown nothing is ever made by it but a file to be mounted over.
     fn node(&mut self, number: usize, node: &NodeSetup) -> std::io::Result<OwnedFd> {
         let folder = match self.nodes.take() {
@@ -353,7 +356,7 @@ fn join(
     rustix::thread::move_into_thread_name_spaces(target.as_fd(), all).doing("enter the container")?;
     let want_home = !process.env.iter().any(|variable| variable.starts_with("HOME=") && variable != "HOME=");
     let (user, home) = identity::resolve(process::root_handle()?, &process.user, want_home)?;
-    let stubs = Vec::new();
+    let mount_points = Vec::new();
     Err(process::launch(Launch {
         socket,
         setup: process,
@@ -362,7 +365,7 @@ fn join(
         home,
         fds,
         dev: None,
-        stubs,
+        mount_points,
         trusted: false,
     }))
 }

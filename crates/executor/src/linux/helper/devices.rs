@@ -62,7 +62,7 @@ pub(super) fn add_insecure(dev: &OwnedFd, loops: Option<u32>) -> Result<()> {
 }
 
 /// A file for the terminal to be mounted on.
-pub(super) fn console_stub(dev: impl AsFd) -> Result<OwnedFd> {
+pub(super) fn console_file(dev: impl AsFd) -> Result<OwnedFd> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     rustix::fs::openat(dev.as_fd(), "console", flags, Mode::from_raw_mode(0o600)).doing("make /dev/console")
 }
@@ -76,9 +76,9 @@ fn node(dev: &OwnedFd, name: &str, kind: FileType, major: u32, minor: u32) -> Re
 fn mount_device(dev: &OwnedFd, name: &str) -> Result<()> {
     let flags = OFlags::CREATE | OFlags::EXCL | OFlags::WRONLY | OFlags::CLOEXEC;
     let doing = format!("mount /dev/{name}");
-    let stub = rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o666)).doing(&doing)?;
+    let point = rustix::fs::openat(dev, name, flags, Mode::from_raw_mode(0o666)).doing(&doing)?;
     let device = mount::clone_of(rustix::fs::CWD, format!("/nodes/{name}")).doing(&doing)?;
-    mount::attach(device, stub).doing(&doing)
+    mount::attach(device, point).doing(&doing)
 }
 
 fn below(dev: &OwnedFd, name: &str, kind: &str, options: &[(&str, &str)], attributes: u64) -> Result<()> {

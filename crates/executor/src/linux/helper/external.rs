@@ -91,7 +91,7 @@ fn run(socket: &OwnedFd, setup: ProcessSetup, fds: Vec<OwnedFd>) -> Failure {
         home: None,
         fds,
         dev: None,
-        stubs: Vec::new(),
+        mount_points: Vec::new(),
         trusted: true,
     })
 }

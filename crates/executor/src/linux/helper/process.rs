@@ -9,7 +9,7 @@ use rustix::process::{Resource, Rlimit, Signal};
 use rustix::pty::OpenptFlags;
 
 use super::super::walk::{Make, walk};
-use super::super::wire::{self, Failure, ProcessSetup, Reply, Stub};
+use super::super::wire::{self, Failure, MountPoint, ProcessSetup, Reply};
 use super::super::{mount, sys};
 use super::failure::{Doing, Result};
 use super::{devices, identity};
@@ -27,7 +27,7 @@ pub(super) struct Launch<'a> {
     pub(super) fds: Vec<OwnedFd>,
     /// `/dev`, if its console has to be made.
     pub(super) dev: Option<OwnedFd>,
-    pub(super) stubs: Vec<Stub>,
+    pub(super) mount_points: Vec<MountPoint>,
     /// The program is trusted: it keeps what the helper has.
     pub(super) trusted: bool,
 }
@@ -42,7 +42,7 @@ pub(super) fn launch(launch: Launch<'_>) -> Failure {
 
 impl<'a> Launch<'a> {
     fn prepare(self) -> Result<Program<'a>> {
-        let Self { socket, setup, sandbox, user, home, mut fds, dev, stubs, trusted } = self;
+        let Self { socket, setup, sandbox, user, home, mut fds, dev, mount_points, trusted } = self;
         rustix::process::setsid().doing("start a session")?;
         let terminal = if setup.tty { Some(terminal(dev.as_ref())?) } else { None };
         match &terminal {
@@ -65,7 +65,7 @@ impl<'a> Launch<'a> {
         drop((folder, root));
         let program = Program::new(socket, &setup, home)?;
         rustix::process::umask(Mode::from_raw_mode(0o022));
-        wire::send_reply(socket, &Reply::Ready { stubs }, terminal.as_ref().map(|t| t.master.as_fd()))
+        wire::send_reply(socket, &Reply::Ready { mount_points }, terminal.as_ref().map(|t| t.master.as_fd()))
             .doing("answer the daemon")?;
         drop(terminal);
         sys::cloexec_from(3).doing("close descriptors")?;
@@ -166,9 +166,9 @@ fn terminal(dev: Option<&OwnedFd>) -> Result<Terminal> {
     if let Some(dev) = dev {
         let name = rustix::pty::ptsname(&master, Vec::new()).doing(doing)?;
         let number = name.to_bytes().rsplit(|byte| *byte == b'/').next().unwrap_or_default().to_vec();
-        let stub = devices::console_stub(dev)?;
+        let point = devices::console_file(dev)?;
         let console = mount::clone_of(&pts.handle, number.as_slice()).doing("mount /dev/console")?;
-        mount::attach(console, stub).doing("mount /dev/console")?;
+        mount::attach(console, point).doing("mount /dev/console")?;
     }
     Ok(Terminal { master, slave })
 }

@@ -10,39 +10,39 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, Timespec, Timestamps};
 use rustix::io::Errno;
 
-use super::wire::{Stub, Times};
+use super::wire::{MountPoint, Times};
 
-/// Removes what is left of `stubs` below `root`, innermost first.
-pub(super) fn remove(root: BorrowedFd<'_>, stubs: &[Stub]) {
-    for stub in stubs.iter().rev() {
-        if let Err(error) = remove_one(root, stub) {
+/// Removes what is left of `mount_points` below `root`, innermost first.
+pub(super) fn remove(root: BorrowedFd<'_>, mount_points: &[MountPoint]) {
+    for point in mount_points.iter().rev() {
+        if let Err(error) = remove_one(root, point) {
             let path =
-                stub.path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/");
+                point.path.iter().map(|name| String::from_utf8_lossy(name)).collect::<Vec<_>>().join("/");
             tracing::debug!(path, %error, "a mount point stays");
         }
     }
 }
 
-fn remove_one(root: BorrowedFd<'_>, stub: &Stub) -> io::Result<()> {
-    let Some((name, folders)) = stub.path.split_last() else { return Ok(()) };
+fn remove_one(root: BorrowedFd<'_>, point: &MountPoint) -> io::Result<()> {
+    let Some((name, folders)) = point.path.split_last() else { return Ok(()) };
     let Some(parent) = descend(root, folders)? else { return Ok(()) };
     let found = match rustix::fs::statat(&parent, name.as_slice(), AtFlags::SYMLINK_NOFOLLOW) {
         Err(Errno::NOENT) => return Ok(()),
         other => other?,
     };
     let kind = FileType::from_raw_mode(found.st_mode);
-    let flags = match (stub.directory, kind) {
+    let flags = match (point.directory, kind) {
         (true, FileType::Directory) => AtFlags::REMOVEDIR,
         (false, FileType::RegularFile) if found.st_size == 0 => AtFlags::empty(),
         _ => return Ok(()),
     };
-    let (before, untouched) = times(&parent, &stub.parent_after)?;
+    let (before, untouched) = times(&parent, &point.parent_after)?;
     match rustix::fs::unlinkat(&parent, name.as_slice(), flags) {
         // The step put something into it: it is the step's now.
         Err(Errno::NOTEMPTY | Errno::EXIST) => return Ok(()),
         other => other?,
     }
-    let [accessed, modified] = if untouched { stub.parent_before } else { before };
+    let [accessed, modified] = if untouched { point.parent_before } else { before };
     let timespec = |(tv_sec, tv_nsec): (i64, i64)| Timespec { tv_sec, tv_nsec: tv_nsec as _ };
     let times = Timestamps { last_access: timespec(accessed), last_modification: timespec(modified) };
     Ok(rustix::fs::futimens(&parent, &times)?)

@@ -39,7 +39,9 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
-        // There is one for each op: see src/metadata.rs.
+        // They have much for each op: see src/definition.rs and src/metadata.rs.
+        .extern_path(".pb.Definition", "crate::Definition")
+        .extern_path(".pb.Source", "crate::Source")
         .extern_path(".pb.OpMetadata", "crate::OpMetadata")
         .include_file("packages.rs")
         .compile_fds(descriptors)?;

@@ -207,9 +207,7 @@ impl LlbBridge for GatewayService {
 
     async fn inputs(&self, request: Request<InputsRequest>) -> Answer<InputsResponse> {
         let talk = self.conversation(&request).await?;
-        let inputs = talk.inputs.clone().into_iter();
-        let definitions = inputs.map(|(name, input)| (name, input.without_empty_places())).collect();
-        Ok(InputsResponse { definitions }.into())
+        Ok(InputsResponse { definitions: talk.inputs.clone() }.into())
     }
 
     async fn new_container(&self, request: Request<NewContainerRequest>) -> Answer<NewContainerResponse> {
@@ -280,7 +278,7 @@ fn to_wire(result: &FrontendResult, array: bool) -> gateway::Result {
     let id = |one: &Option<Arc<BuildRef>>| one.as_ref().map(|r| r.id().to_owned()).unwrap_or_default();
     let full = |one: &Option<Arc<BuildRef>>| gateway::Ref {
         id: id(one),
-        def: one.as_ref().map(|r| r.definition().clone().without_empty_places()),
+        def: one.as_ref().map(|r| r.definition().clone()),
     };
     let refs = match (&result.refs, array) {
         (Refs::Single(one), true) => AnyRef::Ref(full(one)),

@@ -1,6 +1,6 @@
 //! Reading a definition that came from a client or a frontend.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -257,9 +257,9 @@ fn missing(vertex: &str, input: &str) -> Error {
 }
 
 fn locations(source: Option<&pb::Source>, digest: &Digest) -> Result<Vec<pb::Location>, Error> {
-    let empty = BTreeMap::new();
-    let (all, count) = source.map_or((&empty, 0), |s| (&s.locations, s.infos.len()));
-    let Some(found) = all.get(digest.as_str()) else { return Ok(Vec::new()) };
+    let Some(source) = source else { return Ok(Vec::new()) };
+    let Some(found) = source.locations.get(digest.as_str()) else { return Ok(Vec::new()) };
+    let count = source.infos.len();
     for location in &found.locations {
         if usize::try_from(location.source_index).map_or(true, |i| i >= count) {
             return Err(Error::SourceIndex { vertex: digest.to_string(), index: location.source_index });

@@ -4,10 +4,10 @@
 //! bytes. Metadata and source locations follow under the new digests. What does not stand on a changed op keeps the bytes that it
 //! arrived with.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::HashMap;
 
 use kiln_oci::Digest;
-use kiln_proto::pb;
+use kiln_proto::{ByDigest, pb};
 use prost::Message;
 
 use crate::{Error, Graph, marshal};
@@ -68,9 +68,9 @@ fn rename(op: &mut pb::Op, renamed: &HashMap<String, String>) -> bool {
 }
 
 /// A table by digest under the new ones. Of two ops that have become one, either entry will do.
-fn moved<T: Clone>(table: &BTreeMap<String, T>, renamed: &HashMap<String, String>) -> BTreeMap<String, T> {
-    let new = |digest: &String| renamed.get(digest).unwrap_or(digest).clone();
-    table.iter().map(|(digest, value)| (new(digest), value.clone())).collect()
+fn moved<T: Clone>(table: &ByDigest<T>, renamed: &HashMap<String, String>) -> ByDigest<T> {
+    let new = |digest: String| renamed.get(&digest).cloned().unwrap_or(digest);
+    table.iter().map(|(digest, value)| (new(digest.to_string()), value.clone())).collect()
 }
 
 #[cfg(test)]
@@ -117,7 +117,7 @@ mod tests {
         assert_eq!(decoded.get(&untouched).unwrap().raw, graph.get(&untouched).unwrap().raw);
         assert!(decoded.get(&decoded.root().vertex).unwrap().metadata.ignore_cache);
         let (moved, _) = find(&decoded, "sha256:00");
-        assert!(new.source.unwrap().locations.contains_key(moved.as_str()));
+        assert!(new.source.unwrap().locations.get(moved.as_str()).is_some());
     }
 
     #[test]

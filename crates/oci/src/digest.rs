@@ -125,27 +125,14 @@ impl Digest {
 
 /// Hands on the text of a digest, which is not kept.
 fn with_text<T>(algorithm: Algorithm, value: &[u8], take: impl FnOnce(&str) -> T) -> T {
-    /// The two digits of each byte.
-    const PAIRS: [[u8; 2]; 256] = {
-        let digits = b"0123456789abcdef";
-        let mut pairs = [[0; 2]; 256];
-        let mut byte = 0;
-        while byte < 256 {
-            pairs[byte] = [digits[byte >> 4], digits[byte & 15]];
-            byte += 1;
-        }
-        pairs
-    };
     let name = algorithm.as_str().as_bytes();
     let start = name.len() + 1;
     let mut text = [b':'; "sha512:".len() + 128];
     text[..name.len()].copy_from_slice(name);
-    for (digits, b) in text[start..].chunks_exact_mut(2).zip(value) {
-        digits.copy_from_slice(&PAIRS[usize::from(*b)]);
-    }
     let end = start + 2 * value.len().min(64);
-    // All of it is ASCII.
-    take(std::str::from_utf8(&text[..end]).unwrap_or_default())
+    // There are two digits for each byte, and all of it is ASCII.
+    let done = const_hex::encode_to_slice(value, &mut text[start..end]).is_ok();
+    take(std::str::from_utf8(&text[..end]).ok().filter(|_| done).unwrap_or_default())
 }
 
 /// At most the beginning of a hostile string goes into an error.

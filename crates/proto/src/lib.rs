@@ -1,9 +1,10 @@
 //! The wire: BuildKit's gRPC services, LLB messages and what rides in their errors.
 //!
 //! `proto/` holds the definitions; each protobuf package is one module here. `bytes` fields are [`bytes::Bytes`] and maps are
-//! `BTreeMap`s, so that an encoding depends on the message alone. What must hold for every connection (message and header
+//! `BTreeMap`s, so that an encoding depends on the message alone; those by digest are [`ByDigest`]s, which keep their order. What must hold for every connection (message and header
 //! limits) is in [`limits`], how errors carry their details in [`status`], the JSON of messages in [`protojson`].
 
+mod by_digest;
 mod definition;
 pub mod limits;
 mod metadata;
@@ -26,6 +27,8 @@ mod packages {
     tonic::include_proto!("packages");
 }
 
+pub use by_digest::{ByDigest, DigestKey};
+pub use definition::{Definition, Source};
 pub use metadata::OpMetadata;
 pub use small_map::SmallMap;
 
@@ -48,8 +51,14 @@ pub use packages::{
         upload::v1 as upload,
     },
     opentelemetry::proto::collector::trace::v1 as trace,
-    pb, stack,
+    stack,
 };
+
+/// LLB.
+pub mod pb {
+    pub use crate::packages::pb::*;
+    pub use crate::{Definition, Source};
+}
 
 /// The methods of all services, as HTTP/2 paths: `/package.Service/Method`.
 pub const METHODS: &[&str] = include!(concat!(env!("OUT_DIR"), "/methods.rs"));

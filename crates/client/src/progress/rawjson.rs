@@ -161,7 +161,7 @@ struct DefinitionJson<'a> {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     def: Vec<String>,
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    metadata: BTreeMap<&'a str, MetadataJson<'a>>,
+    metadata: BTreeMap<String, MetadataJson<'a>>,
     #[serde(rename = "Source", skip_serializing_if = "Option::is_none")]
     source: Option<SourceJson<'a>>,
 }
@@ -189,7 +189,7 @@ struct ExportCacheJson {
 #[derive(Serialize)]
 struct SourceJson<'a> {
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
-    locations: BTreeMap<&'a str, LocationsJson>,
+    locations: BTreeMap<String, LocationsJson>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     infos: Vec<SourceInfoJson<'a>>,
 }
@@ -296,7 +296,7 @@ fn source_info(info: &pb::SourceInfo) -> SourceInfoJson<'_> {
 fn definition(definition: &pb::Definition) -> DefinitionJson<'_> {
     DefinitionJson {
         def: definition.def.iter().map(|op| BASE64.encode(op)).collect(),
-        metadata: definition.metadata.iter().map(|(k, v)| (k.as_str(), metadata(v))).collect(),
+        metadata: definition.metadata.iter().map(|(k, v)| (k.to_string(), metadata(v))).collect(),
         source: definition.source.as_ref().map(source),
     }
 }
@@ -304,7 +304,7 @@ fn definition(definition: &pb::Definition) -> DefinitionJson<'_> {
 fn source(source: &pb::Source) -> SourceJson<'_> {
     let all = |all: &pb::Locations| LocationsJson { locations: all.locations.iter().map(location).collect() };
     SourceJson {
-        locations: source.locations.iter().map(|(k, v)| (k.as_str(), all(v))).collect(),
+        locations: source.locations.iter().map(|(k, v)| (k.to_string(), all(v))).collect(),
         infos: source.infos.iter().map(source_info).collect(),
     }
 }

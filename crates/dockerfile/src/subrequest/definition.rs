@@ -13,7 +13,7 @@ use serde_json::{Map, Value};
 /// A definition.
 pub(super) fn json(definition: &pb::Definition) -> Value {
     let ops = definition.def.iter().map(|op| STANDARD.encode(op).into()).collect();
-    let metadata = definition.metadata.iter().map(|(digest, one)| (digest.clone(), metadata(one)));
+    let metadata = definition.metadata.sorted().into_iter().map(|(digest, one)| (digest, metadata(one)));
     let source = definition.source.as_ref().map(|s| source(s, &definition.def));
     object([("def", list(ops)), ("metadata", map(metadata.collect())), ("Source", source)])
 }
@@ -53,9 +53,9 @@ fn source(source: &pb::Source, ops: &[Bytes]) -> Value {
     let ops = ops.split_last().map_or(ops, |(_, ops)| ops);
     let mut all: BTreeMap<String, Value> =
         ops.iter().map(|op| (Digest::sha256(op).to_string(), empty.clone())).collect();
-    for (digest, locations) in &source.locations {
+    for (digest, locations) in source.locations.iter() {
         let locations = locations.locations.iter().map(location).collect();
-        all.insert(digest.clone(), object([("locations", list(locations))]));
+        all.insert(digest.to_string(), object([("locations", list(locations))]));
     }
     let infos = source.infos.iter().map(info).collect();
     object([("locations", map(all.into_iter().collect())), ("infos", list(infos))])

@@ -264,7 +264,7 @@ fn read_definition(no_cache: bool) -> Result<pb::Definition, Error> {
     }
     if no_cache {
         for op in &definition.def {
-            definition.metadata.entry(Digest::sha256(op).to_string()).or_default().ignore_cache = true;
+            definition.metadata.get_or_insert_default(Digest::sha256(op).as_str()).ignore_cache = true;
         }
     }
     Ok(definition)

@@ -1,13 +1,12 @@
 //! From states to definitions.
 
 use std::collections::HashMap;
-use std::collections::hash_map::Entry;
 use std::hash::{BuildHasherDefault, Hasher};
 use std::sync::Arc;
 
-use bytes::Bytes;
-use kiln_oci::{Digest, Platform};
-use kiln_proto::{OpMetadata, SmallMap, pb};
+use bytes::{Bytes, BytesMut};
+use kiln_oci::Platform;
+use kiln_proto::{ByDigest, OpMetadata, SmallMap, pb};
 use sha2::{Digest as _, Sha256};
 
 use super::constraints::merge_metadata;
@@ -46,38 +45,30 @@ impl State {
         };
         let mut writer = Writer::new(options);
         writer.write(&output.node)?;
-        let digest = writer.digest(writer.place(&output.node)?).to_owned();
-        let root = pb::Op { inputs: vec![pb::Input { digest, index: output.index }], ..pb::Op::default() };
-        writer.finish(root)
+        writer.finish(output.index)
     }
 }
 
 /// Encodes nodes, inputs first.
 pub(super) struct Writer<'a> {
     pub(super) options: &'a Marshal,
-    /// Places in `ops` by address: nodes stay alive as long as the state that is being encoded.
+    /// Places among the ops, by address, of the nodes that several others take: nodes stay alive as long as the state that is being
+    /// encoded.
     done: HashMap<*const Node, usize, BuildHasherDefault<QuickHasher>>,
-    /// Places in `ops` by digest: equal ops are one.
-    known: HashMap<[u8; 32], usize, BuildHasherDefault<QuickHasher>>,
-    ops: Vec<Encoded>,
-    /// Their bytes.
+    /// Places of what was written and is still to be taken by other nodes, in the order in which they take it; `None` is scratch.
+    ready: Vec<Option<usize>>,
+    /// The ops' bytes.
     def: Vec<Bytes>,
+    /// What is said about them; in the same order, and each once: equal ops are one.
+    metadata: ByDigest<OpMetadata>,
+    /// Where they stand, in the same order.
+    locations: Vec<Vec<pb::Location>>,
     maps: Vec<Arc<SourceMap>>,
     /// Capabilities of the op at hand.
     caps: Vec<&'static str>,
     /// Sets of capabilities used last; ops of a kind share them.
     cap_sets: Vec<(Vec<&'static str>, SmallMap<bool>)>,
     pub(super) scratch: Scratch,
-}
-
-/// What is said about an op.
-struct Encoded {
-    /// Its SHA-256.
-    value: [u8; 32],
-    /// The same as text.
-    digest: String,
-    metadata: OpMetadata,
-    locations: Vec<pb::Location>,
 }
 
 /// How many sets of capabilities are remembered.
@@ -88,9 +79,10 @@ impl<'a> Writer<'a> {
         Self {
             options,
             done: HashMap::default(),
-            known: HashMap::default(),
-            ops: Vec::new(),
+            ready: Vec::new(),
             def: Vec::new(),
+            metadata: ByDigest::default(),
+            locations: Vec::new(),
             maps: Vec::new(),
             caps: Vec::new(),
             cap_sets: Vec::new(),
@@ -98,49 +90,74 @@ impl<'a> Writer<'a> {
         }
     }
 
-    /// Depth first without recursion.
+    /// Depth first without recursion: what a node takes is ready when it is left.
     fn write(&mut self, root: &Arc<Node>) -> Result<(), Error> {
-        let mut stack = vec![(root, false)];
-        while let Some((node, inputs_done)) = stack.pop() {
-            if self.done.contains_key(&Arc::as_ptr(node)) {
-                continue;
-            }
-            if inputs_done {
-                // Those that wait come too, and the root: growing step by step would move everything time and again.
-                self.ops.reserve(stack.len() + 2);
-                self.def.reserve(stack.len() + 2);
-                self.done.reserve(stack.len() + 1);
-                self.known.reserve(stack.len() + 1);
-                self.add(node)?;
-                continue;
-            }
-            stack.push((node, true));
-            for input in node.inputs.iter().rev() {
-                if let Some(input) = resolve(input)? {
-                    stack.push((&input.node, false));
+        enum Step<'n> {
+            Enter { node: &'n Arc<Node>, is_shared: bool },
+            Leave { node: &'n Arc<Node>, is_shared: bool },
+            Scratch,
+        }
+        let mut stack = vec![Step::Enter { node: root, is_shared: false }];
+        while let Some(step) = stack.pop() {
+            match step {
+                Step::Scratch => self.ready.push(None),
+                Step::Enter { node, is_shared: true } if self.done.contains_key(&Arc::as_ptr(node)) => {
+                    self.ready.push(self.done.get(&Arc::as_ptr(node)).copied());
+                }
+                Step::Enter { node, is_shared } => {
+                    stack.push(Step::Leave { node, is_shared });
+                    for input in node.inputs.iter().rev() {
+                        stack.push(match resolve(input)? {
+                            None => Step::Scratch,
+                            // What one node takes, and that not by way of a deferred output, is met once.
+                            Some(Output { node, .. }) => Step::Enter {
+                                node,
+                                is_shared: Arc::strong_count(node) > 1 || !Arc::ptr_eq(node, &input.node),
+                            },
+                        });
+                    }
+                }
+                Step::Leave { node, is_shared } => {
+                    // Those that wait come too, and the root: growing step by step would move everything time and again.
+                    self.def.reserve(stack.len() + 2);
+                    self.metadata.reserve(stack.len() + 2);
+                    self.locations.reserve(stack.len() + 2);
+                    let place = self.add(node)?;
+                    self.ready.push(Some(place));
+                    if is_shared {
+                        self.done.insert(Arc::as_ptr(node), place);
+                    }
                 }
             }
         }
         Ok(())
     }
 
-    /// The place of a node that was written.
-    pub(super) fn place(&self, node: &Arc<Node>) -> Result<usize, Error> {
-        let place = self.done.get(&Arc::as_ptr(node)).copied();
-        place.ok_or_else(|| Error::Build("an input was not encoded".into()))
+    /// The places of what a node takes, in its order.
+    pub(super) fn take_ready(&mut self, node: &Node) -> std::vec::Drain<'_, Option<usize>> {
+        self.ready.drain(self.ready.len().saturating_sub(node.inputs.len())..)
     }
 
-    /// The digest of the op at a place, which [`Self::place`] gave.
-    pub(super) fn digest(&self, place: usize) -> &str {
-        self.ops.get(place).map_or("", |op| &op.digest)
+    /// Writes an input: the op at a place, and which of its outputs.
+    pub(super) fn put_input(&self, out: &mut BytesMut, place: usize, index: i64) {
+        marshal::nested(out, 1, |out| {
+            if let Some((digest, _)) = self.metadata.at(place) {
+                digest.with_text(|digest| marshal::string(out, 1, digest));
+            }
+            marshal::number(out, 2, index);
+        });
     }
 
-    fn add(&mut self, node: &Arc<Node>) -> Result<(), Error> {
+    /// Writes a node whose inputs are ready; where it is among the ops.
+    fn add(&mut self, node: &Node) -> Result<usize, Error> {
         let constraints = &node.constraints;
         self.caps.clear();
         node.note_caps(&mut self.caps);
         let raw = match &node.kind {
-            Kind::Raw { raw } => raw.clone(),
+            Kind::Raw { raw } => {
+                self.take_ready(node);
+                raw.clone()
+            }
             _ => {
                 let mut cap = None;
                 let raw = self.encode(node, &mut cap)?;
@@ -148,33 +165,24 @@ impl<'a> Writer<'a> {
                 raw
             }
         };
-        let value = Sha256::digest(&raw).into();
+        let digest: [u8; 32] = Sha256::digest(&raw).into();
         let metadata = constraints.to_metadata(self.cap_set());
-        let place = match self.known.entry(value) {
-            Entry::Vacant(new) => {
-                new.insert(self.ops.len());
-                self.ops.push(Encoded::new(value, metadata));
-                self.def.push(raw);
-                self.ops.len() - 1
-            }
-            Entry::Occupied(known) => {
-                let place = *known.get();
-                merge_metadata(&mut self.ops[place].metadata, metadata);
-                place
-            }
-        };
+        let place = self.metadata.merge(digest, metadata, merge_metadata);
+        if place == self.def.len() {
+            self.def.push(raw);
+            self.locations.push(Vec::new());
+        }
         for location in constraints.locations() {
             let source_index = self.source_map(&location.map) as i32;
             let location = pb::Location { source_index, ranges: location.ranges.to_pb() };
-            let locations = &mut self.ops[place].locations;
+            let locations = &mut self.locations[place];
             if locations.is_empty() {
                 // Most have one.
                 locations.reserve_exact(1);
             }
             locations.push(location);
         }
-        self.done.insert(Arc::as_ptr(node), place);
-        Ok(())
+        Ok(place)
     }
 
     /// The capabilities of the op at hand as metadata has them.
@@ -205,56 +213,37 @@ impl<'a> Writer<'a> {
         })
     }
 
-    fn finish(mut self, root: pb::Op) -> Result<pb::Definition, Error> {
-        let raw: Bytes = marshal::op(root);
+    /// The definition of an output of the node that was written last.
+    fn finish(mut self, output: i64) -> Result<pb::Definition, Error> {
+        let root_place =
+            self.ready.pop().flatten().ok_or_else(|| Error::Build("nothing was encoded".into()))?;
+        let mut root = BytesMut::new();
+        self.put_input(&mut root, root_place, output);
         let mut needed = vec![caps::CONSTRAINTS, caps::PLATFORM];
-        let metadata = || self.ops.iter().map(|op| &op.metadata);
+        let said = || self.metadata.values();
         for (is_needed, cap) in [
-            (metadata().any(|m| m.ignore_cache), caps::META_IGNORE_CACHE),
-            (metadata().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
-            (metadata().any(|m| m.export_cache.is_some()), caps::META_EXPORT_CACHE),
+            (said().any(|m| m.ignore_cache), caps::META_IGNORE_CACHE),
+            (said().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
+            (said().any(|m| m.export_cache.is_some()), caps::META_EXPORT_CACHE),
         ] {
             if is_needed {
                 needed.push(cap);
             }
         }
         let caps = needed.into_iter().map(|cap| (cap, true)).collect();
-        let metadata = OpMetadata { caps, ..OpMetadata::default() };
-        self.ops.push(Encoded::new(Sha256::digest(&raw).into(), metadata));
-        self.def.push(raw);
+        let digest: [u8; 32] = Sha256::digest(&root).into();
+        self.metadata.insert(digest, OpMetadata { caps, ..OpMetadata::default() });
+        self.def.push(root.freeze());
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
-        // Maps are made much faster from what is in order already.
-        let mut order: Vec<(u64, usize)> = self.ops.iter().map(|op| prefix(&op.value)).zip(0..).collect();
-        order.sort_unstable_by(|a, b| {
-            a.0.cmp(&b.0).then_with(|| self.ops[a.1].value.cmp(&self.ops[b.1].value))
-        });
-        let (mut metadata, mut places) = (Vec::with_capacity(order.len()), Vec::with_capacity(order.len()));
-        for (_, place) in order {
-            let op = &mut self.ops[place];
-            let locations = std::mem::take(&mut op.locations);
-            if !locations.is_empty() {
-                places.push((op.digest.clone(), pb::Locations { locations }));
-            }
-            metadata.push((std::mem::take(&mut op.digest), std::mem::take(&mut op.metadata)));
-        }
-        let metadata = metadata.into_iter().collect();
-        let source = pb::Source { locations: places.into_iter().collect(), infos };
-        Ok(pb::Definition { def: self.def, metadata, source: Some(source) })
+        let digests = self.metadata.iter().map(|(digest, _)| digest.clone());
+        let locations = digests.zip(self.locations).filter(|(_, locations)| !locations.is_empty());
+        let locations = locations.map(|(digest, locations)| (digest, pb::Locations { locations })).collect();
+        let source = pb::Source { locations: ByDigest::of_distinct(locations), infos };
+        Ok(pb::Definition { def: self.def, metadata: self.metadata, source: Some(source) })
     }
 }
 
-impl Encoded {
-    fn new(value: [u8; 32], metadata: OpMetadata) -> Self {
-        Self { value, digest: Digest::text_of_sha256(&value), metadata, locations: Vec::new() }
-    }
-}
-
-/// The beginning of a digest, in the same order as digests are.
-fn prefix(value: &[u8; 32]) -> u64 {
-    value.first_chunk().map_or(0, |chunk| u64::from_be_bytes(*chunk))
-}
-
-/// For keys that are spread well at their ends: digests, which are random, and addresses.
+/// For addresses, which are spread well at their ends.
 #[derive(Default)]
 pub(super) struct QuickHasher(u64);
 

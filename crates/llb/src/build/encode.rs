@@ -130,9 +130,9 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         let constraints = &node.constraints;
         inputs.all.clear();
-        for input in node.inputs.iter() {
-            let input = resolve(input)?;
-            inputs.all.push(input.map(|o| Ok((self.place(&o.node)?, o.index))).transpose()?);
+        for (input, place) in node.inputs.iter().zip(self.take_ready(node)) {
+            let output = resolve(input)?.map_or(0, |output| output.index);
+            inputs.all.push(place.map(|place| (place, output)));
         }
         match &node.kind {
             Kind::Source { identifier, attrs } => {
@@ -193,10 +193,7 @@ impl Writer<'_> {
 
     fn put_inputs(&self, out: &mut BytesMut, inputs: &[Input]) {
         for &(place, index) in inputs {
-            nested(out, 1, |out| {
-                string(out, 1, self.digest(place));
-                number(out, 2, index);
-            });
+            self.put_input(out, place, index);
         }
     }
 

@@ -15,7 +15,7 @@ pub(super) fn to_json(definition: &pb::Definition) -> Option<Value> {
         return None;
     }
     let ops: Vec<String> = definition.def.iter().map(|op| BASE64.encode(op)).collect();
-    let metadata = definition.metadata.iter().map(|(digest, m)| (digest.clone(), metadata_to_json(m)));
+    let metadata = definition.metadata.sorted().into_iter().map(|(digest, m)| (digest, metadata_to_json(m)));
     let mut object = Map::new();
     object.insert("def".to_owned(), ops.into());
     object.insert("metadata".to_owned(), Value::Object(metadata.collect()));

@@ -89,8 +89,9 @@ pub fn build_config(
             config,
         });
     }
-    for (vertex, locations) in &source.locations {
-        if let Some(step) = Digest::parse(vertex).ok().and_then(|vertex| config.digest_mapping.get(&vertex)) {
+    for (vertex, locations) in source.locations.iter() {
+        let vertex = vertex.with_text(Digest::parse).ok();
+        if let Some(step) = vertex.and_then(|vertex| config.digest_mapping.get(&vertex)) {
             info.locations.insert(step.clone(), locations_json(locations));
         }
     }

@@ -39,9 +39,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     tonic_prost_build::configure()
         .bytes(".")
         .btree_map(".")
-        // They have much for each op: see src/definition.rs and src/metadata.rs.
+        // They have much for each op: see src/definition.rs, src/location.rs and src/metadata.rs.
         .extern_path(".pb.Definition", "crate::Definition")
         .extern_path(".pb.Source", "crate::Source")
+        .extern_path(".pb.Locations", "crate::Locations")
+        .extern_path(".pb.Location", "crate::Location")
         .extern_path(".pb.OpMetadata", "crate::OpMetadata")
         .include_file("packages.rs")
         .compile_fds(descriptors)?;

@@ -31,7 +31,7 @@ pub fn solve_error(error: &SolveError<Kiln>, graph: &Graph, results: &Results) -
     for location in blamed(graph, digest) {
         let info = usize::try_from(location.source_index).ok().and_then(|i| graph.sources().get(i)).cloned();
         if info.is_some() {
-            wire = wire.with(Detail::Source(errdefs::Source { info, ranges: location.ranges.clone() }));
+            wire = wire.with(Detail::Source(errdefs::Source { info, ranges: location.ranges.to_vec() }));
         }
     }
     match error.op_error() {
@@ -87,8 +87,8 @@ fn blamed<'a>(graph: &'a Graph, digest: &Digest) -> &'a [pb::Location] {
     for vertex in graph.vertices() {
         let needs =
             vertex.digest == *digest || vertex.inputs.iter().any(|input| needing.contains(&&input.vertex));
-        if needs && !vertex.locations.is_empty() {
-            return &vertex.locations;
+        if needs && !vertex.locations.locations.is_empty() {
+            return &vertex.locations.locations;
         }
         if needs {
             needing.push(&vertex.digest);

@@ -36,7 +36,7 @@ pub struct Vertex {
     /// Name, caps, progress group and so on; default if the definition has none.
     pub metadata: OpMetadata,
     /// Where in the sources the op stands; `source_index` is an index of [`Graph::sources`].
-    pub locations: Vec<pb::Location>,
+    pub locations: pb::Locations,
     name: String,
 }
 
@@ -256,16 +256,16 @@ fn missing(vertex: &str, input: &str) -> Error {
     Error::MissingInput { vertex: vertex.to_owned(), input: input.chars().take(200).collect() }
 }
 
-fn locations(source: Option<&pb::Source>, digest: &Digest) -> Result<Vec<pb::Location>, Error> {
-    let Some(source) = source else { return Ok(Vec::new()) };
-    let Some(found) = source.locations.get(digest.as_str()) else { return Ok(Vec::new()) };
+fn locations(source: Option<&pb::Source>, digest: &Digest) -> Result<pb::Locations, Error> {
+    let Some(source) = source else { return Ok(pb::Locations::default()) };
+    let Some(found) = source.locations.get(digest.as_str()) else { return Ok(pb::Locations::default()) };
     let count = source.infos.len();
     for location in &found.locations {
         if usize::try_from(location.source_index).map_or(true, |i| i >= count) {
             return Err(Error::SourceIndex { vertex: digest.to_string(), index: location.source_index });
         }
     }
-    Ok(found.locations.clone())
+    Ok(found.clone())
 }
 
 /// The platform of a message, as it was written.

@@ -104,7 +104,7 @@ mod tests {
         let merge = graph.root().vertex.clone();
         let described = kiln_proto::OpMetadata { ignore_cache: true, ..Default::default() };
         definition.metadata.insert(merge.to_string(), described);
-        let places = pb::Locations { locations: vec![pb::Location::default()] };
+        let places = pb::Locations { locations: [pb::Location::default()].into() };
         let source = definition.source.get_or_insert_default();
         source.infos.push(pb::SourceInfo::default());
         source.locations.insert(digest.to_string(), places);

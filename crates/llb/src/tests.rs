@@ -165,8 +165,8 @@ fn source_maps() {
     let mut def = on_source(exec(vec![root_mount()]), 0);
     let digest = Digest::sha256(&def.def[1]).to_string();
     for index in [-1, 0] {
-        let location = pb::Location { source_index: index, ranges: vec![] };
-        let locations = [(digest.clone(), pb::Locations { locations: vec![location] })].into();
+        let location = pb::Location { source_index: index, ranges: vec![].into() };
+        let locations = [(digest.clone(), pb::Locations { locations: [location].into() })].into();
         def.source = Some(pb::Source { locations, infos: vec![] });
         assert!(matches!(Graph::decode(&def), Err(Error::SourceIndex { .. })));
     }

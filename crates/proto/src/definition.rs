@@ -8,8 +8,8 @@ use prost::bytes::{Buf, BufMut};
 use prost::encoding::{self, DecodeContext, WireType, message};
 use prost::{DecodeError, Message};
 
-use crate::packages::pb::{Locations, SourceInfo};
-use crate::{ByDigest, OpMetadata};
+use crate::packages::pb::SourceInfo;
+use crate::{ByDigest, Locations, OpMetadata};
 
 const DEF: u32 = 1;
 const METADATA: u32 = 2;
@@ -106,7 +106,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::pb;
+    use crate::Location;
 
     /// The messages as `prost` makes them.
     #[derive(Clone, PartialEq, Message)]
@@ -134,8 +134,7 @@ mod tests {
             description: [("llb.customname", name.to_owned())].into(),
             ..OpMetadata::default()
         };
-        let place =
-            Locations { locations: vec![pb::Location { source_index: 1, ..pb::Location::default() }] };
+        let place = Locations { locations: [Location { source_index: 1, ..Location::default() }].into() };
         let inner = Definition { def: vec!["x".into()], ..Definition::default() };
         let info = SourceInfo { filename: "f".into(), definition: Some(inner), ..SourceInfo::default() };
         Made {

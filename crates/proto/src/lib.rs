@@ -7,6 +7,7 @@
 mod by_digest;
 mod definition;
 pub mod limits;
+mod location;
 mod metadata;
 pub mod protojson;
 mod small_map;
@@ -29,6 +30,7 @@ mod packages {
 
 pub use by_digest::{ByDigest, DigestKey};
 pub use definition::{Definition, Source};
+pub use location::{Location, Locations, Ranges};
 pub use metadata::OpMetadata;
 pub use small_map::SmallMap;
 
@@ -57,7 +59,7 @@ pub use packages::{
 /// LLB.
 pub mod pb {
     pub use crate::packages::pb::*;
-    pub use crate::{Definition, Source};
+    pub use crate::{Definition, Location, Locations, Source};
 }
 
 /// The methods of all services, as HTTP/2 paths: `/package.Service/Method`.

@@ -310,7 +310,10 @@ fn source(source: &pb::Source) -> SourceJson<'_> {
 }
 
 fn location(location: &pb::Location) -> LocationJson {
-    LocationJson { source_index: location.source_index, ranges: location.ranges.iter().map(range).collect() }
+    LocationJson {
+        source_index: location.source_index,
+        ranges: location.ranges.iter().map(|one| range(&one)).collect(),
+    }
 }
 
 fn metadata(metadata: &OpMetadata) -> MetadataJson<'_> {

@@ -112,9 +112,9 @@ impl Recording {
             for vertex in graph.vertices().iter().filter(|vertex| known.insert(vertex.digest.clone())) {
                 let mut step =
                     step(seen.vertices.get(&vertex.digest), held.get(&vertex.digest).copied(), vertex);
-                let place = vertex.locations.first().and_then(|place| {
+                let place = vertex.locations.locations.first().and_then(|place| {
                     let source = graph.sources().get(usize::try_from(place.source_index).ok()?)?;
-                    Some((source.filename.clone(), place.ranges.first()?.start.as_ref()?.line))
+                    Some((source.filename.clone(), place.ranges.iter().next()?.start?.line))
                 });
                 (step.file, step.line) = place.unwrap_or_default();
                 steps.push(step);

@@ -43,6 +43,8 @@ struct Plan<'a> {
     windows: bool,
     dest: String,
     base: CopyOptions,
+    /// The same for paths.
+    of_paths: Arc<CopyOptions>,
     /// The step's name.
     name: String,
 }
@@ -124,7 +126,13 @@ impl<R: Resolver> Converter<'_, R> {
         let text = names::display(&self.lexer, &instruction.code, &StateEnv(&stage.state));
         let stage = &mut self.stages.list[index];
         let name = stage.names.next(&text, Some(&platform), stage.state.envs(), request.step.onbuild);
-        let plan = Plan { request, windows, dest, base, name };
+        let of_paths = request.path_options(&base);
+        // Most steps have those of the step before.
+        if *self.copy_options != of_paths {
+            self.copy_options = Arc::new(of_paths);
+        }
+        let of_paths = Arc::clone(&self.copy_options);
+        let plan = Plan { request, windows, dest, base, of_paths, name };
         let sources = request.sources;
         let mut file = File::with_capacity(sources.paths.len() + sources.contents.len());
         for source in &sources.paths {
@@ -217,6 +225,18 @@ impl Request<'_> {
         Ok(options)
     }
 
+    /// The same for paths.
+    fn path_options(&self, base: &CopyOptions) -> CopyOptions {
+        CopyOptions {
+            follow_symlinks: true,
+            dir_contents_only: true,
+            attempt_unpack: self.add.is_some_and(|add| add.unpack.unwrap_or(true)),
+            allow_wildcard: true,
+            allow_empty_wildcard: true,
+            ..base.clone()
+        }
+    }
+
     /// The instruction as the history has it: what changes the files, and no more.
     fn history(&self) -> String {
         let mut out = String::with_capacity(self.step.instruction.code.len() + " # buildkit".len());
@@ -283,20 +303,11 @@ impl Plan<'_> {
     }
 
     fn paths(&self, source: &str, file: File) -> Result<File, Error> {
-        let mut options = CopyOptions {
-            follow_symlinks: true,
-            dir_contents_only: true,
-            attempt_unpack: match self.request.add {
-                Some(add) => add.unpack.unwrap_or(true),
-                None => false,
-            },
-            allow_wildcard: true,
-            allow_empty_wildcard: true,
-            ..self.base.clone()
-        };
         let normalize = |path: &str| paths::normalize("/", path, self.windows, false).map_err(refuse);
         let mut source = source;
+        let mut options = Arc::clone(&self.of_paths);
         if self.request.parents {
+            let options = Arc::make_mut(&mut options);
             // What is before "/./" is not made at the destination.
             let (root, pattern) = source.split_once("/./").unwrap_or(("/", source));
             let pattern = normalize(pattern)?;

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
-use kiln_llb::build::{Constraints, File, Owner, State};
+use kiln_llb::build::{Args, Constraints, File, Owner, State};
 use kiln_oci::{HealthCheck, History, ImageConfig, Platform, default_path_env};
 
 use super::args::StateEnv;
@@ -391,9 +391,9 @@ impl Stage {
         command.into_iter().map(Cow::into_owned).collect()
     }
 
-    pub(super) fn shell_command(&self, args: Vec<String>, in_shell: bool) -> Vec<Cow<'static, str>> {
+    pub(super) fn shell_command(&self, args: Vec<String>, in_shell: bool) -> Args {
         let borrowed = |words: &[&'static str]| words.iter().map(|&word| Cow::Borrowed(word)).collect();
-        let mut command: Vec<Cow<'static, str>> = match self.image.config.shell.as_slice() {
+        let mut command: Args = match self.image.config.shell.as_slice() {
             _ if !in_shell => return args.into_iter().map(Cow::Owned).collect(),
             [] if self.image.os == "windows" => borrowed(&["cmd", "/S", "/C", ""]),
             [] => borrowed(&["/bin/sh", "-c", ""]),

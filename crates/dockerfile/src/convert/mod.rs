@@ -44,7 +44,7 @@ mod stage;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use kiln_llb::build::{Deferred, Env, Marshal, State};
+use kiln_llb::build::{CopyOptions, Deferred, Env, Marshal, State};
 use kiln_oci::{Platform, Time};
 use kiln_proto::pb;
 
@@ -163,6 +163,8 @@ struct Converter<'a, R> {
     /// Bytes of variables and history that the steps took so far.
     made: usize,
     ignore: Option<Arc<Ignore>>,
+    /// Of the last COPY or ADD.
+    copy_options: Arc<CopyOptions>,
     /// The build context, known at the end.
     context: State,
     context_slot: Deferred,
@@ -227,6 +229,7 @@ impl<'a, R: Resolver> Converter<'a, R> {
             stages: Stages::default(),
             made: 0,
             ignore: None,
+            copy_options: Arc::default(),
             context,
             context_slot,
             pending: Vec::new(),

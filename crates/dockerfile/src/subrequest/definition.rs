@@ -132,7 +132,7 @@ mod tests {
                     (
                         "sha256:1".to_owned(),
                         pb::Locations {
-                            locations: vec![pb::Location { source_index: 1, ranges: vec![range] }],
+                            locations: [pb::Location { source_index: 1, ranges: vec![range].into() }].into(),
                         },
                     ),
                     ("sha256:2".to_owned(), pb::Locations::default()),

@@ -14,8 +14,8 @@ use kiln_dockerfile::{
     lint::Warning,
 };
 use kiln_engine::WarningEvent;
-use kiln_llb::build::Ranges;
 use kiln_oci::Platform;
+use kiln_proto::Ranges;
 use kiln_proto::{
     errdefs, gateway, pb,
     status::{Detail, Diagnostic, WireError},
@@ -235,7 +235,7 @@ fn warn(bridge: &Bridge, source: &Source, warnings: &[Warning]) {
 
 /// One range a line, which is how clients mark them.
 fn ranges(spans: &[Span]) -> Vec<pb::Range> {
-    spans.iter().flat_map(|span| Ranges::from(span.lines()).to_pb()).collect()
+    spans.iter().flat_map(|span| Ranges::from(span.lines()).to_vec()).collect()
 }
 
 fn blame(error: WireError, source: &Source, spans: &[Span]) -> WireError {

@@ -1,6 +1,6 @@
 //! Bad input is a clear error; the daemon goes on, and its store is sound.
 
-use kiln_llb::build::{Constraints, File, Marshal, State};
+use kiln_llb::build::{Constraints, CopyOptions, File, Marshal, State};
 use kiln_proto::{
     control::{SolveRequest, control_client::ControlClient},
     gateway::{self, llb_bridge_client::LlbBridgeClient},
@@ -137,7 +137,7 @@ fn definitions_with_wrong_indexes() {
     let file = File::new().mkfile("/a", 0o644, b"a".to_vec(), None, None);
     let made = State::scratch().file(file, Constraints::new());
     let copied =
-        State::scratch().file(File::new().copy(&made, "/a", "/b", Default::default()), Constraints::new());
+        State::scratch().file(File::new().copy(&made, "/a", "/b", CopyOptions::default()), Constraints::new());
     let good = copied.marshal(&Marshal::new("bad")).unwrap();
     type Change = fn(&mut pb::Op);
     let changes: [(&str, Change); 6] = [

@@ -1,15 +1,14 @@
 //! What every op may carry besides itself: platform, worker filters, metadata, source locations.
 
 use std::borrow::Cow;
-use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 use kiln_oci::Platform;
-use kiln_proto::{OpMetadata, SmallMap, pb};
+use kiln_proto::{OpMetadata, Ranges, SmallMap, pb};
+use smallvec::SmallVec;
 
 use super::State;
-use super::few::Few;
 
 /// The key of the name that progress shows, among an op's descriptions.
 pub const CUSTOM_NAME: &str = "llb.customname";
@@ -36,42 +35,6 @@ pub struct Location {
     pub ranges: Ranges,
 }
 
-/// Parts of a file.
-#[derive(Debug, Clone)]
-pub enum Ranges {
-    /// Whole lines from 1, each a range of its own.
-    Lines(RangeInclusive<u32>),
-    /// Others.
-    Listed(Vec<pb::Range>),
-}
-
-impl Ranges {
-    /// As messages.
-    #[must_use]
-    pub fn to_pb(&self) -> Vec<pb::Range> {
-        let line = |line| {
-            let position = Some(pb::Position { line: i32::try_from(line).unwrap_or(i32::MAX), character: 0 });
-            pb::Range { start: position, end: position }
-        };
-        match self {
-            Self::Lines(lines) => lines.clone().map(line).collect(),
-            Self::Listed(ranges) => ranges.clone(),
-        }
-    }
-}
-
-impl From<Vec<pb::Range>> for Ranges {
-    fn from(ranges: Vec<pb::Range>) -> Self {
-        Self::Listed(ranges)
-    }
-}
-
-impl From<RangeInclusive<u32>> for Ranges {
-    fn from(lines: RangeInclusive<u32>) -> Self {
-        Self::Lines(lines)
-    }
-}
-
 /// Platform, worker filters and metadata of an op. Metadata is not part of the digest.
 #[derive(Debug, Clone, Default)]
 pub struct Constraints {
@@ -79,7 +42,7 @@ pub struct Constraints {
     /// Keys and values that progress may show.
     description: SmallMap<String>,
     /// Capabilities that the op itself does not tell.
-    pub(super) caps: Few<&'static str>,
+    pub(super) caps: SmallVec<[&'static str; 1]>,
     location: Option<Location>,
     rare: Option<Box<Rare>>,
 }

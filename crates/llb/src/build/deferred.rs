@@ -5,8 +5,7 @@ use std::sync::{Arc, OnceLock};
 
 use kiln_proto::pb;
 
-use super::few::Few;
-use super::node::{Kind, Node, Output, Slot};
+use super::node::{Inputs, Kind, Node, Output, Slot};
 use super::{Constraints, Location, SourceMap, State};
 use crate::{Error, Graph};
 
@@ -26,7 +25,7 @@ impl State {
     /// known only when everything that uses them has been seen. It must not be filled with something that uses it.
     pub fn deferred() -> (Self, Deferred) {
         let slot = Arc::new(OnceLock::new());
-        let output = Node::output(Kind::Deferred(Arc::clone(&slot)), Few::None, Constraints::new());
+        let output = Node::output(Kind::Deferred(Arc::clone(&slot)), Inputs::new(), Constraints::new());
         (Self::start(Some(output)), Deferred(slot))
     }
 
@@ -48,9 +47,9 @@ impl State {
             let inputs = vertex.inputs.iter().filter_map(input).collect();
             let place = |l: &pb::Location| {
                 let map = usize::try_from(l.source_index).ok().and_then(|i| maps.get(i))?;
-                Some(Location { map: Arc::clone(map), ranges: l.ranges.clone().into() })
+                Some(Location { map: Arc::clone(map), ranges: l.ranges.clone() })
             };
-            let locations = vertex.locations.iter().filter_map(place);
+            let locations = vertex.locations.locations.iter().filter_map(place);
             let constraints = Constraints::of(vertex.metadata.clone(), locations);
             let kind = Kind::Raw { raw: vertex.raw.clone() };
             nodes.insert(vertex.digest.as_str(), Arc::new(Node { kind, inputs, constraints }));

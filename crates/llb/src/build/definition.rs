@@ -62,7 +62,7 @@ pub(super) struct Writer<'a> {
     /// What is said about them; in the same order, and each once: equal ops are one.
     metadata: ByDigest<OpMetadata>,
     /// Where they stand, in the same order.
-    locations: Vec<Vec<pb::Location>>,
+    locations: Vec<pb::Locations>,
     maps: Vec<Arc<SourceMap>>,
     /// Capabilities of the op at hand.
     caps: Vec<&'static str>,
@@ -170,17 +170,12 @@ impl<'a> Writer<'a> {
         let place = self.metadata.merge(digest, metadata, merge_metadata);
         if place == self.def.len() {
             self.def.push(raw);
-            self.locations.push(Vec::new());
+            self.locations.push(pb::Locations::default());
         }
         for location in constraints.locations() {
             let source_index = self.source_map(&location.map) as i32;
-            let location = pb::Location { source_index, ranges: location.ranges.to_pb() };
-            let locations = &mut self.locations[place];
-            if locations.is_empty() {
-                // Most have one.
-                locations.reserve_exact(1);
-            }
-            locations.push(location);
+            let location = pb::Location { source_index, ranges: location.ranges.clone() };
+            self.locations[place].locations.push(location);
         }
         Ok(place)
     }
@@ -236,8 +231,8 @@ impl<'a> Writer<'a> {
         self.def.push(root.freeze());
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
         let digests = self.metadata.iter().map(|(digest, _)| digest.clone());
-        let locations = digests.zip(self.locations).filter(|(_, locations)| !locations.is_empty());
-        let locations = locations.map(|(digest, locations)| (digest, pb::Locations { locations })).collect();
+        let locations =
+            digests.zip(self.locations).filter(|(_, places)| !places.locations.is_empty()).collect();
         let source = pb::Source { locations: ByDigest::of_distinct(locations), infos };
         Ok(pb::Definition { def: self.def, metadata: self.metadata, source: Some(source) })
     }

@@ -4,17 +4,20 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use kiln_proto::pb;
+use smallvec::SmallVec;
 
-use super::few::Few;
 use super::mounts::{Mount, MountSpec, Secret, Ssh};
-use super::node::{Kind, Node, Output};
+use super::node::{Inputs, Kind, Node, Output};
 use super::{Constraints, Meta, State};
 use crate::{Error, ROOT_MOUNT, caps};
+
+/// A program with its arguments: a shell, its flag and a command most of the time.
+pub type Args = SmallVec<[Cow<'static, str>; 3]>;
 
 /// A program to run.
 #[derive(Debug, Clone, Default)]
 pub struct Run {
-    args: Vec<Cow<'static, str>>,
+    args: Args,
     mounts: Vec<Mount>,
     rare: Option<Box<Rare>>,
     read_only_root: bool,
@@ -35,7 +38,7 @@ pub(super) struct Rare {
 /// A run, its inputs apart: their digests are known when it is encoded.
 #[derive(Debug)]
 pub(super) struct ExecNode {
-    pub(super) args: Vec<Cow<'static, str>>,
+    pub(super) args: Args,
     pub(super) around: Arc<Meta>,
     /// The root and what is mounted over it, by target. None at all: the root alone, and it can be written.
     pub(super) mounts: Vec<MountSpec>,
@@ -85,7 +88,7 @@ impl Run {
     }
 
     /// The same; arguments that are constants need no copies.
-    pub fn of(args: Vec<Cow<'static, str>>) -> Self {
+    pub fn of(args: Args) -> Self {
         Self { args, ..Self::default() }
     }
 
@@ -202,7 +205,7 @@ impl State {
         {
             return Err(Error::Build("tmpfs mounts must use scratch".into()));
         }
-        let (mut inputs, mut specs, mut sources) = (Few::None, Vec::new(), Vec::new());
+        let (mut inputs, mut specs, mut sources) = (Inputs::new(), Vec::new(), Vec::new());
         if mounts.is_empty() && !run.read_only_root {
             inputs.extend(root.source.and_then(|state| state.output));
         } else {

@@ -1,22 +1,24 @@
 //! Copying, making and removing files.
 
 use std::borrow::Cow;
+use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kiln_pattern::{cleaned, join};
 use kiln_proto::pb;
+use prost::Message;
+use smallvec::SmallVec;
 
-use super::few::Few;
-use super::node::{Kind, Node, Output};
+use super::node::{Inputs, Kind, Node, Output};
 use super::{Constraints, State};
 use crate::{EMPTY, SKIP_OUTPUT, caps, marshal};
 
 /// File operations, done one after the other as one op.
 #[derive(Debug, Clone, Default)]
 pub struct File {
-    actions: Vec<Action>,
+    actions: SmallVec<[Action; 1]>,
     /// What is copied from.
-    sources: Few<Output>,
+    sources: Inputs,
 }
 
 /// A user or group, by number or by name (looked up in the file system that is changed).
@@ -50,11 +52,11 @@ impl Owner {
     }
 
     /// `base` is the input where names are looked up.
-    fn into_pb(self) -> pb::ChownOpt {
+    fn into_pb(self, base: i64) -> pb::ChownOpt {
         let user = |u: User| pb::UserOpt {
             user: Some(match u {
                 User::Name(name) if !name.is_empty() => {
-                    pb::user_opt::User::ByName(pb::NamedUserOpt { name, input: 0 })
+                    pb::user_opt::User::ByName(pb::NamedUserOpt { name, input: base })
                 }
                 User::Name(_) => pb::user_opt::User::ById(0),
                 User::Id(id) => pb::user_opt::User::ById(id),
@@ -65,7 +67,7 @@ impl Owner {
 }
 
 /// Options of [`File::copy`].
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct CopyOptions {
     /// Who the copies belong to; as in the source when `None`.
     pub owner: Option<Owner>,
@@ -105,7 +107,7 @@ impl File {
 
     /// The same, with room for as many actions as there will be.
     pub fn with_capacity(actions: usize) -> Self {
-        Self { actions: Vec::with_capacity(actions), ..Self::default() }
+        Self { actions: SmallVec::with_capacity(actions), ..Self::default() }
     }
 
     /// Are there no actions?
@@ -113,24 +115,25 @@ impl File {
         self.actions.is_empty()
     }
 
-    fn add(mut self, action: pb::file_action::Action, source: Option<&Output>) -> Self {
-        if self.actions.is_empty() {
-            // Most have one.
-            self.actions.reserve_exact(1);
-        }
-        self.actions.push(Action { action, source: source.map(|_| self.sources.len()) });
+    fn add(mut self, what: What, source: Option<&Output>) -> Self {
+        self.actions.push(Action { what, source: source.map(|_| self.sources.len()) });
         self.sources.extend(source.cloned());
         self
     }
 
-    /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state.
+    fn other(self, action: pb::file_action::Action) -> Self {
+        self.add(What::Other(Box::new(action)), None)
+    }
+
+    /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state. Copies with the same
+    /// options may share them.
     #[must_use]
     pub fn copy<'s>(
         self,
         source: &State,
         src: impl Into<Cow<'s, str>>,
         dest: impl Into<String>,
-        options: CopyOptions,
+        options: impl Into<Arc<CopyOptions>>,
     ) -> Self {
         let mut src = src.into();
         if !src.starts_with('/') {
@@ -138,30 +141,7 @@ impl File {
         }
         let mut src = src.into_owned();
         settle(&mut src, "/", false);
-        let (mode, mode_str) = match (options.mode_str, options.mode) {
-            (Some(text), _) if !text.is_empty() => (0, text),
-            (_, Some(mode)) => (mode as i32, String::new()),
-            (_, None) => (-1, String::new()),
-        };
-        let copy = pb::FileActionCopy {
-            src,
-            dest: dest.into(),
-            owner: options.owner.map(Owner::into_pb),
-            mode,
-            follow_symlink: options.follow_symlinks,
-            dir_copy_contents: options.dir_contents_only,
-            attempt_unpack_docker_compatibility: options.attempt_unpack,
-            create_dest_path: options.create_dest_path,
-            allow_wildcard: options.allow_wildcard,
-            allow_empty_wildcard: options.allow_empty_wildcard,
-            timestamp: options.timestamp.unwrap_or(-1),
-            include_patterns: options.include,
-            exclude_patterns: options.exclude,
-            always_replace_existing_dest_paths: options.always_replace,
-            mode_str,
-            required_paths: options.required_paths,
-        };
-        self.add(pb::file_action::Action::Copy(copy), source.output.as_ref())
+        self.add(What::Copy { src, dest: dest.into(), options: options.into() }, source.output.as_ref())
     }
 
     /// Makes a folder.
@@ -178,10 +158,10 @@ impl File {
             path: path.to_owned(),
             mode: (mode & 0o777) as i32,
             make_parents: parents,
-            owner: owner.map(Owner::into_pb),
+            owner: owner.map(|owner| owner.into_pb(0)),
             timestamp: timestamp.unwrap_or(-1),
         };
-        self.add(pb::file_action::Action::Mkdir(action), None)
+        self.other(pb::file_action::Action::Mkdir(action))
     }
 
     /// Makes a file.
@@ -198,10 +178,10 @@ impl File {
             path: path.to_owned(),
             mode: (mode & 0o777) as i32,
             data: data.into(),
-            owner: owner.map(Owner::into_pb),
+            owner: owner.map(|owner| owner.into_pb(0)),
             timestamp: timestamp.unwrap_or(-1),
         };
-        self.add(pb::file_action::Action::Mkfile(action), None)
+        self.other(pb::file_action::Action::Mkfile(action))
     }
 
     /// Makes a symlink at `link` that points to `target`; both are taken as they are.
@@ -210,26 +190,37 @@ impl File {
         let action = pb::FileActionSymlink {
             oldpath: target.to_owned(),
             newpath: link.to_owned(),
-            owner: owner.map(Owner::into_pb),
+            owner: owner.map(|owner| owner.into_pb(0)),
             timestamp: timestamp.unwrap_or(-1),
         };
-        self.add(pb::file_action::Action::Symlink(action), None)
+        self.other(pb::file_action::Action::Symlink(action))
     }
 
     /// Removes a file or a folder with all that is in it.
     #[must_use]
     pub fn rm(self, path: &str, allow_not_found: bool, allow_wildcard: bool) -> Self {
         let action = pb::FileActionRm { path: path.to_owned(), allow_not_found, allow_wildcard };
-        self.add(pb::file_action::Action::Rm(action), None)
+        self.other(pb::file_action::Action::Rm(action))
     }
 }
 
 /// An action whose inputs are still positions among the node's inputs.
 #[derive(Debug, Clone)]
 pub(super) struct Action {
-    pub(super) action: pb::file_action::Action,
+    what: What,
     /// Position of a copy's source.
-    pub(super) source: Option<usize>,
+    source: Option<usize>,
+}
+
+#[derive(Debug, Clone)]
+enum What {
+    /// There are many of these, and most have the same options.
+    Copy {
+        src: String,
+        dest: String,
+        options: Arc<CopyOptions>,
+    },
+    Other(Box<pb::file_action::Action>),
 }
 
 impl State {
@@ -239,75 +230,113 @@ impl State {
         if file.is_empty() {
             return self.clone();
         }
-        let File { mut actions, sources } = file;
-        let base = self.output.as_ref().map(|_| 0);
-        let inputs = match &self.output {
-            None => sources,
-            Some(output) => std::iter::once(output).chain(sources.iter()).cloned().collect(),
-        };
-        for Action { action, source } in &mut actions {
-            resolve_paths(action, self.get_dir());
+        let File { mut actions, mut sources } = file;
+        let base = self.output.as_ref().map(|output| {
+            sources.insert(0, output.clone());
+            0
+        });
+        for Action { what, source } in &mut actions {
+            what.resolve_paths(self.get_dir());
             // The base is before the sources.
             *source = source.map(|place| place + usize::from(base.is_some()));
         }
-        self.with_output(Node::output(Kind::File { actions, base }, inputs, constraints))
+        self.with_output(Node::output(Kind::File { actions, base }, sources, constraints))
     }
 }
 
 /// What the daemon must be capable of.
 pub(super) fn note_caps(actions: &[Action], caps: &mut Vec<&'static str>) {
+    use pb::file_action::Action as Other;
     caps.push(caps::FILE_BASE);
-    actions.iter().for_each(|action| action_caps(&action.action, caps));
+    for action in actions {
+        match &action.what {
+            What::Copy { options, .. } => options.note_caps(caps),
+            What::Other(other) => match &**other {
+                Other::Symlink(_) => caps.push(caps::FILE_SYMLINK_CREATE),
+                Other::Rm(rm) if rm.allow_wildcard => caps.push(caps::FILE_RM_WILDCARD),
+                _ => {}
+            },
+        }
+    }
 }
 
-fn action_caps(action: &pb::file_action::Action, caps: &mut Vec<&'static str>) {
-    use pb::file_action::Action;
-    match action {
-        Action::Copy(c) => {
-            for (needed, cap) in [
-                (
-                    !c.include_patterns.is_empty() || !c.exclude_patterns.is_empty(),
-                    caps::FILE_COPY_INCLUDE_EXCLUDE_PATTERNS,
-                ),
-                (!c.required_paths.is_empty(), caps::FILE_COPY_REQUIRED_PATHS),
-                (c.always_replace_existing_dest_paths, caps::FILE_COPY_ALWAYS_REPLACE),
-                (!c.mode_str.is_empty(), caps::FILE_COPY_MODE_STRING),
-            ] {
-                if needed {
-                    caps.push(cap);
-                }
+impl CopyOptions {
+    fn note_caps(&self, caps: &mut Vec<&'static str>) {
+        for (needed, cap) in [
+            (!self.include.is_empty() || !self.exclude.is_empty(), caps::FILE_COPY_INCLUDE_EXCLUDE_PATTERNS),
+            (!self.required_paths.is_empty(), caps::FILE_COPY_REQUIRED_PATHS),
+            (self.always_replace, caps::FILE_COPY_ALWAYS_REPLACE),
+            (!self.symbols().is_empty(), caps::FILE_COPY_MODE_STRING),
+        ] {
+            if needed {
+                caps.push(cap);
             }
         }
-        Action::Symlink(_) => caps.push(caps::FILE_SYMLINK_CREATE),
-        Action::Rm(r) if r.allow_wildcard => caps.push(caps::FILE_RM_WILDCARD),
-        _ => {}
     }
-}
 
-/// Relative paths continue the state's working directory.
-fn resolve_paths(action: &mut pb::file_action::Action, dir: &str) {
-    use pb::file_action::Action;
-    match action {
-        Action::Copy(c) => settle(&mut c.dest, dir, true),
-        Action::Mkdir(a) => settle(&mut a.path, dir, false),
-        Action::Mkfile(a) => settle(&mut a.path, dir, false),
-        Action::Rm(a) => settle(&mut a.path, dir, false),
-        Action::Symlink(_) => {}
+    fn symbols(&self) -> &str {
+        self.mode_str.as_deref().unwrap_or_default()
     }
-}
 
-/// [`normalize_path`] in place; most paths stay as they are, but for slashes at their ends.
-fn settle(path: &mut String, dir: &str, keep_slash: bool) {
-    let kept = match cleaned(path) {
-        Cow::Borrowed(bare) if path.starts_with('/') => {
-            let slash = keep_slash && path.len() > bare.len() && bare != "/";
-            Some(bare.len() + usize::from(slash))
+    /// The message without its paths; names of owners are looked up in the input `base`.
+    fn to_pb(&self, base: i64) -> pb::FileActionCopy {
+        let mode = match self.mode {
+            _ if !self.symbols().is_empty() => 0,
+            Some(mode) => mode as i32,
+            None => -1,
+        };
+        pb::FileActionCopy {
+            src: String::new(),
+            dest: String::new(),
+            owner: self.owner.clone().map(|owner| owner.into_pb(base)),
+            mode,
+            follow_symlink: self.follow_symlinks,
+            dir_copy_contents: self.dir_contents_only,
+            attempt_unpack_docker_compatibility: self.attempt_unpack,
+            create_dest_path: self.create_dest_path,
+            allow_wildcard: self.allow_wildcard,
+            allow_empty_wildcard: self.allow_empty_wildcard,
+            timestamp: self.timestamp.unwrap_or(-1),
+            include_patterns: self.include.clone(),
+            exclude_patterns: self.exclude.clone(),
+            always_replace_existing_dest_paths: self.always_replace,
+            mode_str: self.symbols().to_owned(),
+            required_paths: self.required_paths.clone(),
         }
-        _ => None,
-    };
-    match kept {
-        Some(length) => path.truncate(length),
-        None => *path = normalize_path(dir, path, keep_slash),
+    }
+}
+
+impl What {
+    /// Relative paths continue the state's working directory.
+    fn resolve_paths(&mut self, dir: &str) {
+        use pb::file_action::Action as Other;
+        match self {
+            Self::Copy { dest, .. } => settle(dest, dir, true),
+            Self::Other(other) => match &mut **other {
+                Other::Mkdir(a) => settle(&mut a.path, dir, false),
+                Other::Mkfile(a) => settle(&mut a.path, dir, false),
+                Other::Rm(a) => settle(&mut a.path, dir, false),
+                Other::Copy(_) | Other::Symlink(_) => {}
+            },
+        }
+    }
+
+    /// Names of owners are looked up in the input `base`.
+    fn encode(&self, out: &mut BytesMut, base: i64) {
+        match self {
+            Self::Copy { src, dest, options } => marshal::nested(out, 4, |out| {
+                marshal::string(out, 1, src);
+                marshal::string(out, 2, dest);
+                options.to_pb(base).encode_raw(out);
+            }),
+            // Input 0 is where they are looked up if nothing else is said.
+            Self::Other(other) if base == 0 => other.encode(out),
+            Self::Other(other) => {
+                let mut other = other.clone();
+                set_owner_input(&mut other, base);
+                other.encode(out);
+            }
+        }
     }
 }
 
@@ -326,43 +355,39 @@ pub(super) fn encode_actions(
             marshal::number(out, 1, if i == 0 { base } else { (count + i - 1) as i64 });
             marshal::number(out, 2, action.source.map_or(EMPTY, &position));
             marshal::number(out, 3, if i == last { 0 } else { SKIP_OUTPUT });
-            // Names are looked up in input 0, unless there is none.
-            if base == 0 || !has_owner(&action.action) {
-                action.action.encode(out);
-            } else {
-                let mut action = action.action.clone();
-                set_owner_input(&mut action, base);
-                action.encode(out);
-            }
+            action.what.encode(out, base);
         });
-    }
-}
-
-fn has_owner(action: &pb::file_action::Action) -> bool {
-    use pb::file_action::Action;
-    match action {
-        Action::Copy(a) => a.owner.is_some(),
-        Action::Mkdir(a) => a.owner.is_some(),
-        Action::Mkfile(a) => a.owner.is_some(),
-        Action::Symlink(a) => a.owner.is_some(),
-        Action::Rm(_) => false,
     }
 }
 
 fn set_owner_input(action: &mut pb::file_action::Action, base: i64) {
     use pb::file_action::Action;
     let owner = match action {
-        Action::Copy(a) => &mut a.owner,
         Action::Mkdir(a) => &mut a.owner,
         Action::Mkfile(a) => &mut a.owner,
         Action::Symlink(a) => &mut a.owner,
-        Action::Rm(_) => return,
+        Action::Copy(_) | Action::Rm(_) => return,
     };
     let users = owner.iter_mut().flat_map(|o| [&mut o.user, &mut o.group]).flatten();
     for user in users {
         if let Some(pb::user_opt::User::ByName(named)) = &mut user.user {
             named.input = base;
         }
+    }
+}
+
+/// [`normalize_path`] in place; most paths stay as they are, but for slashes at their ends.
+fn settle(path: &mut String, dir: &str, keep_slash: bool) {
+    let kept = match cleaned(path) {
+        Cow::Borrowed(bare) if path.starts_with('/') => {
+            let slash = keep_slash && path.len() > bare.len() && bare != "/";
+            Some(bare.len() + usize::from(slash))
+        }
+        _ => None,
+    };
+    match kept {
+        Some(length) => path.truncate(length),
+        None => *path = normalize_path(dir, path, keep_slash),
     }
 }
 

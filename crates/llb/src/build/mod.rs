@@ -4,7 +4,7 @@
 //! run in. States are values: every method returns a new one, and cloning is cheap.
 //!
 //! ```
-//! use kiln_llb::build::{self, Constraints, File, Marshal, Mount, Run};
+//! use kiln_llb::build::{self, Constraints, CopyOptions, File, Marshal, Mount, Run};
 //!
 //! # fn main() -> Result<(), kiln_llb::Error> {
 //! let source = build::local("context", build::LocalOptions::default(), Constraints::new());
@@ -18,7 +18,7 @@
 //!             .constraints(Constraints::new().custom_name("compile")),
 //!     )?;
 //! let image = build::State::scratch()
-//!     .file(File::new().copy(built.root(), "/out/app", "/app", Default::default()), Constraints::new());
+//!     .file(File::new().copy(built.root(), "/out/app", "/app", CopyOptions::default()), Constraints::new());
 //! let definition = image.marshal(&Marshal::new("some-unique-id"))?;
 //! assert_eq!(definition.def.len(), 5);
 //! # Ok(())
@@ -31,7 +31,6 @@ mod definition;
 mod encode;
 mod env;
 mod exec;
-mod few;
 mod file;
 mod mounts;
 mod node;
@@ -42,11 +41,11 @@ use std::sync::{Arc, LazyLock};
 use kiln_oci::{ImageConfig, Platform};
 use kiln_proto::pb;
 
-pub use constraints::{CUSTOM_NAME, Constraints, Location, Ranges, SourceMap};
+pub use constraints::{CUSTOM_NAME, Constraints, Location, SourceMap};
 pub use deferred::Deferred;
 pub use definition::Marshal;
 pub use env::Env;
-pub use exec::{Exec, Run};
+pub use exec::{Args, Exec, Run};
 pub use file::{CopyOptions, File, Owner, User, normalize_path};
 pub use mounts::{Mount, Secret, Ssh};
 pub use sources::{

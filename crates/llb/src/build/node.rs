@@ -4,10 +4,10 @@ use std::sync::{Arc, OnceLock};
 
 use bytes::Bytes;
 use kiln_oci::Platform;
+use smallvec::SmallVec;
 
 use super::Constraints;
 use super::exec::ExecNode;
-use super::few::Few;
 use crate::caps;
 
 /// One output of a node.
@@ -27,11 +27,14 @@ impl Output {
     }
 }
 
+/// What a node takes: one output or two most of the time.
+pub(super) type Inputs = SmallVec<[Output; 2]>;
+
 /// An op to be. What it takes is in `inputs`; the kinds refer to these by position.
 #[derive(Debug)]
 pub(super) struct Node {
     pub(super) kind: Kind,
-    pub(super) inputs: Few<Output>,
+    pub(super) inputs: Inputs,
     pub(super) constraints: Constraints,
 }
 
@@ -44,7 +47,7 @@ pub(super) enum Kind {
     Exec(ExecNode),
     /// `base` is the position of the base among the inputs; action inputs are positions too, shifted at the end.
     File {
-        actions: Vec<super::file::Action>,
+        actions: SmallVec<[super::file::Action; 1]>,
         base: Option<usize>,
     },
     Merge,
@@ -82,7 +85,7 @@ impl Node {
     }
 
     /// A new node's first output.
-    pub(super) fn output(kind: Kind, inputs: Few<Output>, constraints: Constraints) -> Output {
+    pub(super) fn output(kind: Kind, inputs: Inputs, constraints: Constraints) -> Output {
         Output { node: Arc::new(Self { kind, inputs, constraints }), index: 0 }
     }
 }
@@ -90,25 +93,10 @@ impl Node {
 /// A chain of states is as long as its author likes: letting go of it must not use the stack.
 impl Drop for Node {
     fn drop(&mut self) {
-        let mut next = std::mem::take(&mut self.inputs);
-        let mut todo = Vec::new();
-        loop {
-            let output = match std::mem::take(&mut next) {
-                Few::None => todo.pop(),
-                // Most have one: no list is needed for these.
-                Few::One(output) => Some(output),
-                Few::Two([first, second]) => {
-                    todo.push(first);
-                    Some(second)
-                }
-                Few::Many(mut outputs) => {
-                    todo.append(&mut outputs);
-                    todo.pop()
-                }
-            };
-            let Some(mut output) = output else { return };
+        let mut todo = std::mem::take(&mut self.inputs);
+        while let Some(mut output) = todo.pop() {
             if let Some(node) = Arc::get_mut(&mut output.node) {
-                next = std::mem::take(&mut node.inputs);
+                todo.extend(std::mem::take(&mut node.inputs));
             }
         }
     }

@@ -4,14 +4,13 @@ use std::collections::BTreeMap;
 
 use kiln_oci::{Digest, Reference, gojson};
 
-use super::few::Few;
-use super::node::{Kind, Node};
+use super::node::{Inputs, Kind, Node};
 use super::{Constraints, State};
 use crate::source::{FileMeta, GitUrl, GitUrlError, ResolveMode};
 use crate::{Error, attr, caps};
 
 fn source(identifier: String, attrs: BTreeMap<String, String>, constraints: Constraints) -> State {
-    State::start(Some(Node::output(Kind::Source { identifier, attrs }, Few::None, constraints)))
+    State::start(Some(Node::output(Kind::Source { identifier, attrs }, Inputs::new(), constraints)))
 }
 
 fn set(attrs: &mut BTreeMap<String, String>, name: &str, value: impl Into<String>) {

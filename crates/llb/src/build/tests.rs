@@ -143,7 +143,7 @@ fn locations_name_their_file_once() {
     let def = state.marshal(&amd64()).unwrap();
     assert_eq!(def.source.as_ref().unwrap().infos.len(), 1);
     let graph = Graph::decode(&def).unwrap();
-    assert_eq!(graph.vertices()[1].locations[0].ranges[0], range(2));
+    assert_eq!(graph.vertices()[1].locations.locations[0].ranges, vec![range(2)].into());
     assert!(graph.sources()[0].definition.is_some());
 }
 

@@ -112,7 +112,7 @@ fn locations_json(locations: &pb::Locations) -> Value {
     let range =
         |range: &pb::Range| serde_json::json!({"start": position(&range.start), "end": position(&range.end)});
     let location = |location: &pb::Location| {
-        let ranges: Vec<_> = location.ranges.iter().map(range).collect();
+        let ranges: Vec<_> = location.ranges.iter().map(|one| range(&one)).collect();
         let mut json = serde_json::json!({"ranges": ranges});
         if location.source_index != 0 {
             json["sourceIndex"] = location.source_index.into();

@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 use std::cell::OnceCell;
-use std::collections::{BTreeMap, BTreeSet, HashSet};
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use kiln_llb::build::{Env, State};
@@ -128,7 +128,7 @@ fn declarations(instructions: &[Instruction]) -> impl Iterator<Item = (&ArgDecl,
 /// Bases should name images when no build arguments are given, too. `env` are the variables of FROM then.
 pub(super) fn lint_default_bases(file: &Dockerfile, lexer: &Lexer, env: &Env, linter: &mut Linter) {
     // Many stages may start from the same.
-    let mut known = HashSet::new();
+    let mut known = foldhash::HashSet::default();
     for stage in &file.stages {
         if known.contains(stage.base.as_str()) {
             continue;

@@ -1,6 +1,6 @@
 //! What stages start from: images, named contexts, nothing.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
@@ -191,7 +191,7 @@ impl<R: Resolver> Converter<'_, R> {
     fn questions(&self, wanted: &[(usize, bool)]) -> (Vec<(usize, bool)>, Vec<usize>) {
         let mut asked = Vec::new();
         let mut answers = Vec::with_capacity(wanted.len());
-        let mut known = HashMap::new();
+        let mut known = foldhash::HashMap::default();
         for &(index, needed) in wanted {
             let stage = &self.stages.list[index];
             let next = asked.len();

@@ -1,6 +1,6 @@
 //! The stages of a conversion, and how they depend on each other.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::Arc;
 
@@ -86,13 +86,13 @@ pub(super) struct Stage {
 #[derive(Debug, Default)]
 pub(super) struct Stages {
     pub(super) list: Vec<Stage>,
-    by_name: HashMap<String, usize>,
+    by_name: foldhash::HashMap<String, usize>,
     /// The stage of those who take files from nothing.
     scratch: Option<usize>,
     /// Sets of paths; stages that start from each other share one.
     pub(super) path_sets: Vec<BTreeSet<String>>,
     /// By stage, the last one that starts from it.
-    last_users: HashMap<usize, usize>,
+    last_users: foldhash::HashMap<usize, usize>,
 }
 
 impl Stages {

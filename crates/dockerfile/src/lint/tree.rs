@@ -1,7 +1,6 @@
 //! Rules that look at the syntax tree alone.
 
 use std::borrow::Cow;
-use std::collections::BTreeSet;
 
 use super::{Finding, Linter};
 use crate::ast::Stage;
@@ -66,7 +65,7 @@ pub(crate) fn description(
 
 /// Names of stages that are taken or reserved.
 pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
-    let mut seen = BTreeSet::new();
+    let mut seen = foldhash::HashSet::default();
     for stage in stages {
         let Some(name) = stage.name.as_ref().map(Word::as_str) else { continue };
         if RESERVED.contains(&name) {

@@ -136,8 +136,8 @@ fn definitions_with_wrong_indexes() {
     let mut bench = Bench::new();
     let file = File::new().mkfile("/a", 0o644, b"a".to_vec(), None, None);
     let made = State::scratch().file(file, Constraints::new());
-    let copied =
-        State::scratch().file(File::new().copy(&made, "/a", "/b", CopyOptions::default()), Constraints::new());
+    let copied = State::scratch()
+        .file(File::new().copy(&made, "/a", "/b", CopyOptions::default()), Constraints::new());
     let good = copied.marshal(&Marshal::new("bad")).unwrap();
     type Change = fn(&mut pb::Op);
     let changes: [(&str, Change); 6] = [

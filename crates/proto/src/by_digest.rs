@@ -137,6 +137,29 @@ impl<V> ByDigest<V> {
         Self { entries, index: OnceLock::new() }
     }
 
+    /// Takes entries over of which several may have one key. `merge` adds later ones to the first; these are returned by their places
+    /// in `entries`, each after the place of the first.
+    pub fn of_all(entries: Vec<(DigestKey, V)>, merge: impl Fn(&mut V, V)) -> (Self, Vec<(usize, usize)>) {
+        let hasher = RandomState::default();
+        let mut places = HashTable::<u32>::with_capacity(entries.len());
+        let mut merged = Vec::new();
+        for (place, (digest, _)) in entries.iter().enumerate() {
+            let same = |&known: &u32| key(&entries, known) == Some(digest);
+            match places.entry(hasher.hash_one(digest), same, |&known| hash(&hasher, &entries, known)) {
+                Entry::Occupied(first) => merged.push((*first.get() as usize, place)),
+                Entry::Vacant(new) => drop(new.insert(place as u32)),
+            }
+        }
+        if merged.is_empty() {
+            return (Self { entries, index: OnceLock::from(Box::new(Index { places, hasher })) }, merged);
+        }
+        let mut map = Self::default();
+        for (digest, value) in entries {
+            map.merge(digest, value, &merge);
+        }
+        (map, merged)
+    }
+
     /// How many keys there are.
     pub fn len(&self) -> usize {
         self.entries.len()
@@ -359,6 +382,18 @@ mod tests {
         assert_eq!(map, same.clone().into());
         assert_eq!(ByDigest::of_distinct(same.to_vec()), map);
         assert!(map != same[1..].iter().cloned().collect() && map != [("a", 7), ("b", 3), ("c", 6)].into());
+    }
+
+    #[test]
+    fn equal_keys_become_one() {
+        let entries =
+            |text: &str| text.bytes().zip(1..).map(|(key, n): (u8, u8)| ([key; 32].into(), n)).collect();
+        let add = |known: &mut u8, new| *known += new;
+        let (map, merged) = ByDigest::of_all(entries("abacba"), add);
+        assert_eq!((map.len(), merged), (3, vec![(0, 2), (1, 4), (0, 5)]));
+        assert_eq!(map, [([b'a'; 32], 1 + 3 + 6), ([b'b'; 32], 2 + 5), ([b'c'; 32], 4)].into());
+        let (map, merged) = ByDigest::of_all(entries("abc"), add);
+        assert_eq!((map.get([b'c'; 32]), map.get([b'd'; 32]), merged.len()), (Some(&3), None, 0));
     }
 
     #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
 use kiln_oci::Platform;
-use kiln_proto::{ByDigest, OpMetadata, SmallMap, pb};
+use kiln_proto::{ByDigest, DigestKey, OpMetadata, SmallMap, pb};
 use sha2::{Digest as _, Sha256};
 
 use super::constraints::merge_metadata;
@@ -49,18 +49,20 @@ impl State {
     }
 }
 
+/// The value of a digest.
+pub(super) type Sha256Value = [u8; 32];
+
 /// Encodes nodes, inputs first.
 pub(super) struct Writer<'a> {
     pub(super) options: &'a Marshal,
-    /// Places among the ops, by address, of the nodes that several others take: nodes stay alive as long as the state that is being
-    /// encoded.
-    done: HashMap<*const Node, usize, BuildHasherDefault<QuickHasher>>,
-    /// Places of what was written and is still to be taken by other nodes, in the order in which they take it; `None` is scratch.
-    ready: Vec<Option<usize>>,
-    /// The ops' bytes.
+    /// Digests, by address, of the nodes that several others take: nodes stay alive as long as the state that is being encoded.
+    done: HashMap<*const Node, Sha256Value, BuildHasherDefault<QuickHasher>>,
+    /// Digests of what was written and is still to be taken by other nodes, in the order in which they take it; `None` is scratch.
+    ready: Vec<Option<Sha256Value>>,
+    /// The ops' bytes. Equal ones become one at the end, all at once: their digests are spread over more memory than is at hand.
     def: Vec<Bytes>,
-    /// What is said about them; in the same order, and each once: equal ops are one.
-    metadata: ByDigest<OpMetadata>,
+    /// What is said about them, in the same order.
+    metadata: Vec<(DigestKey, OpMetadata)>,
     /// Where they stand, in the same order.
     locations: Vec<pb::Locations>,
     maps: Vec<Arc<SourceMap>>,
@@ -81,7 +83,7 @@ impl<'a> Writer<'a> {
             done: HashMap::default(),
             ready: Vec::new(),
             def: Vec::new(),
-            metadata: ByDigest::default(),
+            metadata: Vec::new(),
             locations: Vec::new(),
             maps: Vec::new(),
             caps: Vec::new(),
@@ -122,10 +124,10 @@ impl<'a> Writer<'a> {
                     self.def.reserve(stack.len() + 2);
                     self.metadata.reserve(stack.len() + 2);
                     self.locations.reserve(stack.len() + 2);
-                    let place = self.add(node)?;
-                    self.ready.push(Some(place));
+                    let digest = self.add(node)?;
+                    self.ready.push(Some(digest));
                     if is_shared {
-                        self.done.insert(Arc::as_ptr(node), place);
+                        self.done.insert(Arc::as_ptr(node), digest);
                     }
                 }
             }
@@ -133,23 +135,13 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// The places of what a node takes, in its order.
-    pub(super) fn take_ready(&mut self, node: &Node) -> std::vec::Drain<'_, Option<usize>> {
+    /// The digests of what a node takes, in its order.
+    pub(super) fn take_ready(&mut self, node: &Node) -> std::vec::Drain<'_, Option<Sha256Value>> {
         self.ready.drain(self.ready.len().saturating_sub(node.inputs.len())..)
     }
 
-    /// Writes an input: the op at a place, and which of its outputs.
-    pub(super) fn put_input(&self, out: &mut BytesMut, place: usize, index: i64) {
-        marshal::nested(out, 1, |out| {
-            if let Some((digest, _)) = self.metadata.at(place) {
-                digest.with_text(|digest| marshal::string(out, 1, digest));
-            }
-            marshal::number(out, 2, index);
-        });
-    }
-
-    /// Writes a node whose inputs are ready; where it is among the ops.
-    fn add(&mut self, node: &Node) -> Result<usize, Error> {
+    /// Writes a node whose inputs are ready.
+    fn add(&mut self, node: &Node) -> Result<Sha256Value, Error> {
         let constraints = &node.constraints;
         self.caps.clear();
         node.note_caps(&mut self.caps);
@@ -165,19 +157,17 @@ impl<'a> Writer<'a> {
                 raw
             }
         };
-        let digest: [u8; 32] = Sha256::digest(&raw).into();
-        let metadata = constraints.to_metadata(self.cap_set());
-        let place = self.metadata.merge(digest, metadata, merge_metadata);
-        if place == self.def.len() {
-            self.def.push(raw);
-            self.locations.push(pb::Locations::default());
-        }
+        let digest = Sha256::digest(&raw).into();
+        let mut places = pb::Locations::default();
         for location in constraints.locations() {
             let source_index = self.source_map(&location.map) as i32;
-            let location = pb::Location { source_index, ranges: location.ranges.clone() };
-            self.locations[place].locations.push(location);
+            places.locations.push(pb::Location { source_index, ranges: location.ranges.clone() });
         }
-        Ok(place)
+        let metadata = constraints.to_metadata(self.cap_set());
+        self.def.push(raw);
+        self.metadata.push((DigestKey::from(digest), metadata));
+        self.locations.push(places);
+        Ok(digest)
     }
 
     /// The capabilities of the op at hand as metadata has them.
@@ -210,12 +200,19 @@ impl<'a> Writer<'a> {
 
     /// The definition of an output of the node that was written last.
     fn finish(mut self, output: i64) -> Result<pb::Definition, Error> {
-        let root_place =
-            self.ready.pop().flatten().ok_or_else(|| Error::Build("nothing was encoded".into()))?;
-        let mut root = BytesMut::new();
-        self.put_input(&mut root, root_place, output);
+        let last = self.ready.pop().flatten().ok_or_else(|| Error::Build("nothing was encoded".into()))?;
+        let (mut metadata, merged) = ByDigest::of_all(self.metadata, merge_metadata);
+        for &(first, later) in &merged {
+            let more = std::mem::take(&mut self.locations[later]);
+            self.locations[first].locations.extend(more.locations);
+        }
+        let mut def = without(self.def, &merged);
+        let locations =
+            metadata.iter().map(|(digest, _)| digest.clone()).zip(without(self.locations, &merged));
+        let locations = locations.filter(|(_, places)| !places.locations.is_empty()).collect();
+
         let mut needed = vec![caps::CONSTRAINTS, caps::PLATFORM];
-        let said = || self.metadata.values();
+        let said = || metadata.values();
         for (is_needed, cap) in [
             (said().any(|m| m.ignore_cache), caps::META_IGNORE_CACHE),
             (said().any(|m| !m.description.is_empty()), caps::META_DESCRIPTION),
@@ -226,16 +223,33 @@ impl<'a> Writer<'a> {
             }
         }
         let caps = needed.into_iter().map(|cap| (cap, true)).collect();
-        let digest: [u8; 32] = Sha256::digest(&root).into();
-        self.metadata.insert(digest, OpMetadata { caps, ..OpMetadata::default() });
-        self.def.push(root.freeze());
+        let mut root = BytesMut::new();
+        put_input(&mut root, last, output);
+        let digest: Sha256Value = Sha256::digest(&root).into();
+        metadata.insert(digest, OpMetadata { caps, ..OpMetadata::default() });
+        def.push(root.freeze());
         let infos = self.maps.iter().map(|map| source_info(map, self.options)).collect::<Result<_, _>>()?;
-        let digests = self.metadata.iter().map(|(digest, _)| digest.clone());
-        let locations =
-            digests.zip(self.locations).filter(|(_, places)| !places.locations.is_empty()).collect();
         let source = pb::Source { locations: ByDigest::of_distinct(locations), infos };
-        Ok(pb::Definition { def: self.def, metadata: self.metadata, source: Some(source) })
+        Ok(pb::Definition { def, metadata, source: Some(source) })
     }
+}
+
+/// Writes an input: an op, by digest, and which of its outputs.
+pub(super) fn put_input(out: &mut BytesMut, op: Sha256Value, output: i64) {
+    marshal::nested(out, 1, |out| {
+        DigestKey::from(op).with_text(|digest| marshal::string(out, 1, digest));
+        marshal::number(out, 2, output);
+    });
+}
+
+/// The list without what was merged into earlier entries.
+fn without<T>(list: Vec<T>, merged: &[(usize, usize)]) -> Vec<T> {
+    if merged.is_empty() {
+        return list;
+    }
+    let mut gone = merged.iter().map(|&(_, later)| later).peekable();
+    let kept = list.into_iter().enumerate().filter(|(place, _)| gone.next_if_eq(place).is_none());
+    kept.map(|(_, entry)| entry).collect()
 }
 
 /// For addresses, which are spread well at their ends.

@@ -12,7 +12,7 @@ use kiln_oci::{Platform, default_path_env};
 use kiln_proto::pb;
 use prost::Message;
 
-use super::definition::{Marshal, Writer, resolve};
+use super::definition::{Marshal, Sha256Value, Writer, put_input, resolve};
 use super::exec::{ExecNode, Rare};
 use super::file::encode_actions;
 use super::mounts::MountSpec;
@@ -59,8 +59,8 @@ impl Scratch {
     }
 }
 
-/// An op's input: the place of a vertex among those that were written, and its output.
-type Input = (usize, i64);
+/// An op's input: the digest of a vertex that was written, and its output.
+type Input = (Sha256Value, i64);
 
 /// An op's inputs, each once.
 #[derive(Default)]
@@ -130,9 +130,9 @@ impl Writer<'_> {
     ) -> Result<(), Error> {
         let constraints = &node.constraints;
         inputs.all.clear();
-        for (input, place) in node.inputs.iter().zip(self.take_ready(node)) {
+        for (input, digest) in node.inputs.iter().zip(self.take_ready(node)) {
             let output = resolve(input)?.map_or(0, |output| output.index);
-            inputs.all.push(place.map(|place| (place, output)));
+            inputs.all.push(digest.map(|digest| (digest, output)));
         }
         match &node.kind {
             Kind::Source { identifier, attrs } => {
@@ -147,7 +147,7 @@ impl Writer<'_> {
                 let platform = constraints.platform.as_deref().or(exec.around.platform.as_deref());
                 let platform = platform.unwrap_or(&self.options.platform);
                 inputs.dedup();
-                self.put_inputs(out, &inputs.distinct);
+                put_inputs(out, &inputs.distinct);
                 put_platform(out, platform);
                 put_constraints(out, constraints);
                 if self.scratch.sets_path == Some(true) {
@@ -157,14 +157,14 @@ impl Writer<'_> {
             }
             Kind::File { actions, base } => {
                 inputs.dedup();
-                self.put_inputs(out, &inputs.distinct);
+                put_inputs(out, &inputs.distinct);
                 put_constraints(out, constraints);
                 let count = inputs.distinct.len();
                 nested(out, 4, |out| encode_actions(out, actions, *base, count, |i| inputs.position(i)));
             }
             Kind::Merge => {
                 inputs.keep_all();
-                self.put_inputs(out, &inputs.distinct);
+                put_inputs(out, &inputs.distinct);
                 put_constraints(out, constraints);
                 let inputs = (0..inputs.distinct.len() as i64).map(|input| pb::MergeInput { input });
                 marshal::kind(out, &pb::op::Op::Merge(pb::MergeOp { inputs: inputs.collect() }));
@@ -174,13 +174,13 @@ impl Writer<'_> {
                 let mut side = |there: bool| there && sides.next() == Some(true);
                 let diff = diff(side(*lower), side(*upper));
                 inputs.keep_all();
-                self.put_inputs(out, &inputs.distinct);
+                put_inputs(out, &inputs.distinct);
                 put_constraints(out, constraints);
                 marshal::kind(out, &pb::op::Op::Diff(diff));
             }
             Kind::Passthrough { id } => {
                 inputs.keep_all();
-                self.put_inputs(out, &inputs.distinct);
+                put_inputs(out, &inputs.distinct);
                 put_constraints(out, constraints);
                 let op = pb::PassthroughOp { id: id.clone(), outputs: vec![0] };
                 marshal::kind(out, &pb::op::Op::Passthrough(op));
@@ -189,12 +189,6 @@ impl Writer<'_> {
             Kind::Raw { .. } | Kind::Deferred(_) => return Err(Error::Build("not an op to encode".into())),
         }
         Ok(())
-    }
-
-    fn put_inputs(&self, out: &mut BytesMut, inputs: &[Input]) {
-        for &(place, index) in inputs {
-            self.put_input(out, place, index);
-        }
     }
 
     fn source(
@@ -215,6 +209,10 @@ impl Writer<'_> {
         }
         Ok(pb::SourceOp { identifier: identifier.to_owned(), attrs })
     }
+}
+
+fn put_inputs(out: &mut BytesMut, inputs: &[Input]) {
+    inputs.iter().for_each(|&(digest, output)| put_input(out, digest, output));
 }
 
 impl Scratch {

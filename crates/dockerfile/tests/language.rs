@@ -75,7 +75,7 @@ fn run_flags() {
     assert_eq!(run.flags_used, ["mount", "network", "security", "device"]);
     // Types may be variables: they are read when expanded.
     assert_eq!(
-        run.mounts().map(|m| (m.kind, m.from.as_str())).collect::<Vec<_>>(),
+        run.mounts().map(|m| (m.kind, &*m.from)).collect::<Vec<_>>(),
         [(MountType::Bind, ""), (MountType::Bind, "x")]
     );
     assert!(error("RUN --network=hst x").to_string().contains("did you mean host?"));
@@ -88,10 +88,7 @@ fn expansion_reads_mounts() {
     let mut command = one("RUN --mount=type=$T,target=$D x");
     command.expand(&mut |word| Ok(word.replace("$T", "tmpfs").replace("$D", "/d"))).unwrap();
     let Command::Run(run) = &command else { panic!() };
-    assert_eq!(
-        run.mounts().map(|m| (m.kind, m.target.as_str())).collect::<Vec<_>>(),
-        [(MountType::Tmpfs, "/d")]
-    );
+    assert_eq!(run.mounts().map(|m| (m.kind, &*m.target)).collect::<Vec<_>>(), [(MountType::Tmpfs, "/d")]);
     let mut bad = one("RUN --mount=type=volume,target=/x y");
     let error = bad.expand(&mut |word| Ok(word.to_owned())).unwrap_err();
     assert_eq!((error.kind(), error.span().start), (ErrorKind::Flag, Position::new(2, 12)));
@@ -338,7 +335,7 @@ fn address(text: &str) -> usize {
 
 #[test]
 fn texts_of_plain_lines_are_slices_of_the_file() {
-    let text = "FROM base AS built\n# v is read\nARG v=1\nENV a=b\nCOPY --chown=1:2 src dst\nRUN --mount=target=/m make all  \n\
+    let text = "FROM base AS built\n# v is read\nARG v=1\nENV a=b\nCOPY --chown=1:2 src dst\nRUN --mount=target=/m,from=x make all  \n\
                 CMD [\"serve\", \"-v\"]\nRUN <<EOF\nbody\nEOF\nHEALTHCHECK CMD check\nONBUILD RUN later\n";
     let file = file(text);
     let stage = &file.stages[0];
@@ -370,7 +367,8 @@ fn texts_of_plain_lines_are_slices_of_the_file() {
             Command::Run(run) => {
                 run.command.args.iter().for_each(|arg| is_slice(arg));
                 run.command.files.iter().for_each(|file| is_slice(&file.content));
-                run.mounts.iter().for_each(|mount| is_slice(&mount.raw));
+                run.mounts.iter().for_each(|flag| is_slice(&flag.raw));
+                run.mounts().for_each(|mount| is_slice(&mount.from));
             }
             Command::Cmd(line) => line.args.iter().for_each(|arg| is_slice(arg)),
             Command::Healthcheck(check) => is_slice(&check.test[1]),

@@ -219,7 +219,7 @@ impl Stages {
                 }])
             }
             Command::Run(run) => {
-                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { m.from.as_str() });
+                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { &*m.from });
                 // BuildKit's clients mark no line for an image that is not there.
                 Ok(from.map(|name| self.find_or_add(name, Span::default())).collect())
             }

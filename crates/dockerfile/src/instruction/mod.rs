@@ -137,8 +137,11 @@ fn blank_name(instruction: &str, span: Span) -> Error {
 
 fn arg(statement: &mut Statement) -> Result<Arg, Error> {
     let words = at_least_one(statement, "ARG", "`name` or `name=default`")?;
-    let args =
-        words.into_iter().map(|word| declaration(word, &statement.comments)).collect::<Result<_, _>>()?;
+    // There are as many declarations: nothing is set aside for more.
+    let mut args = Vec::with_capacity(words.len());
+    for word in words {
+        args.push(declaration(word, &statement.comments)?);
+    }
     Ok(Arg { args })
 }
 

@@ -1,5 +1,7 @@
 //! The ways in: text becomes a [`Dockerfile`].
 
+use bytestring::ByteString;
+
 use crate::ast::{Command, Dockerfile, Instruction};
 use crate::directives::{Directives, detect_syntax, find_check};
 use crate::error::{Error, ErrorKind, Errors};
@@ -33,7 +35,7 @@ pub fn parse_bytes(bytes: &[u8]) -> Result<Dockerfile, Errors> {
 /// # Errors
 /// As [`parse`].
 pub fn parse_linted(text: &str, linter: &mut Linter) -> Result<Dockerfile, Errors> {
-    let read = parse_all(text, linter);
+    let read = parse_all(&text.into(), linter);
     match Errors::from_vec(read.errors) {
         Some(errors) => Err(errors),
         None => Ok(read.dockerfile),
@@ -52,7 +54,7 @@ pub(crate) struct Read {
 }
 
 /// As [`parse_linted`], with what can be read in spite of errors.
-pub(crate) fn parse_all(text: &str, linter: &mut Linter) -> Read {
+pub(crate) fn parse_all(text: &ByteString, linter: &mut Linter) -> Read {
     if text.is_empty() {
         let errors = vec![Error::new(ErrorKind::Syntax, "the Dockerfile is empty")];
         return Read { dockerfile: Dockerfile::default(), errors, stages_known: false };
@@ -115,7 +117,8 @@ pub(crate) fn parse_all(text: &str, linter: &mut Linter) -> Read {
 /// # Errors
 /// When there is not exactly one instruction, or it is wrong.
 pub fn parse_instruction(text: &str) -> Result<Instruction, Error> {
-    let mut statements = Statements::new(text);
+    let text = ByteString::from(text);
+    let mut statements = Statements::new(&text);
     let first = statements.next().transpose()?;
     match (first, statements.next().transpose()?) {
         (Some(statement), None) => match instruction::parse(statement)? {
@@ -180,7 +183,7 @@ impl Builder {
                 if let Some(stage) = stage
                     && let Some(name) = stage.name()
                 {
-                    tree::description("FROM", &[name], &stage.comments, stage.span, linter);
+                    tree::description("FROM", std::iter::once(name), &stage.comments, stage.span, linter);
                 }
                 return;
             }
@@ -191,8 +194,8 @@ impl Builder {
         if let Some(instruction) = instruction
             && let Command::Arg(arg) = &instruction.command
         {
-            let names: Vec<&str> = arg.args.iter().map(|decl| decl.key.as_str()).collect();
-            tree::description("ARG", &names, &instruction.comments, instruction.span, linter);
+            let names = arg.args.iter().map(|decl| decl.key.as_str());
+            tree::description("ARG", names, &instruction.comments, instruction.span, linter);
         }
     }
 }

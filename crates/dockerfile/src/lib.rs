@@ -41,12 +41,14 @@ pub mod subrequest;
 pub mod word;
 
 mod document;
+mod few;
 mod instruction;
 mod parser;
 mod suggest;
 mod text;
 
 pub use ast::Dockerfile;
+pub use bytestring::ByteString;
 pub use document::{MAX_ERRORS, parse, parse_bytes, parse_instruction, parse_linted};
 pub use error::{Error, ErrorKind, Errors};
 pub use parser::{MAX_LINE, chomp};

@@ -3,22 +3,26 @@
 use std::fmt;
 use std::ops::Deref;
 
+use bytestring::ByteString;
+
 use crate::span::{Position, Span};
 
 /// Text of an argument or a flag's value, with its place in the file.
 ///
-/// Expansion replaces the text and leaves the span: errors and warnings after it still point to what the user wrote.
+/// As long as the text is what was written, it shares the memory of its line (that of the whole file, or that of the lines
+/// joined), and a clone costs a counter. Expansion replaces the text and leaves the span: errors and warnings after it still
+/// point to what the user wrote.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Word {
     /// The text: as written, or after expansion.
-    pub text: String,
+    pub text: ByteString,
     /// Where it was written.
     pub span: Span,
 }
 
 impl Word {
     /// A word at a place.
-    pub fn new(text: impl Into<String>, span: Span) -> Self {
+    pub fn new(text: impl Into<ByteString>, span: Span) -> Self {
         Self { text: text.into(), span }
     }
 
@@ -65,13 +69,13 @@ impl From<String> for Word {
 
 impl PartialEq<str> for Word {
     fn eq(&self, other: &str) -> bool {
-        self.text == other
+        *self.text == *other
     }
 }
 
 impl PartialEq<&str> for Word {
     fn eq(&self, other: &&str) -> bool {
-        self.text == *other
+        *self.text == **other
     }
 }
 
@@ -80,6 +84,13 @@ impl Word {
     /// one line; else the whole word's place twice.
     pub(crate) fn split_span(&self, at: usize) -> (Span, Span) {
         split_span(&self.text, self.span, at)
+    }
+}
+
+impl Word {
+    /// Part of this word: a slice of its text.
+    pub(crate) fn part(&self, part: &str, span: Span) -> Self {
+        Self::new(self.text.slice_ref(part), span)
     }
 }
 

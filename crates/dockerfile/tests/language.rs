@@ -1,7 +1,7 @@
 //! The language as a whole, by small files: what becomes of each instruction, and where errors point.
 
 use kiln_dockerfile::ast::{Command, Dockerfile, Instruction, MountType, NetworkMode, SecurityMode};
-use kiln_dockerfile::{Error, ErrorKind, Position, parse, parse_bytes, parse_instruction};
+use kiln_dockerfile::{ByteString, Error, ErrorKind, Position, parse, parse_bytes, parse_instruction};
 
 fn file(text: &str) -> Dockerfile {
     parse(text).unwrap_or_else(|errors| panic!("{text}\n{errors}"))
@@ -29,11 +29,9 @@ fn error(text: &str) -> Error {
 fn args(command: &Command) -> (Vec<&str>, bool) {
     match command {
         Command::Cmd(line) | Command::Entrypoint(line) => {
-            (line.args.iter().map(String::as_str).collect(), line.prepend_shell)
+            (line.args.iter().map(|arg| &**arg).collect(), line.prepend_shell)
         }
-        Command::Run(run) => {
-            (run.command.args.iter().map(String::as_str).collect(), run.command.prepend_shell)
-        }
+        Command::Run(run) => (run.command.args.iter().map(|arg| &**arg).collect(), run.command.prepend_shell),
         other => panic!("{other:?}"),
     }
 }
@@ -77,7 +75,7 @@ fn run_flags() {
     assert_eq!(run.flags_used, ["mount", "network", "security", "device"]);
     // Types may be variables: they are read when expanded.
     assert_eq!(
-        run.mounts().map(|m| (m.kind, m.from.as_str())).collect::<Vec<_>>(),
+        run.mounts().map(|m| (m.kind, &*m.from)).collect::<Vec<_>>(),
         [(MountType::Bind, ""), (MountType::Bind, "x")]
     );
     assert!(error("RUN --network=hst x").to_string().contains("did you mean host?"));
@@ -90,10 +88,7 @@ fn expansion_reads_mounts() {
     let mut command = one("RUN --mount=type=$T,target=$D x");
     command.expand(&mut |word| Ok(word.replace("$T", "tmpfs").replace("$D", "/d"))).unwrap();
     let Command::Run(run) = &command else { panic!() };
-    assert_eq!(
-        run.mounts().map(|m| (m.kind, m.target.as_str())).collect::<Vec<_>>(),
-        [(MountType::Tmpfs, "/d")]
-    );
+    assert_eq!(run.mounts().map(|m| (m.kind, &*m.target)).collect::<Vec<_>>(), [(MountType::Tmpfs, "/d")]);
     let mut bad = one("RUN --mount=type=volume,target=/x y");
     let error = bad.expand(&mut |word| Ok(word.to_owned())).unwrap_err();
     assert_eq!((error.kind(), error.span().start), (ErrorKind::Flag, Position::new(2, 12)));
@@ -127,8 +122,7 @@ fn copy_and_add() {
 #[test]
 fn heredocs_of_copy() {
     let Command::Copy(copy) = one("COPY <<a.txt <<-'b' x /d/\n$A\na.txt\n\t$B\n\tb\n") else { panic!() };
-    let files: Vec<_> =
-        copy.sources.contents.iter().map(|f| (f.name.as_str(), f.data.as_str(), f.expand)).collect();
+    let files: Vec<_> = copy.sources.contents.iter().map(|f| (f.name.as_str(), &*f.data, f.expand)).collect();
     assert_eq!(files, [("a.txt", "$A\n", true), ("b", "$B\n", false)]);
     assert_eq!(copy.sources.paths[0].as_str(), "x");
 }
@@ -137,14 +131,10 @@ fn heredocs_of_copy() {
 fn heredocs_of_run() {
     let instructions = body("RUN <<EOF cat 3<<-B\n# not a comment\nEOF\n\tx\n\tB\nRUN y\n");
     let Command::Run(run) = &instructions[0].command else { panic!() };
-    let files: Vec<_> =
-        run.command.files.iter().map(|f| (f.name.as_str(), f.content.as_str(), f.chomp)).collect();
+    let files: Vec<_> = run.command.files.iter().map(|f| (&*f.name, &*f.content, f.chomp)).collect();
     assert_eq!(files, [("EOF", "# not a comment\n", false), ("B", "\tx\n", true)]);
     assert_eq!(instructions[0].span.lines(), 2..=6);
-    assert_eq!(
-        (instructions[0].code.as_str(), instructions[1].code.as_str()),
-        ("RUN <<EOF cat 3<<-B", "RUN y")
-    );
+    assert_eq!((&*instructions[0].code, &*instructions[1].code), ("RUN <<EOF cat 3<<-B", "RUN y"));
     // JSON takes no heredocs, and other instructions don't either.
     assert_eq!(body("RUN [\"<<EOF\"]\nCMD <<EOF\n").len(), 2);
 }
@@ -157,7 +147,7 @@ fn pairs() {
         }
         other => panic!("{other:?}"),
     };
-    let pair = |k: &str, v: &str, d| (k.to_owned(), v.to_owned(), d);
+    let pair = |k: &str, v: &str, d| (ByteString::from(k), ByteString::from(v), d);
     assert_eq!(
         pairs(r#"ENV a=b c="d e" f=g\ h"#),
         [pair("a", "b", true), pair("c", "\"d e\"", true), pair("f", "g\\ h", true)]
@@ -336,4 +326,81 @@ fn hostile_files_end_in_errors_or_trees() {
             assert!(!kiln_dockerfile::render::errors("Dockerfile", &sample, &errors).is_empty());
         }
     }
+}
+
+/// Where a text begins in memory.
+fn address(text: &str) -> usize {
+    text.as_ptr() as usize
+}
+
+#[test]
+fn texts_of_plain_lines_are_slices_of_the_file() {
+    let text = "FROM base AS built\n# v is read\nARG v=1\nENV a=b\nCOPY --chown=1:2 src dst\nRUN --mount=target=/m,from=x make all  \n\
+                CMD [\"serve\", \"-v\"]\nRUN <<EOF\nbody\nEOF\nHEALTHCHECK CMD check\nONBUILD RUN later\n";
+    let file = file(text);
+    let stage = &file.stages[0];
+    let begin = address(&stage.code);
+    // Each is where the file has it, counted from the first byte of the file.
+    let is_slice = |part: &str| {
+        let at = address(part).wrapping_sub(begin);
+        assert_eq!(text.get(at..at + part.len()), Some(part));
+    };
+    is_slice(&stage.base);
+    is_slice(stage.name().unwrap());
+    for instruction in &stage.instructions {
+        is_slice(&instruction.code);
+        is_slice(instruction.keyword());
+        instruction.comments.iter().for_each(|comment| is_slice(comment));
+        match &instruction.command {
+            Command::Arg(arg) => {
+                is_slice(&arg.args[0].key);
+                is_slice(arg.args[0].value.as_ref().unwrap());
+                is_slice(arg.args[0].description.as_ref().unwrap());
+            }
+            Command::Env(pairs) => {
+                [&pairs[0].key, &pairs[0].value].into_iter().for_each(|word| is_slice(word))
+            }
+            Command::Copy(copy) => {
+                let words = [&copy.sources.paths[0], &copy.sources.dest, copy.chown.as_ref().unwrap()];
+                words.into_iter().for_each(|word| is_slice(word));
+            }
+            Command::Run(run) => {
+                run.command.args.iter().for_each(|arg| is_slice(arg));
+                run.command.files.iter().for_each(|file| is_slice(&file.content));
+                run.mounts.iter().for_each(|flag| is_slice(&flag.raw));
+                run.mounts().for_each(|mount| is_slice(&mount.from));
+            }
+            Command::Cmd(line) => line.args.iter().for_each(|arg| is_slice(arg)),
+            Command::Healthcheck(check) => is_slice(&check.test[1]),
+            Command::Onbuild(onbuild) => is_slice(&onbuild.expression),
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+#[test]
+fn texts_of_a_joined_line_are_slices_of_one_memory() {
+    let instructions = body("COPY a \\\n# note\n b \\\n c\nRUN --mount=target=/m make \\\n all\nUSER u\n");
+    let within = |code: &str, part: &str| {
+        let at = address(part).wrapping_sub(address(code));
+        assert_eq!(code.get(at..at + part.len()), Some(part));
+    };
+    let [copied, ran, plain] = instructions.as_slice() else { panic!() };
+    let Command::Copy(copy) = &copied.command else { panic!() };
+    assert_eq!(copied.code, "COPY a  b  c");
+    copy.sources.paths.iter().chain([&copy.sources.dest]).for_each(|word| within(&copied.code, word));
+    let Command::Run(run) = &ran.command else { panic!() };
+    within(&ran.code, &run.command.args[0]);
+    within(&ran.code, &run.mounts[0].raw);
+    // A text that is made anew is no slice of what it was written as.
+    let Command::Cmd(line) = one(r#"CMD ["a\tb"]"#) else { panic!() };
+    assert_eq!(line.args[0], "a\tb");
+    let Command::User(user) = &plain.command else { panic!() };
+    within(&plain.code, user);
+}
+
+#[test]
+fn instructions_are_small() {
+    // A megabyte has tens of thousands of them.
+    assert!(size_of::<Instruction>() <= 128, "{}", size_of::<Instruction>());
 }

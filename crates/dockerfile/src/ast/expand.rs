@@ -51,7 +51,7 @@ impl Command {
             _ => return Ok(()),
         };
         for file in sources.contents.iter_mut().filter(|f| f.expand) {
-            file.data = expander(&file.data).map_err(|e| e.at(file.name.span))?;
+            file.data = expander(&file.data).map_err(|e| e.at(file.name.span))?.into();
         }
         Ok(())
     }
@@ -68,7 +68,7 @@ fn expand_word(word: &mut Word, expander: &mut Expander<'_>) -> Result<(), Error
     if is_plain(&word.text) {
         return Ok(());
     }
-    word.text = expander(&word.text).map_err(|e| e.in_word(word))?;
+    word.text = expander(&word.text).map_err(|e| e.in_word(word))?.into();
     Ok(())
 }
 

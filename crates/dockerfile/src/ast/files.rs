@@ -1,5 +1,7 @@
 //! COPY and ADD.
 
+use bytestring::ByteString;
+
 use crate::word::Word;
 
 /// What COPY and ADD take from where to where.
@@ -19,7 +21,7 @@ pub struct InlineFile {
     /// Name of the file: the heredoc's word.
     pub name: Word,
     /// Content; leading tabs are dropped already when `<<-` asked for it.
-    pub data: String,
+    pub data: ByteString,
     /// Variables in the content expand (see [`super::Command::expand_raw`]).
     pub expand: bool,
 }

@@ -6,26 +6,31 @@
 //! ├── global_args     ARG before the first FROM
 //! └── stages
 //!     └── Stage       FROM base AS name
-//!         └── instructions: Instruction { keyword, code, span, comments, command: Command }
+//!         └── instructions: Instruction { code, span, comments, command: Command }
 //! ```
 //!
 //! Text in the tree is as written: variables are not expanded and quotes are kept, until the converter clones a
 //! [`Command`] and calls [`Command::expand`] with its scope. What doesn't expand (the command of RUN, a
 //! HEALTHCHECK, the name of a stage) is final.
+//!
+//! Texts are slices: those of a line that stands for itself share the memory that the file was copied to, those of lines that
+//! were joined share one memory of theirs. Who keeps one of them keeps that memory.
 
 mod expand;
 mod files;
 mod mount;
 mod run;
 
-use std::borrow::Cow;
+use bytestring::ByteString;
 
+pub use crate::few::Few;
 pub use expand::Expander;
 pub(crate) use expand::is_plain;
 pub use files::{Add, Copy, InlineFile, Sources};
 pub use run::{Device, Mount, MountFlag, MountType, NetworkMode, Run, SecurityMode, Sharing};
 
 use crate::directives::Directives;
+use crate::parser;
 use crate::span::Span;
 use crate::word::Word;
 
@@ -51,26 +56,24 @@ impl Dockerfile {
 /// `FROM [--platform=…] base [AS name]` and what follows it up to the next FROM.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Stage {
-    /// The keyword as it was spelled (`FROM`, `from`).
-    pub keyword: Cow<'static, str>,
     /// The FROM instruction as written, continuations joined, trimmed.
-    pub code: String,
+    pub code: ByteString,
     /// Where the FROM instruction stands.
     pub span: Span,
     /// Comment lines directly above, without `#` and surrounding blanks.
-    pub comments: Vec<String>,
+    pub comments: Box<[ByteString]>,
     /// `scratch`, an image, or an earlier stage's name; may hold variables.
     pub base: Word,
     /// The name in lower case.
     pub name: Option<Word>,
     /// The name as it was spelled.
-    pub spelled_name: Option<String>,
+    pub spelled_name: Option<ByteString>,
     /// The word between base and name as it was spelled (`AS`, `as`).
-    pub spelled_as: Option<String>,
+    pub spelled_as: Option<ByteString>,
     /// Value of `--platform`; may hold variables.
     pub platform: Option<Word>,
     /// The description: a comment above which starts with the stage's name.
-    pub description: Option<String>,
+    pub description: Option<ByteString>,
     /// What follows, in order.
     pub instructions: Vec<Instruction>,
 }
@@ -81,22 +84,34 @@ impl Stage {
     pub fn name(&self) -> Option<&str> {
         self.name.as_deref()
     }
+
+    /// The keyword as it was spelled (`FROM`, `from`).
+    #[must_use]
+    pub fn keyword(&self) -> &str {
+        parser::spelled_keyword(&self.code)
+    }
 }
 
 /// One instruction other than FROM.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Instruction {
-    /// The keyword as it was spelled (`RUN`, `run`).
-    pub keyword: Cow<'static, str>,
     /// The instruction as written, continuations joined, comments in between dropped, heredoc bodies left out,
     /// trimmed. History entries and step names are made of it.
-    pub code: String,
+    pub code: ByteString,
     /// Where it stands, heredoc bodies included.
     pub span: Span,
     /// Comment lines directly above, without `#` and surrounding blanks.
-    pub comments: Vec<String>,
+    pub comments: Box<[ByteString]>,
     /// What it says.
     pub command: Command,
+}
+
+impl Instruction {
+    /// The keyword as it was spelled (`RUN`, `run`).
+    #[must_use]
+    pub fn keyword(&self) -> &str {
+        parser::spelled_keyword(&self.code)
+    }
 }
 
 /// What an instruction says.
@@ -115,7 +130,7 @@ pub enum Command {
     /// `ENV`
     Env(Vec<KeyValue>),
     /// `EXPOSE`: words in byte order, not yet expanded nor parsed
-    Expose(Vec<Word>),
+    Expose(Few<Word>),
     /// `HEALTHCHECK`
     Healthcheck(Box<Healthcheck>),
     /// `LABEL`
@@ -127,13 +142,13 @@ pub enum Command {
     /// `RUN`
     Run(Box<Run>),
     /// `SHELL`
-    Shell(Vec<Word>),
+    Shell(Few<Word>),
     /// `STOPSIGNAL`
     Stopsignal(Word),
     /// `USER`
     User(Word),
     /// `VOLUME`
-    Volume(Vec<Word>),
+    Volume(Few<Word>),
     /// `WORKDIR`
     Workdir(Word),
 }
@@ -190,16 +205,16 @@ pub struct ArgDecl {
     /// Default, quotes kept; `None` without `=`.
     pub value: Option<Word>,
     /// The description: a comment above which starts with the variable's name.
-    pub description: Option<String>,
+    pub description: Option<ByteString>,
 }
 
 /// The command of RUN, CMD and ENTRYPOINT.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct CommandLine {
     /// Exec form: the arguments. Shell form: one string, or none at all if there was no text.
-    pub args: Vec<String>,
+    pub args: Few<ByteString>,
     /// Heredocs in the order of their `<<` words.
-    pub files: Vec<Heredoc>,
+    pub files: Box<[Heredoc]>,
     /// Shell form: the stage's shell goes before `args`.
     pub prepend_shell: bool,
 }
@@ -208,7 +223,7 @@ pub struct CommandLine {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Heredoc {
     /// The word after `<<`, without quotes.
-    pub name: String,
+    pub name: ByteString,
     /// The number before `<<`; 0 when there is none.
     pub file_descriptor: u32,
     /// Variables expand: the word was not quoted.
@@ -216,7 +231,7 @@ pub struct Heredoc {
     /// `<<-`: leading tabs are dropped.
     pub chomp: bool,
     /// The lines, each with its newline, as in the file.
-    pub content: String,
+    pub content: ByteString,
     /// Where the `<<` word stands.
     pub span: Span,
 }
@@ -225,7 +240,7 @@ pub struct Heredoc {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Healthcheck {
     /// `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", command]`.
-    pub test: Vec<String>,
+    pub test: Vec<ByteString>,
     /// `--interval` in nanoseconds; 0 when not given.
     pub interval: i64,
     /// `--timeout` in nanoseconds; 0 when not given.
@@ -242,5 +257,5 @@ pub struct Healthcheck {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Onbuild {
     /// The trigger's text, with the bodies of its heredocs, as the image config keeps it.
-    pub expression: String,
+    pub expression: ByteString,
 }

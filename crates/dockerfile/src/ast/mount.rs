@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytestring::ByteString;
+
 use super::expand::is_plain;
 use super::run::{Device, Mount, MountFlag, MountType, Sharing};
 use super::{Expander, Run};
@@ -57,7 +59,7 @@ impl MountFlag {
                     .at(raw.span)
                     .expected("`FROM … AS name` above, and `from=name` here"));
                 }
-                value.clone_into(&mut mount.from);
+                mount.from = share(&raw, matches!(field, Cow::Borrowed(_)), value);
             }
         }
         Ok(Self { raw, mount })
@@ -67,16 +69,26 @@ impl MountFlag {
     pub(crate) fn expand(&mut self, expander: &mut Expander<'_>) -> Result<(), Error> {
         let mut reader = Reader { mount: Mount::default(), read_only: None };
         for field in fields(&self.raw, "mount")? {
+            let in_flag = matches!(field, Cow::Borrowed(_));
             let done = match field.split_once('=') {
                 None => reader.switch(&field),
-                Some((key, value)) if is_plain(value) => reader.option(key, value, &field),
-                Some((key, value)) => expander(value).and_then(|value| reader.option(key, &value, &field)),
+                Some((key, value)) if is_plain(value) => {
+                    reader.option(key, share(&self.raw, in_flag, value), &field)
+                }
+                Some((key, value)) => {
+                    expander(value).and_then(|value| reader.option(key, value.into(), &field))
+                }
             };
             done.map_err(|e| e.at(self.raw.span))?;
         }
         self.mount = reader.finish().map_err(|e| e.at(self.raw.span))?;
         Ok(())
     }
+}
+
+/// Part of a field as a text. That of a field that stands in the flag as it is shares the memory of the flag.
+fn share(raw: &Word, in_flag: bool, part: &str) -> ByteString {
+    if in_flag { raw.text.slice_ref(part) } else { part.into() }
 }
 
 fn fields<'r>(raw: &'r Word, flag: &str) -> Result<Vec<Cow<'r, str>>, Error> {
@@ -111,32 +123,32 @@ impl Reader {
     }
 
     /// A field with `=`, its value expanded.
-    fn option(&mut self, key: &str, value: &str, field: &str) -> Result<(), Error> {
+    fn option(&mut self, key: &str, value: ByteString, field: &str) -> Result<(), Error> {
         let key = lower(key);
         let bad = || refuse(format!("invalid value for {key}: {value}"));
         let bad_number = || refuse(format!("invalid value {value} for {key}"));
         let mount = &mut self.mount;
         match key.as_ref() {
-            "type" => mount.kind = mount_type(value)?,
-            "from" => value.clone_into(&mut mount.from),
-            "source" | "src" => value.clone_into(&mut mount.source),
-            "target" | "dst" | "destination" => value.clone_into(&mut mount.target),
-            "readonly" | "ro" => self.read_only = Some(parse_bool(value).ok_or_else(bad)?),
-            "readwrite" | "rw" => self.read_only = Some(!parse_bool(value).ok_or_else(bad)?),
+            "type" => mount.kind = mount_type(&value)?,
+            "from" => mount.from = value,
+            "source" | "src" => mount.source = value,
+            "target" | "dst" | "destination" => mount.target = value,
+            "readonly" | "ro" => self.read_only = Some(parse_bool(&value).ok_or_else(bad)?),
+            "readwrite" | "rw" => self.read_only = Some(!parse_bool(&value).ok_or_else(bad)?),
             "required" => {
                 self.only_for(&[MountType::Secret, MountType::Ssh], &key)?;
-                self.mount.required = parse_bool(value).ok_or_else(bad)?;
+                self.mount.required = parse_bool(&value).ok_or_else(bad)?;
             }
             "size" => {
                 self.only_for(&[MountType::Tmpfs], &key)?;
-                self.mount.size = parse_size(value).ok_or_else(bad)?;
+                self.mount.size = parse_size(&value).ok_or_else(bad)?;
             }
-            "id" => value.clone_into(&mut mount.id),
-            "sharing" => mount.sharing = Some(sharing(value)?),
-            "mode" => mount.mode = Some(parse_u32(value, 8).ok_or_else(bad_number)?),
-            "uid" => mount.uid = Some(parse_u32(value, 10).ok_or_else(bad_number)?),
-            "gid" => mount.gid = Some(parse_u32(value, 10).ok_or_else(bad_number)?),
-            "env" => mount.env = Some(value.to_owned()),
+            "id" => mount.id = value,
+            "sharing" => mount.sharing = Some(sharing(&value)?),
+            "mode" => mount.mode = Some(parse_u32(&value, 8).ok_or_else(bad_number)?),
+            "uid" => mount.uid = Some(parse_u32(&value, 10).ok_or_else(bad_number)?),
+            "gid" => mount.gid = Some(parse_u32(&value, 10).ok_or_else(bad_number)?),
+            "env" => mount.env = Some(value),
             _ => {
                 return Err(
                     refuse(format!("unexpected key '{key}' in '{field}'")).suggest(nearest(&key, MOUNT_KEYS))
@@ -271,9 +283,9 @@ mod tests {
     fn every_option_of_a_cache() {
         let m = mount("type=cache,id=a,target=$X,sharing=Locked,mode=0755,uid=1,gid=2,from=base,src=s,ro")
             .unwrap();
-        assert_eq!((m.kind, m.target.as_str(), m.id.as_str()), (MountType::Cache, "/x", "a"));
+        assert_eq!((m.kind, &*m.target, &*m.id), (MountType::Cache, "/x", "a"));
         assert_eq!((m.sharing, m.mode, m.uid, m.gid), (Some(Sharing::Locked), Some(0o755), Some(1), Some(2)));
-        assert_eq!((m.from.as_str(), m.source.as_str(), m.read_only), ("base", "s", true));
+        assert_eq!((&*m.from, &*m.source, m.read_only), ("base", "s", true));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! RUN and its flags.
 
+use bytestring::ByteString;
+
 use super::CommandLine;
 use crate::word::Word;
 
@@ -36,23 +38,23 @@ pub struct Mount {
     /// `type`
     pub kind: MountType,
     /// `from`: stage, named context or image; empty for the build context.
-    pub from: String,
+    pub from: ByteString,
     /// `source`, `src`
-    pub source: String,
+    pub source: ByteString,
     /// `target`, `dst`, `destination`
-    pub target: String,
+    pub target: ByteString,
     /// `readonly`, `ro`, the opposite of `readwrite`, `rw`; by default true unless cache or tmpfs.
     pub read_only: bool,
     /// `size` of a tmpfs in bytes; 0 for no limit.
     pub size: i64,
     /// `id` of a cache, secret or ssh mount.
-    pub id: String,
+    pub id: ByteString,
     /// `sharing` of a cache.
     pub sharing: Option<Sharing>,
     /// `required` of a secret or ssh mount.
     pub required: bool,
     /// `env` of a secret; an empty name means the default.
-    pub env: Option<String>,
+    pub env: Option<ByteString>,
     /// `mode`
     pub mode: Option<u32>,
     /// `uid`

@@ -156,7 +156,7 @@ impl<'a> Declared<'a> {
     /// The names in order. They are listed for findings and errors only.
     pub(super) fn names(&self) -> &BTreeSet<String> {
         self.names.get_or_init(|| {
-            let declared = declarations(self.instructions).map(|(decl, _)| decl.key.text.clone());
+            let declared = declarations(self.instructions).map(|(decl, _)| decl.key.as_str().to_owned());
             declared.chain(self.env.names()).collect()
         })
     }

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use futures::lock::Mutex;
 use kiln_llb::build::{
     Constraints, CopyOptions, File, HttpOptions, LocalOptions, Marshal, SourceMap, State, http, local,
@@ -43,7 +44,8 @@ pub struct Source {
     pub definition: pb::Definition,
     /// The vertex that loaded it, which warnings belong to.
     pub vertex: Option<Digest>,
-    pub(super) text: String,
+    /// Its content as text: the same memory, if it is UTF-8.
+    pub(super) text: ByteString,
     /// The build context, if it is not the client's folder.
     pub(super) context: Option<State>,
     own_ignore: Option<Bytes>,
@@ -158,11 +160,8 @@ impl Source {
 }
 
 /// Nearly all files are UTF-8, which is found out much faster than what is wrong with others.
-fn read_text(data: &[u8]) -> String {
-    match std::str::from_utf8(data) {
-        Ok(text) => text.to_owned(),
-        Err(_) => String::from_utf8_lossy(data).into_owned(),
-    }
+fn read_text(data: &Bytes) -> ByteString {
+    data.clone().try_into().unwrap_or_else(|_| String::from_utf8_lossy(data).into_owned().into())
 }
 
 /// A step of the frontend's own.

@@ -142,7 +142,7 @@ impl<R: Resolver> Converter<'_, R> {
             let path = paths::strip_drive(&inline.name, windows, false)
                 .map_err(|e| refuse(e).at(inline.name.span))?;
             let made = State::scratch().file(
-                File::new().mkfile(&path, 0o644, inline.data.clone(), None, None),
+                File::new().mkfile(&path, 0o644, inline.data.clone().into_bytes(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
             file = file.copy(&made, paths::to_slash(&path, windows), plan.dest.as_str(), plan.base.clone());
@@ -221,7 +221,7 @@ impl Request<'_> {
                 Mode::Symbols(text) => options.mode_str = Some(text),
             }
         }
-        options.exclude = self.excludes.iter().map(|w| w.text.clone()).collect();
+        options.exclude = self.excludes.iter().map(|w| w.as_str().to_owned()).collect();
         Ok(options)
     }
 

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::sync::{Arc, LazyLock};
 
+use bytestring::ByteString;
 use kiln_llb::build::{Args, Constraints, File, Owner, State};
 use kiln_oci::{HealthCheck, History, ImageConfig, Platform, default_path_env};
 
@@ -167,7 +168,7 @@ impl<R: Resolver> Converter<'_, R> {
             let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
-                (None, Some(default)) if is_plain(default) => Some(default.text.clone()),
+                (None, Some(default)) if is_plain(default) => Some(default.as_str().to_owned()),
                 (None, Some(default)) => {
                     let expansion = self.lexer.word(default, &StateEnv(&stage.state));
                     stage.report(&mut lint, instruction.span, &expansion.unmatched);
@@ -218,7 +219,7 @@ impl<R: Resolver> Converter<'_, R> {
             checks::legacy_pair(&mut lint, instruction, &pair);
             message.extend([" ", &pair.key, "=", &pair.value]);
             let labels = &mut self.stages.list[index].image.config.labels;
-            labels.insert(pair.key.text, pair.value.text);
+            labels.insert(pair.key.as_str().to_owned(), pair.value.as_str().to_owned());
         }
         self.commit(index, message, false);
         Ok(())
@@ -268,7 +269,7 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &mut self.stages.list[index];
         stage.healthcheck.note(&mut lint, instruction);
         let check = HealthCheck {
-            test: check.test.clone(),
+            test: check.test.iter().map(ToString::to_string).collect(),
             interval: check.interval,
             timeout: check.timeout,
             start_period: check.start_period,
@@ -387,23 +388,20 @@ impl Stage {
 
     /// The arguments of a command, after the stage's shell if it is in shell form.
     fn with_shell(&self, line: &CommandLine) -> Vec<String> {
-        let command = self.shell_command(line.args.clone(), line.prepend_shell);
+        let command = self.shell_command(&line.args, line.prepend_shell);
         command.into_iter().map(Cow::into_owned).collect()
     }
 
-    pub(super) fn shell_command(&self, args: Vec<String>, in_shell: bool) -> Args {
+    pub(super) fn shell_command(&self, args: &[ByteString], in_shell: bool) -> Args {
         let borrowed = |words: &[&'static str]| words.iter().map(|&word| Cow::Borrowed(word)).collect();
         let mut command: Args = match self.image.config.shell.as_slice() {
-            _ if !in_shell => return args.into_iter().map(Cow::Owned).collect(),
+            _ if !in_shell => return args.iter().map(|arg| Cow::Owned(arg[..].to_owned())).collect(),
             [] if self.image.os == "windows" => borrowed(&["cmd", "/S", "/C", ""]),
             [] => borrowed(&["/bin/sh", "-c", ""]),
             shell => shell.iter().cloned().map(Cow::Owned).chain([Cow::Borrowed("")]).collect(),
         };
         if let Some(last) = command.last_mut() {
-            *last = match <[String; 1]>::try_from(args) {
-                Ok([only]) => only.into(),
-                Err(args) => args.join(" ").into(),
-            };
+            *last = args.join(" ").into();
         }
         command
     }
@@ -413,30 +411,30 @@ impl Stage {
         let config = &mut self.image.config;
         Ok(Some(match command {
             Command::Maintainer(name) => {
-                self.image.author.clone_from(&name.text);
+                name.as_str().clone_into(&mut self.image.author);
                 format!("MAINTAINER {name}")
             }
             Command::Onbuild(onbuild) => {
-                config.on_build.push(onbuild.expression.clone());
+                config.on_build.push(onbuild.expression[..].to_owned());
                 return Ok(None);
             }
             Command::User(user) => {
-                config.user.clone_from(&user.text);
+                user.as_str().clone_into(&mut config.user);
                 self.change_state(|state| state.user(user.as_str()));
                 ["USER ", user].concat()
             }
             Command::Volume(volumes) => {
                 certain::check_volumes(volumes)?;
-                config.volumes.extend(volumes.iter().map(|v| v.text.clone()));
+                config.volumes.extend(volumes.iter().map(|v| v.as_str().to_owned()));
                 format!("VOLUME {}", format::plain_list(volumes))
             }
             Command::Stopsignal(name) => {
                 signal::check(name)?;
-                config.stop_signal.clone_from(&name.text);
+                name.as_str().clone_into(&mut config.stop_signal);
                 ["STOPSIGNAL ", name].concat()
             }
             Command::Shell(shell) => {
-                config.shell = shell.iter().map(|w| w.text.clone()).collect();
+                config.shell = shell.iter().map(|w| w.as_str().to_owned()).collect();
                 format!("SHELL {}", format::plain_list(shell))
             }
             other => return Err(refuse(format!("{} is not supported here", other.name()))),

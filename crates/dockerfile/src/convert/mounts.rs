@@ -84,8 +84,11 @@ impl<R: Resolver> Converter<'_, R> {
     fn mount_kind(&self, mount: &ast::Mount, target: String, state: &State) -> Mount {
         let made = match mount.kind {
             MountType::Cache => {
-                let id =
-                    if mount.id.is_empty() { kiln_pattern::clean(&mount.target) } else { mount.id.clone() };
+                let id = if mount.id.is_empty() {
+                    kiln_pattern::clean(&mount.target)
+                } else {
+                    mount.id[..].to_owned()
+                };
                 let sharing = match mount.sharing.unwrap_or_default() {
                     Sharing::Shared => pb::CacheSharingOpt::Shared,
                     Sharing::Private => pb::CacheSharingOpt::Private,
@@ -132,13 +135,13 @@ fn with_owner(mount: &ast::Mount, state: &State) -> State {
 
 fn secret(mount: &ast::Mount) -> Result<Secret, Error> {
     let base = |path: &str| path.trim_end_matches('/').rsplit('/').next().unwrap_or_default().to_owned();
-    let id = match (mount.source.as_str(), mount.id.as_str(), mount.target.as_str()) {
+    let id = match (&*mount.source, &*mount.id, &*mount.target) {
         ("", "", "") => return Err(refuse("one of source, target required")),
         ("", "", target) => base(target),
         ("", id, _) => id.to_owned(),
         (source, ..) => source.to_owned(),
     };
-    let target = match (mount.target.as_str(), &mount.env) {
+    let target = match (&*mount.target, &mount.env) {
         ("", Some(_)) => None,
         ("", None) => Some(format!("/run/secrets/{}", base(&id))),
         (target, _) => Some(target.to_owned()),
@@ -146,7 +149,7 @@ fn secret(mount: &ast::Mount) -> Result<Secret, Error> {
     Ok(Secret {
         id,
         target,
-        env: mount.env.clone(),
+        env: mount.env.as_deref().map(str::to_owned),
         uid: mount.uid.unwrap_or(0),
         gid: mount.gid.unwrap_or(0),
         mode: mount.mode.unwrap_or(0o400),
@@ -159,8 +162,8 @@ fn ssh(mount: &ast::Mount) -> Result<Ssh, Error> {
         return Err(refuse("ssh does not support source"));
     }
     Ok(Ssh {
-        id: mount.id.clone(),
-        target: mount.target.clone(),
+        id: mount.id[..].to_owned(),
+        target: mount.target[..].to_owned(),
         uid: mount.uid.unwrap_or(0),
         gid: mount.gid.unwrap_or(0),
         mode: mount.mode.unwrap_or(0o600),

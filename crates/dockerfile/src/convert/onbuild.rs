@@ -17,7 +17,7 @@ impl<R: Resolver> Converter<'_, R> {
         {
             for instruction in &self.stages.list[base].instructions {
                 if let Command::Onbuild(onbuild) = &instruction.command {
-                    triggers.push(onbuild.expression.clone());
+                    triggers.push(onbuild.expression[..].to_owned());
                 }
             }
         }

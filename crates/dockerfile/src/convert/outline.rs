@@ -21,7 +21,8 @@ pub(super) struct ArgInfo {
 
 impl ArgInfo {
     pub(super) fn new(decl: &ArgDecl, span: Span) -> Self {
-        Self { description: decl.description.clone().unwrap_or_default(), span, ..Self::default() }
+        let description = decl.description.as_deref().unwrap_or_default().to_owned();
+        Self { description, span, ..Self::default() }
     }
 
     /// Its default names others; one that names itself depends on what the earlier one did.
@@ -70,7 +71,7 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &self.stages.list[target];
         let mut outline = Outline {
             name: stage.name.clone(),
-            description: stage.description.clone(),
+            description: stage.description[..].to_owned(),
             sources: vec![self.source.data.to_vec()],
             ..Outline::default()
         };

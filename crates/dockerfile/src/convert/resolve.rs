@@ -76,7 +76,7 @@ impl<R: Resolver> Converter<'_, R> {
         let mut used = base.matched;
         let mut stage = self.stages.stage(base_name, from.span);
         stage.platform = self.platform_of(&from, names, &mut used)?.map(Arc::new);
-        stage.name = from.name.map(|name| name.text).unwrap_or_default();
+        stage.name = from.name().unwrap_or_default().to_owned();
         stage.description = from.description.unwrap_or_default();
         stage.code = from.code;
         if self.purpose == Purpose::Outline {
@@ -292,7 +292,7 @@ impl<R: Resolver> Converter<'_, R> {
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
                 .location(&self.source.map, stage.span.lines())
-                .description("com.docker.dockerfile.v1.command", &stage.code)
+                .description("com.docker.dockerfile.v1.command", &*stage.code)
                 .platform(Arc::clone(&platform))
                 .custom_name(name);
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };

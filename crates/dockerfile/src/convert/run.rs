@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use kiln_llb::build::{CUSTOM_NAME, Constraints, File, Mount, Run, State};
 use kiln_llb::caps;
 use kiln_proto::pb;
@@ -15,7 +16,7 @@ use super::format::push_number;
 use super::names;
 use super::resolver::Resolver;
 use super::stage::{Stage, Step};
-use crate::ast::{self, CommandLine, Heredoc, NetworkMode, SecurityMode};
+use crate::ast::{self, CommandLine, Few, Heredoc, NetworkMode, SecurityMode};
 use crate::error::Error;
 use crate::parser;
 use crate::shell::Lexer;
@@ -25,11 +26,11 @@ const SCRIPTS: &str = "/dev/pipes/";
 
 /// The command of a RUN, its heredocs folded in.
 struct Script {
-    args: Vec<String>,
+    args: Few<ByteString>,
     /// Goes after the instruction in the step's name.
     summary: String,
     /// The file to mount at [`SCRIPTS`].
-    file: Option<(String, String)>,
+    file: Option<(ByteString, ByteString)>,
 }
 
 impl<R: Resolver> Converter<'_, R> {
@@ -41,14 +42,14 @@ impl<R: Resolver> Converter<'_, R> {
         stage.order_env();
         let in_shell = run.command.prepend_shell;
         let script = read_script(std::mem::take(&mut run.command), stage.image.os == "windows")?;
-        let args = stage.shell_command(script.args, in_shell);
+        let args = stage.shell_command(&script.args, in_shell);
         let message = stage.history_of(&args);
         let env = stage.state.envs();
         self.made += env.bytes() + env.len();
         let mut spec = Run::of(args);
         if let Some((name, data)) = &script.file {
             let file = State::scratch().file(
-                File::new().mkfile(name, 0o755, data.clone(), None, None),
+                File::new().mkfile(name, 0o755, data.clone().into_bytes(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(stage.platform())),
             );
             spec = spec.mount(Mount::bind(SCRIPTS, &file).selector("/").read_only());
@@ -115,13 +116,16 @@ impl<R: Resolver> Converter<'_, R> {
             .filter_map(|m| m.env.as_deref())
             .collect();
         let code: Cow<'_, str> = match summary {
-            "" => Cow::Borrowed(&instruction.code),
+            "" => Cow::Borrowed(&*instruction.code),
             summary => Cow::Owned(format!("{}{summary}", instruction.code)),
         };
         let text = names::display(&lexer, &code, &Masked { base: env, masked });
         let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
         let mut constraints = Constraints::new()
-            .descriptions([("com.docker.dockerfile.v1.command", instruction.code), (CUSTOM_NAME, name)])
+            .descriptions([
+                ("com.docker.dockerfile.v1.command", instruction.code[..].to_owned()),
+                (CUSTOM_NAME, name),
+            ])
             .location(&self.source.map, instruction.span.lines());
         if stage.ignore_cache {
             constraints = constraints.ignore_cache();
@@ -185,16 +189,20 @@ fn read_script(line: CommandLine, windows: bool) -> Result<Script, Error> {
         return Err(refuse("heredocs need a command in shell form"));
     };
     if parser::parse_marker(text).is_none() {
-        return Ok(plain(vec![rebuild(text, &line.files)]));
+        return Ok(plain(ByteString::from(rebuild(text, &line.files)).into()));
     }
     // The heredoc is the whole command.
-    let data = if first.chomp { parser::chomp(&first.content) } else { first.content.clone() };
+    let data = if first.chomp { parser::chomp(&first.content).into() } else { first.content.clone() };
     let summary = format!(" ({})", summarize(&first.content));
     if !windows && data.starts_with("#!") {
         let path = super::paths::join(SCRIPTS, &first.name);
-        return Ok(Script { args: vec![path], summary, file: Some((first.name.clone(), data)) });
+        return Ok(Script {
+            args: ByteString::from(path).into(),
+            summary,
+            file: Some((first.name.clone(), data)),
+        });
     }
-    Ok(Script { args: vec![data], summary, file: None })
+    Ok(Script { args: data.into(), summary, file: None })
 }
 
 /// A command with heredocs inside it: the shell reads them itself.
@@ -223,17 +231,17 @@ mod tests {
 
     fn line(args: &str, content: &str) -> CommandLine {
         let file = Heredoc { name: "EOF".into(), content: content.into(), ..Heredoc::default() };
-        CommandLine { args: vec![args.into()], files: vec![file], prepend_shell: true }
+        CommandLine { args: ByteString::from(args).into(), files: [file].into(), prepend_shell: true }
     }
 
     #[test]
     fn heredocs() {
         let script = read_script(line("<<EOF", "echo a\necho b\n"), false).unwrap();
-        assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("echo a\necho b\n", " (echo a...)"));
+        assert_eq!((&*script.args[0], script.summary.as_str()), ("echo a\necho b\n", " (echo a...)"));
         let script = read_script(line("<<EOF", "#!/bin/sh\n"), false).unwrap();
-        assert_eq!(script.args, ["/dev/pipes/EOF"]);
+        assert_eq!(*script.args, ["/dev/pipes/EOF"]);
         assert!(read_script(line("<<EOF", "#!/bin/sh\n"), true).unwrap().file.is_none());
         let script = read_script(line("cat <<EOF", "x\n"), false).unwrap();
-        assert_eq!((script.args[0].as_str(), script.summary.as_str()), ("cat <<EOF\nx\nEOF", ""));
+        assert_eq!((&*script.args[0], script.summary.as_str()), ("cat <<EOF\nx\nEOF", ""));
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::mem::take;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use kiln_llb::build::State;
 use kiln_oci::{ContainerConfig, ImageConfig, Platform};
 
@@ -41,8 +42,8 @@ pub(super) struct Stage {
     /// Its name in lower case; empty if it has none.
     pub(super) name: String,
     /// The FROM as written.
-    pub(super) code: String,
-    pub(super) description: String,
+    pub(super) code: ByteString,
+    pub(super) description: ByteString,
     pub(super) span: Span,
     /// Those of the base that come before its own instructions.
     pub(super) triggers: Vec<Step>,
@@ -103,8 +104,8 @@ impl Stages {
             base_name,
             base: None,
             name: String::new(),
-            code: String::new(),
-            description: String::new(),
+            code: ByteString::new(),
+            description: ByteString::new(),
             span,
             triggers: Vec::new(),
             instructions: Vec::new(),
@@ -201,7 +202,7 @@ impl Stages {
                     return Ok(Vec::new());
                 };
                 let plain = Lexer::new('\\').word(from, &NoVariables).text.map_err(|e| e.in_word(from))?;
-                if plain != from.text {
+                if plain != from.as_str() {
                     // BuildKit's clients mark no line for this error and the next.
                     return Err(refuse(
                         "variable expansion is not supported for --from, define a new stage with FROM using ARG from global \
@@ -218,7 +219,7 @@ impl Stages {
                 }])
             }
             Command::Run(run) => {
-                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { m.from.as_str() });
+                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { &*m.from });
                 // BuildKit's clients mark no line for an image that is not there.
                 Ok(from.map(|name| self.find_or_add(name, Span::default())).collect())
             }

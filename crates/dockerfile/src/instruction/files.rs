@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 
+use bytestring::ByteString;
+
 use super::flags::{Flags, Kind};
 use super::{refuse, words};
 use crate::ast::{Add, Copy, InlineFile, Sources};
@@ -29,7 +31,7 @@ pub(super) fn copy(statement: &mut Statement) -> Result<Copy, Error> {
         chmod: flags.value("chmod"),
         link: flags.truth("link").unwrap_or(false),
         parents: flags.truth("parents").unwrap_or(false),
-        excludes: flags.values("exclude"),
+        excludes: flags.values("exclude").collect(),
     })
 }
 
@@ -52,7 +54,7 @@ pub(super) fn add(statement: &mut Statement) -> Result<Add, Error> {
         chown: flags.value("chown"),
         chmod: flags.value("chmod"),
         link: flags.truth("link").unwrap_or(false),
-        excludes: flags.values("exclude"),
+        excludes: flags.values("exclude").collect(),
         checksum: flags.value("checksum"),
         keep_git_dir: flags.truth("keep-git-dir"),
         unpack: flags.truth("unpack"),
@@ -70,7 +72,7 @@ fn enough(statement: &Statement, name: &str) -> Result<(), Error> {
 }
 
 fn sources(statement: &mut Statement, name: &str) -> Result<Sources, Error> {
-    let mut paths = words(statement);
+    let mut paths = words(statement).into_vec();
     let Some(dest) = paths.pop() else {
         return Err(refuse(format!("{name} without arguments")));
     };
@@ -79,17 +81,20 @@ fn sources(statement: &mut Statement, name: &str) -> Result<Sources, Error> {
             .at(dest.span)
             .expected("a path after the heredocs"));
     }
+    if statement.heredocs.is_empty() && !paths.iter().any(|path| parse_marker(path).is_some()) {
+        return Ok(Sources { paths, contents: Vec::new(), dest });
+    }
     // A name announced twice has the content of its last lines.
-    let bodies: HashMap<&str, &str> =
-        statement.heredocs.iter().map(|h| (h.name.as_str(), h.content.as_str())).collect();
+    let bodies: HashMap<&str, &ByteString> =
+        statement.heredocs.iter().map(|h| (&*h.name, &h.content)).collect();
     let mut sources = Sources { dest, ..Sources::default() };
     for path in paths {
         match parse_marker(&path) {
             None => sources.paths.push(path),
             Some(marker) => {
-                let content = bodies.get(marker.name.as_str()).copied().unwrap_or_default();
+                let content = bodies.get(&*marker.name).map(|&content| content.clone()).unwrap_or_default();
                 sources.contents.push(InlineFile {
-                    data: if marker.chomp { chomp(content) } else { content.to_owned() },
+                    data: if marker.chomp { chomp(&content).into() } else { content },
                     name: Word::new(marker.name, path.span),
                     expand: marker.expand,
                 });

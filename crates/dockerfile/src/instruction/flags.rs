@@ -39,7 +39,7 @@ impl Flags {
             let truth = kind == Kind::Bool && truth(value, &word).map_err(|e| e.at(word.span))?;
             let value = equals.map(|at| {
                 word.span = word.split_span(at).1;
-                word.text.drain(..=at);
+                word.text = word.text.slice_ref(&word.text[at + 1..]);
                 word
             });
             flags.given.push((name, value.unwrap_or_default(), truth));
@@ -78,12 +78,14 @@ impl Flags {
     }
 
     /// Takes all values of a flag, in order.
-    pub(super) fn values(&mut self, name: &str) -> Vec<Word> {
-        let count = self.given.iter().filter(|(given, ..)| *given == name).count();
-        let mut values = Vec::with_capacity(count);
-        let all = self.given.iter_mut().filter(|(given, ..)| *given == name);
-        values.extend(all.map(|(_, value, _)| std::mem::take(value)));
-        values
+    pub(super) fn values(&mut self, name: &str) -> impl Iterator<Item = Word> {
+        let all = self.given.iter_mut().filter(move |(given, ..)| *given == name);
+        all.map(|(_, value, _)| std::mem::take(value))
+    }
+
+    /// How often a flag was given.
+    pub(super) fn count(&self, name: &str) -> usize {
+        self.given.iter().filter(|(given, ..)| *given == name).count()
     }
 
     /// What a boolean flag says, if it was given.
@@ -136,7 +138,7 @@ mod tests {
         let mut flags = parse(&["--from=a=b", "--link", "--exclude=x", "--exclude="]).unwrap();
         assert_eq!(flags.value("from").unwrap(), "a=b");
         assert_eq!(flags.truth("link"), Some(true));
-        assert_eq!(flags.values("exclude").len(), 2);
+        assert_eq!((flags.count("exclude"), flags.values("exclude").count()), (2, 2));
         assert_eq!(flags.names(), ["from", "link", "exclude"]);
         assert_eq!(parse(&["--link=FALSE"]).unwrap().truth("link"), Some(false));
         assert!(parse(&["--from="]).unwrap().value("from").is_none());

@@ -1,5 +1,7 @@
 //! HEALTHCHECK.
 
+use bytestring::ByteString;
+
 use super::flags::{Flags, Kind};
 use super::{refuse, words};
 use crate::ast::Healthcheck;
@@ -17,10 +19,10 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
     let Some(kind) = words.next() else {
         return Err(refuse("HEALTHCHECK without arguments").expected("CMD and a command, or NONE"));
     };
-    let command: Vec<String> = words.map(|word| word.text).collect();
+    let command: Vec<ByteString> = words.map(|word| word.text).collect();
     match kind.to_ascii_uppercase().as_str() {
         "NONE" if command.is_empty() => {
-            Ok(Healthcheck { test: vec!["NONE".to_owned()], ..Healthcheck::default() })
+            Ok(Healthcheck { test: vec![ByteString::from_static("NONE")], ..Healthcheck::default() })
         }
         "NONE" => Err(refuse("HEALTHCHECK NONE with arguments").at(kind.span)),
         "CMD" => check(&mut statement.flags, &kind, command, json),
@@ -30,7 +32,12 @@ pub(super) fn healthcheck(statement: &mut Statement) -> Result<Healthcheck, Erro
     }
 }
 
-fn check(flags: &mut Vec<Word>, kind: &Word, command: Vec<String>, json: bool) -> Result<Healthcheck, Error> {
+fn check(
+    flags: &mut Vec<Word>,
+    kind: &Word,
+    command: Vec<ByteString>,
+    json: bool,
+) -> Result<Healthcheck, Error> {
     let mut flags = Flags::take(
         flags,
         &[
@@ -44,7 +51,7 @@ fn check(flags: &mut Vec<Word>, kind: &Word, command: Vec<String>, json: bool) -
     if command.is_empty() {
         return Err(refuse("HEALTHCHECK CMD without a command").at(kind.span));
     }
-    let mut test = vec![if json { "CMD" } else { "CMD-SHELL" }.to_owned()];
+    let mut test = vec![ByteString::from_static(if json { "CMD" } else { "CMD-SHELL" })];
     test.extend(command);
     Ok(Healthcheck {
         test,

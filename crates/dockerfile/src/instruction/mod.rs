@@ -6,7 +6,9 @@ mod health;
 mod run;
 mod stage;
 
-use crate::ast::{Arg, ArgDecl, Command, CommandLine, Instruction, KeyValue, Onbuild, Stage};
+use bytestring::ByteString;
+
+use crate::ast::{Arg, ArgDecl, Command, CommandLine, Few, Instruction, KeyValue, Onbuild, Stage};
 use crate::error::{Error, ErrorKind};
 use crate::parser::{Keyword, Statement};
 use crate::span::Span;
@@ -33,14 +35,13 @@ pub(crate) fn parse(statement: Statement) -> Result<Parsed, Error> {
 
 fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
     let Some(kind) = statement.kind else {
-        return Err(unknown_instruction(&statement.keyword, statement.keyword_span));
+        return Err(unknown_instruction(statement.keyword(), statement.keyword_span));
     };
     if kind == Keyword::From {
         return stage::from(statement).map(Parsed::Stage);
     }
     let command = command(kind, &mut statement)?;
     Ok(Parsed::Instruction(Instruction {
-        keyword: statement.keyword,
         code: code(statement.text),
         span: statement.span,
         comments: statement.comments,
@@ -49,9 +50,11 @@ fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
 }
 
 /// The text without the blanks at its end; there are none at its start.
-fn code(mut text: String) -> String {
-    text.truncate(text.trim_end().len());
-    text
+fn code(text: ByteString) -> ByteString {
+    match text.trim_end() {
+        same if same.len() == text.len() => text,
+        shorter => text.slice_ref(shorter),
+    }
 }
 
 fn unknown_instruction(keyword: &str, span: Span) -> Error {
@@ -101,11 +104,11 @@ fn command(kind: Keyword, statement: &mut Statement) -> Result<Command, Error> {
     })
 }
 
-fn words(statement: &mut Statement) -> Vec<Word> {
+fn words(statement: &mut Statement) -> Few<Word> {
     std::mem::take(&mut statement.args.words)
 }
 
-fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Vec<Word>, Error> {
+fn at_least_one(statement: &mut Statement, name: &str, what: &str) -> Result<Few<Word>, Error> {
     let words = words(statement);
     if words.is_empty() {
         return Err(refuse(format!("{name} without arguments")).expected(what));
@@ -134,12 +137,15 @@ fn blank_name(instruction: &str, span: Span) -> Error {
 
 fn arg(statement: &mut Statement) -> Result<Arg, Error> {
     let words = at_least_one(statement, "ARG", "`name` or `name=default`")?;
-    let args =
-        words.into_iter().map(|word| declaration(word, &statement.comments)).collect::<Result<_, _>>()?;
+    // There are as many declarations: nothing is set aside for more.
+    let mut args = Vec::with_capacity(words.len());
+    for word in words {
+        args.push(declaration(word, &statement.comments)?);
+    }
     Ok(Arg { args })
 }
 
-fn declaration(word: Word, comments: &[String]) -> Result<ArgDecl, Error> {
+fn declaration(word: Word, comments: &[ByteString]) -> Result<ArgDecl, Error> {
     let (key, value) = match word.split_once('=') {
         None => (word, None),
         Some((key, value)) => {
@@ -147,31 +153,30 @@ fn declaration(word: Word, comments: &[String]) -> Result<ArgDecl, Error> {
             if key.is_empty() {
                 return Err(blank_name("ARG", word.span));
             }
-            (Word::new(key, key_span), Some(Word::new(value, value_span)))
+            (word.part(key, key_span), Some(word.part(value, value_span)))
         }
     };
     Ok(ArgDecl { description: description(comments, &key), key, value })
 }
 
 /// The description of a stage or variable: a comment above that begins with its name.
-fn description(comments: &[String], name: &str) -> Option<String> {
+fn description(comments: &[ByteString], name: &str) -> Option<ByteString> {
     comments
         .iter()
-        .find_map(|line| line.strip_prefix(name)?.strip_prefix(' '))
+        .find_map(|line| Some(line.slice_ref(line.strip_prefix(name)?.strip_prefix(' ')?)))
         .filter(|_| !name.is_empty())
-        .map(str::to_owned)
 }
 
 /// The command of RUN, CMD and ENTRYPOINT.
 fn command_line(statement: &mut Statement) -> CommandLine {
     CommandLine {
         args: words(statement).into_iter().map(|word| word.text).collect(),
-        files: std::mem::take(&mut statement.heredocs),
+        files: std::mem::take(&mut statement.heredocs).into_boxed_slice(),
         prepend_shell: !statement.args.json,
     }
 }
 
-fn shell(statement: &mut Statement) -> Result<Vec<Word>, Error> {
+fn shell(statement: &mut Statement) -> Result<Few<Word>, Error> {
     let json = statement.args.json;
     let words = at_least_one(statement, "SHELL", "a JSON array such as `[\"/bin/sh\", \"-c\"]`")?;
     if !json {
@@ -182,10 +187,10 @@ fn shell(statement: &mut Statement) -> Result<Vec<Word>, Error> {
     Ok(words)
 }
 
-fn volume(statement: &mut Statement) -> Result<Vec<Word>, Error> {
+fn volume(statement: &mut Statement) -> Result<Few<Word>, Error> {
     let mut words = at_least_one(statement, "VOLUME", "a path")?;
-    for word in &mut words {
-        word.text = word.text.trim().to_owned();
+    for word in words.iter_mut() {
+        word.text = word.text.slice_ref(word.text.trim());
         if word.is_empty() {
             return Err(refuse("VOLUME with an empty path").at(word.span).expected("a path"));
         }
@@ -206,12 +211,16 @@ fn onbuild(statement: &mut Statement) -> Result<Onbuild, Error> {
         }
         _ => {}
     }
-    let expression = statement.text.get(statement.keyword.len()..).unwrap_or_default();
-    let mut expression = expression.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']).to_owned();
+    let expression = statement.text.get(statement.keyword().len()..).unwrap_or_default();
+    let expression = expression.trim_start_matches(['\t', '\n', '\u{c}', '\r', ' ']);
+    if statement.heredocs.is_empty() {
+        return Ok(Onbuild { expression: statement.text.slice_ref(expression) });
+    }
+    let mut expression = expression.to_owned();
     for heredoc in &statement.heredocs {
         expression.push('\n');
         expression.push_str(&heredoc.content);
         expression.push_str(&heredoc.name);
     }
-    Ok(Onbuild { expression })
+    Ok(Onbuild { expression: expression.into() })
 }

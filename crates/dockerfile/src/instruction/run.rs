@@ -19,7 +19,7 @@ pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
         ],
     )?;
     Ok(Run {
-        mounts: all(flags.values("mount"), MountFlag::read)?,
+        mounts: all(&mut flags, "mount", MountFlag::read)?,
         network: match flags.given("network") {
             None => NetworkMode::Default,
             Some(mode) => network(mode)?,
@@ -28,16 +28,16 @@ pub(super) fn run(statement: &mut Statement) -> Result<Run, Error> {
             None => SecurityMode::Sandbox,
             Some(mode) => security(mode)?,
         },
-        devices: all(flags.values("device"), |word| Device::read(&word))?,
+        devices: all(&mut flags, "device", |word| Device::read(&word))?,
         flags_used: flags.names(),
         command: command_line(statement),
     })
 }
 
 /// Reads all values of a flag. There are as many results: nothing is set aside for more.
-fn all<T>(values: Vec<Word>, read: impl Fn(Word) -> Result<T, Error>) -> Result<Vec<T>, Error> {
-    let mut list = Vec::with_capacity(values.len());
-    for value in values {
+fn all<T>(flags: &mut Flags, name: &str, read: impl Fn(Word) -> Result<T, Error>) -> Result<Vec<T>, Error> {
+    let mut list = Vec::with_capacity(flags.count(name));
+    for value in flags.values(name) {
         list.push(read(value)?);
     }
     Ok(list)

@@ -1,10 +1,13 @@
 //! FROM.
 
+use std::borrow::Cow;
+
 use super::flags::{Flags, Kind};
 use super::{code, description, refuse};
 use crate::ast::Stage;
 use crate::error::Error;
 use crate::parser::Statement;
+use crate::text::lower;
 use crate::word::Word;
 
 pub(super) fn from(mut statement: Statement) -> Result<Stage, Error> {
@@ -36,13 +39,15 @@ pub(super) fn from(mut statement: Statement) -> Result<Stage, Error> {
         platform: flags.value("platform"),
         instructions: Vec::new(),
         comments: statement.comments,
-        keyword: statement.keyword,
     })
 }
 
 /// A stage's name in lower case: a letter, then letters, digits and `-_.`
 fn stage_name(word: &Word) -> Result<Word, Error> {
-    let name = word.to_lowercase();
+    let name = match lower(word) {
+        Cow::Borrowed(_) => word.text.clone(),
+        Cow::Owned(name) => name.into(),
+    };
     let valid = name.starts_with(|c: char| c.is_ascii_lowercase())
         && name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || matches!(c, '-' | '_' | '.'));
     if !valid {

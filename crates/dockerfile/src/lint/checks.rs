@@ -98,7 +98,7 @@ impl OnlyOnce {
     /// Notes an instruction; the one before it, which is lost now, is blamed.
     pub fn note(&mut self, lint: &mut Scoped<'_>, instruction: &Instruction) {
         if let Some(lost) = self.last.replace(instruction.span) {
-            lint.run(lost, Finding::MultipleInstructionsDisallowed(&instruction.keyword));
+            lint.run(lost, Finding::MultipleInstructionsDisallowed(instruction.keyword()));
         }
     }
 
@@ -115,14 +115,14 @@ pub fn json_recommended(lint: &mut Scoped<'_>, instruction: &Instruction, has_sh
         && line.prepend_shell
         && !has_shell
     {
-        lint.run(instruction.span, Finding::JsonArgsRecommended(&instruction.keyword));
+        lint.run(instruction.span, Finding::JsonArgsRecommended(instruction.keyword()));
     }
 }
 
 /// `key value` in ENV and LABEL.
 pub fn legacy_pair(lint: &mut Scoped<'_>, instruction: &Instruction, pair: &KeyValue) {
     if !pair.has_delimiter {
-        lint.run(instruction.span, Finding::LegacyKeyValueFormat(&instruction.keyword));
+        lint.run(instruction.span, Finding::LegacyKeyValueFormat(instruction.keyword()));
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeSet;
 
+use bytestring::ByteString;
+
 use super::rule::Rule;
 use crate::directives::{DirectiveReader, Name};
 use crate::error::{Error, ErrorKind};
@@ -77,7 +79,7 @@ impl Config {
     }
 
     /// What the comments above an instruction say: the first `check=` among them. Nothing when it can't be read.
-    pub(super) fn from_comments(comments: &[String]) -> Option<Self> {
+    pub(super) fn from_comments(comments: &[ByteString]) -> Option<Self> {
         let value = comments.iter().find_map(|comment| {
             let directive = DirectiveReader::new("").line(comment).ok()??;
             (directive.name == Name::Check).then_some(directive.value)
@@ -128,10 +130,10 @@ mod tests {
 
     #[test]
     fn comments_add_to_the_file() {
-        let comments = ["a note".to_owned(), "check=skip=StageNameCasing".to_owned()];
+        let comments = ["a note", "check=skip=StageNameCasing"].map(ByteString::from);
         let extra = Config::from_comments(&comments).unwrap();
         let merged = Config::parse("skip=FromAsCasing").unwrap().merged(&extra);
         assert!(!merged.runs(Rule::StageNameCasing) && !merged.runs(Rule::FromAsCasing));
-        assert!(Config::from_comments(&["check=bad".to_owned()]).is_none());
+        assert!(Config::from_comments(&["check=bad".into()]).is_none());
     }
 }

@@ -17,6 +17,8 @@ pub use rule::{Finding, Rule};
 use std::collections::BTreeSet;
 use std::fmt::Write;
 
+use bytestring::ByteString;
+
 use crate::error::{Error, ErrorKind};
 use crate::span::Span;
 use crate::suggest::nearest_variable;
@@ -82,7 +84,7 @@ impl Linter {
     }
 
     /// The linter for one instruction or stage, whose comments may switch more rules off or on.
-    pub fn with_comments<'a>(&'a mut self, comments: &'a [String]) -> Scoped<'a> {
+    pub fn with_comments<'a>(&'a mut self, comments: &'a [ByteString]) -> Scoped<'a> {
         Scoped { linter: self, comments, config: None }
     }
 
@@ -145,7 +147,7 @@ impl Linter {
 #[derive(Debug)]
 pub struct Scoped<'a> {
     linter: &'a mut Linter,
-    comments: &'a [String],
+    comments: &'a [ByteString],
     /// What holds here, if the comments say something; read when there is a finding.
     config: Option<Option<Config>>,
 }

@@ -1,6 +1,6 @@
 //! Rules that look at the syntax tree alone.
 
-use std::borrow::Cow;
+use bytestring::ByteString;
 
 use super::{Finding, Linter};
 use crate::ast::Stage;
@@ -37,7 +37,7 @@ fn from(statement: &Statement, linter: &mut Linter) {
     {
         lint.run(statement.span, Finding::StageNameCasing(name));
     }
-    let keyword = statement.keyword.as_ref();
+    let keyword = statement.keyword();
     if let [_, r#as, _, ..] = words.as_slice() {
         // A keyword in mixed case is warned about by itself.
         let matches = if is_lower(keyword) { is_lower(r#as) } else { !is_upper(keyword) || is_upper(r#as) };
@@ -48,17 +48,19 @@ fn from(statement: &Statement, linter: &mut Linter) {
 }
 
 /// The comment above a definition should describe it.
-pub(crate) fn description(
+pub(crate) fn description<'n>(
     instruction: &str,
-    names: &[&str],
-    comments: &[String],
+    mut names: impl Iterator<Item = &'n str> + Clone,
+    comments: &[ByteString],
     span: Span,
     linter: &mut Linter,
 ) {
-    let (Some(last), [first, rest @ ..]) = (comments.last(), names) else { return };
+    let Some(last) = comments.last() else { return };
     let described = last.split(' ').next().unwrap_or_default();
-    if !names.contains(&described) {
-        let name = if rest.is_empty() { first } else { "<arg_key>" };
+    if !names.clone().any(|name| name == described)
+        && let Some(first) = names.next()
+    {
+        let name = if names.next().is_none() { first } else { "<arg_key>" };
         linter.with_comments(comments).run(span, Finding::InvalidDefinitionDescription { instruction, name });
     }
 }
@@ -81,13 +83,10 @@ pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
 pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
     let keywords = || {
         stages.iter().flat_map(|stage| {
-            std::iter::once((&stage.keyword, stage.span))
-                .chain(stage.instructions.iter().map(|i| (&i.keyword, i.span)))
+            std::iter::once((stage.keyword(), stage.span))
+                .chain(stage.instructions.iter().map(|i| (i.keyword(), i.span)))
         })
     };
-    // Those that are spelled as they are called here need no look.
-    let is_lower = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Owned(text) if is_lower(text));
-    let is_upper = |keyword: &Cow<'_, str>| matches!(keyword, Cow::Borrowed(_)) || is_upper(keyword);
     let (mut lower, mut upper, mut all) = (0, 0, 0);
     for (keyword, _) in keywords() {
         let in_lower = is_lower(keyword);

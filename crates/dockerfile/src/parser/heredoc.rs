@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytestring::ByteString;
+
 use super::line::{Lines, LogicalLine};
 use crate::ast::Heredoc;
 use crate::error::{Error, ErrorKind};
@@ -23,10 +25,10 @@ pub(crate) fn parse_marker(word: &str) -> Option<Heredoc> {
     Some(Heredoc {
         // A word that loses quotes was quoted: nothing expands in its lines.
         expand: quotes(&name) == quotes(&raw),
-        name: name.into_owned(),
+        name: name.as_ref().into(),
         file_descriptor: if descriptor.is_empty() { 0 } else { descriptor.parse().unwrap_or(u32::MAX) },
         chomp,
-        content: String::new(),
+        content: ByteString::new(),
         span: Span::default(),
     })
 }
@@ -45,7 +47,7 @@ fn quotes(word: &str) -> usize {
 }
 
 /// The heredocs that an instruction announces, in order. A line whose quotes or substitutions don't add up has none.
-pub(super) fn markers(line: &LogicalLine<'_>) -> Vec<Heredoc> {
+pub(super) fn markers(line: &LogicalLine) -> Vec<Heredoc> {
     let text = &line.text;
     if !text.contains("<<") {
         return Vec::new();
@@ -53,29 +55,31 @@ pub(super) fn markers(line: &LogicalLine<'_>) -> Vec<Heredoc> {
     let lexer = Lexer { raw_quotes: true, raw_escapes: true, keep_unset: true, ..Lexer::new('\\') };
     let words = lexer.words(text, &NoVariables).unwrap_or_default();
     let mut from = 0;
-    words
-        .iter()
-        .filter_map(|word| {
-            let mut heredoc = parse_marker(word)?;
-            let at = text[from..].find("<<").map_or(from, |at| from + at);
-            from = (at + 2).min(text.len());
-            heredoc.span = line.span_of(at, from);
-            Some(heredoc)
-        })
-        .collect()
+    // Most lines have one, and most of what looks like one is one.
+    let mut heredocs = Vec::with_capacity(1);
+    heredocs.extend(words.iter().filter_map(|word| {
+        let mut heredoc = parse_marker(word)?;
+        let at = text[from..].find("<<").map_or(from, |at| from + at);
+        from = (at + 2).min(text.len());
+        heredoc.span = line.span_of(at, from);
+        Some(heredoc)
+    }));
+    heredocs
 }
 
 /// Reads the lines of a heredoc up to its terminator.
 pub(super) fn read_body(heredoc: &mut Heredoc, lines: &mut Lines<'_>) -> Result<(), Error> {
+    let (body, mut length) = (lines.rest(), 0);
     while let Some(line) = lines.next()? {
         let mut candidate = line.trimmed();
         if heredoc.chomp {
             candidate = candidate.trim_start_matches('\t');
         }
-        if candidate == heredoc.name {
+        if heredoc.name == candidate {
+            heredoc.content = lines.slice(&body[..length]);
             return Ok(());
         }
-        heredoc.content.push_str(line.raw);
+        length += line.raw.len();
     }
     Err(Error::new(ErrorKind::Syntax, format!("the heredoc {} is never closed", heredoc.name))
         .at(heredoc.span)
@@ -95,13 +99,10 @@ mod tests {
     #[test]
     fn markers_in_all_spellings() {
         let plain = parse_marker("<<EOF").unwrap();
-        assert_eq!(
-            (plain.name.as_str(), plain.expand, plain.chomp, plain.file_descriptor),
-            ("EOF", true, false, 0)
-        );
+        assert_eq!((&*plain.name, plain.expand, plain.chomp, plain.file_descriptor), ("EOF", true, false, 0));
         let quoted = parse_marker("3<<-'END'").unwrap();
         assert_eq!(
-            (quoted.name.as_str(), quoted.expand, quoted.chomp, quoted.file_descriptor),
+            (&*quoted.name, quoted.expand, quoted.chomp, quoted.file_descriptor),
             ("END", false, true, 3)
         );
         assert!(!parse_marker("<<\"a b\"").unwrap().expand);

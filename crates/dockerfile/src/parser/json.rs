@@ -2,13 +2,14 @@
 //!
 //! What isn't valid JSON is no error: it's the shell form of the instruction (`[ -f x ] && y`).
 
+use std::borrow::Cow;
 use std::ops::Range;
 
 /// What a text that starts with `[` turned out to be.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Array {
-    /// Strings, each with the bytes of its literal.
-    Strings(Vec<(String, Range<usize>)>),
+pub(super) enum Array<'a> {
+    /// Strings, each with the bytes of its literal. Those without escapes are part of the text.
+    Strings(Vec<(Cow<'a, str>, Range<usize>)>),
     /// Valid, but holds something else too.
     Other,
     /// Not JSON.
@@ -16,7 +17,7 @@ pub(super) enum Array {
 }
 
 /// Reads an array; blanks may stand before it and after it.
-pub(super) fn parse_array(text: &str) -> Array {
+pub(super) fn parse_array(text: &str) -> Array<'_> {
     let body = text.trim_start();
     if !body.starts_with('[') {
         return Array::Invalid;
@@ -34,8 +35,8 @@ struct Reader<'a> {
     pos: usize,
 }
 
-impl Reader<'_> {
-    fn strings(&mut self) -> Option<Vec<(String, Range<usize>)>> {
+impl<'a> Reader<'a> {
+    fn strings(&mut self) -> Option<Vec<(Cow<'a, str>, Range<usize>)>> {
         let mut strings = Vec::new();
         self.eat(b'[')?;
         self.blanks();
@@ -70,13 +71,14 @@ impl Reader<'_> {
         }
     }
 
-    fn string(&mut self) -> Option<String> {
+    fn string(&mut self) -> Option<Cow<'a, str>> {
         self.eat(b'"')?;
-        let mut string = String::new();
+        let mut string = Cow::Borrowed("");
         loop {
             let rest = &self.text[self.pos..];
             let plain = rest.find(|c: char| c == '"' || c == '\\' || c < ' ')?;
-            string.push_str(&rest[..plain]);
+            // The first piece is borrowed; what follows an escape makes a copy of all.
+            string += &rest[..plain];
             self.pos += plain;
             match self.peek()? {
                 b'"' => {
@@ -85,7 +87,7 @@ impl Reader<'_> {
                 }
                 b'\\' => {
                     self.pos += 1;
-                    string.push(self.escape()?);
+                    string.to_mut().push(self.escape()?);
                 }
                 _ => return None,
             }
@@ -138,7 +140,7 @@ mod tests {
 
     fn strings(text: &str) -> Vec<String> {
         match parse_array(text) {
-            Array::Strings(strings) => strings.into_iter().map(|(s, _)| s).collect(),
+            Array::Strings(strings) => strings.into_iter().map(|(s, _)| s.into_owned()).collect(),
             other => panic!("{text}: {other:?}"),
         }
     }

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use bytestring::ByteString;
+
 use crate::error::{Error, ErrorKind};
 use crate::span::{Position, Span};
 use crate::word::Word;
@@ -11,7 +13,10 @@ pub const MAX_LINE: usize = 65535;
 
 /// The physical lines of a file.
 pub(super) struct Lines<'a> {
+    file: &'a ByteString,
     rest: &'a str,
+    /// Where lines are joined; its memory serves one after the other.
+    joined: String,
     /// Number of the line read last.
     number: u32,
     failed: bool,
@@ -41,8 +46,14 @@ impl<'a> Line<'a> {
 }
 
 impl<'a> Lines<'a> {
-    pub(super) fn new(text: &'a str) -> Self {
-        Self { rest: text.strip_prefix('\u{feff}').unwrap_or(text), number: 0, failed: false }
+    pub(super) fn new(file: &'a ByteString) -> Self {
+        let rest = file.strip_prefix('\u{feff}').unwrap_or(file);
+        Self { file, rest, joined: String::new(), number: 0, failed: false }
+    }
+
+    /// Part of the file as a text that shares its memory.
+    pub(super) fn slice(&self, part: &'a str) -> ByteString {
+        self.file.slice_ref(part)
     }
 
     /// Number of the line read last; 0 before the first.
@@ -77,8 +88,9 @@ impl<'a> Lines<'a> {
 
 /// An instruction's text, continuations joined, and where its pieces stand in the file.
 #[derive(Debug)]
-pub(super) struct LogicalLine<'a> {
-    pub(super) text: Cow<'a, str>,
+pub(super) struct LogicalLine {
+    /// A slice of the file, or a text of its own if there was something to join.
+    pub(super) text: ByteString,
     /// Where the first piece stands in the file.
     first: Position,
     /// Where each other piece begins: its offset in `text` and its position in the file.
@@ -89,23 +101,27 @@ pub(super) struct LogicalLine<'a> {
     pub(super) empty_continuation: Option<u32>,
 }
 
-impl<'a> LogicalLine<'a> {
+impl LogicalLine {
     /// Joins a first line (with the blanks at its start cut off) with the lines it continues on.
-    pub(super) fn join(first: Line<'a>, escape: char, lines: &mut Lines<'a>) -> Result<Option<Self>, Error> {
+    pub(super) fn join<'a>(
+        first: Line<'a>,
+        escape: char,
+        lines: &mut Lines<'a>,
+    ) -> Result<Option<Self>, Error> {
         let start = first.trimmed().trim_start();
         let column = column(first.raw, start);
-        let (body, mut continues) = strip_continuation(start, escape);
-        if !continues && body.is_empty() {
+        let (first_body, mut continues) = strip_continuation(start, escape);
+        if !continues && first_body.is_empty() {
             return Ok(None);
         }
         let mut joined = Self {
-            text: Cow::Borrowed(body),
+            text: ByteString::new(),
             first: Position::new(first.number, column),
             more: Vec::new(),
             last: first.number,
             empty_continuation: None,
         };
-        let mut has_blank = false;
+        let (mut has_blank, mut buffer) = (false, std::mem::take(&mut lines.joined));
         while continues {
             let Some(line) = lines.next()? else { break };
             joined.last = line.number;
@@ -119,9 +135,15 @@ impl<'a> LogicalLine<'a> {
             }
             let (body, more) = strip_continuation(text, escape);
             continues = more;
-            joined.more.push((joined.text.len(), Position::new(line.number, 0)));
-            joined.text.to_mut().push_str(body);
+            if joined.more.is_empty() {
+                buffer.clear();
+                buffer.push_str(first_body);
+            }
+            joined.more.push((buffer.len(), Position::new(line.number, 0)));
+            buffer.push_str(body);
         }
+        joined.text = if joined.more.is_empty() { lines.slice(first_body) } else { buffer.as_str().into() };
+        lines.joined = buffer;
         joined.empty_continuation = has_blank.then_some(joined.last);
         Ok(Some(joined))
     }
@@ -146,10 +168,27 @@ impl<'a> LogicalLine<'a> {
 
     /// A range of bytes of the text as a word.
     pub(super) fn word(&self, start: usize, end: usize) -> Word {
-        Word::new(&self.text[start..end], self.span_of(start, end))
+        Word::new(self.slice(&self.text[start..end]), self.span_of(start, end))
+    }
+
+    /// Part of the text as a text that shares its memory.
+    pub(super) fn slice(&self, part: &str) -> ByteString {
+        self.text.slice_ref(part)
+    }
+
+    /// What was read from the text: a part of it, or something new.
+    pub(super) fn share(&self, read: Cow<'_, str>) -> ByteString {
+        match read {
+            Cow::Borrowed(part) => self.slice(part),
+            Cow::Owned(text) => text.into(),
+        }
     }
 
     fn position(&self, offset: usize) -> Position {
+        if self.more.is_empty() {
+            let column = self.first.column + u32::try_from(offset).unwrap_or(u32::MAX);
+            return Position::new(self.first.line, column);
+        }
         let later = self.more.partition_point(|(begin, _)| *begin <= offset);
         let (begin, position) = later.checked_sub(1).map_or((0, self.first), |piece| self.more[piece]);
         Position::new(position.line, position.column + u32::try_from(offset - begin).unwrap_or(u32::MAX))
@@ -187,8 +226,9 @@ pub(super) fn comment_text<'a>(line: Line<'a>) -> Option<&'a str> {
 mod tests {
     use super::*;
 
-    fn join(text: &str) -> LogicalLine<'_> {
-        let mut lines = Lines::new(text);
+    fn join(text: &str) -> LogicalLine {
+        let file = text.into();
+        let mut lines = Lines::new(&file);
         let first = lines.next().unwrap().unwrap();
         LogicalLine::join(first, '\\', &mut lines).unwrap().unwrap()
     }
@@ -213,17 +253,17 @@ mod tests {
     #[test]
     fn the_end_of_the_file_ends_a_continuation() {
         let line = join("RUN a \\\n\n");
-        assert_eq!((line.text.as_ref(), line.span().end.line), ("RUN a ", 2));
+        assert_eq!((&*line.text, line.span().end.line), ("RUN a ", 2));
     }
 
     #[test]
     fn long_lines_are_refused() {
         let fits = "x".repeat(MAX_LINE);
-        assert!(Lines::new(&fits).next().is_ok());
-        assert!(Lines::new(&format!("{fits}\n")).next().is_ok());
-        let mut lines = Lines::new(&fits);
+        assert!(Lines::new(&format!("{fits}\n").into()).next().is_ok());
+        assert!(Lines::new(&format!("{fits}y\n").into()).next().is_err());
+        let file = fits.into();
+        let mut lines = Lines::new(&file);
         lines.next().unwrap();
         assert!(lines.next().unwrap().is_none());
-        assert!(Lines::new(&format!("{fits}y\n")).next().is_err());
     }
 }

@@ -7,14 +7,14 @@ mod keyword;
 mod line;
 mod split;
 
-use std::borrow::Cow;
+use bytestring::ByteString;
 
 pub use heredoc::chomp;
 pub(crate) use heredoc::parse_marker;
 pub(crate) use keyword::Keyword;
 pub use line::MAX_LINE;
 
-use crate::ast::{Heredoc, KeyValue};
+use crate::ast::{Few, Heredoc, KeyValue};
 use crate::directives::{DirectiveReader, Name};
 use crate::error::{Error, ErrorKind};
 use crate::span::Span;
@@ -31,8 +31,7 @@ const COMMENTS_KEPT: usize = 500;
 /// An instruction whose arguments are cut but not understood.
 #[derive(Debug)]
 pub(crate) struct Statement {
-    /// As it was spelled.
-    pub(crate) keyword: Cow<'static, str>,
+    /// Where its keyword stands.
     pub(crate) keyword_span: Span,
     /// `None` when it's no instruction.
     pub(crate) kind: Option<Keyword>,
@@ -41,18 +40,31 @@ pub(crate) struct Statement {
     pub(crate) args: Args,
     pub(crate) heredocs: Vec<Heredoc>,
     /// The joined text; blanks at its start are cut, those at its end are kept.
-    pub(crate) text: String,
+    pub(crate) text: ByteString,
     /// With the heredocs.
     pub(crate) span: Span,
     /// The comments above.
-    pub(crate) comments: Vec<String>,
+    pub(crate) comments: Box<[ByteString]>,
+}
+
+impl Statement {
+    /// The keyword as it was spelled.
+    pub(crate) fn keyword(&self) -> &str {
+        spelled_keyword(&self.text)
+    }
+}
+
+/// The keyword that the text of an instruction begins with.
+pub(crate) fn spelled_keyword(text: &str) -> &str {
+    let text = text.trim();
+    &text[..text.bytes().position(split::is_blank).unwrap_or(text.len())]
 }
 
 /// The arguments of an instruction.
 #[derive(Debug, Default)]
 pub(crate) struct Args {
     /// Words: several, or the rest of the line as one.
-    pub(crate) words: Vec<Word>,
+    pub(crate) words: Few<Word>,
     /// ENV and LABEL only.
     pub(crate) pairs: Vec<KeyValue>,
     /// The words come from a JSON array.
@@ -60,8 +72,8 @@ pub(crate) struct Args {
 }
 
 impl Args {
-    fn words(words: Vec<Word>) -> Self {
-        Self { words, ..Self::default() }
+    fn words(words: impl Into<Few<Word>>) -> Self {
+        Self { words: words.into(), ..Self::default() }
     }
 }
 
@@ -69,7 +81,7 @@ impl Args {
 pub(crate) struct Statements<'a> {
     lines: Lines<'a>,
     directives: DirectiveReader,
-    comments: Vec<String>,
+    comments: Vec<ByteString>,
     escape: char,
     empty_continuations: Vec<Span>,
     /// There was an instruction or an error.
@@ -77,9 +89,10 @@ pub(crate) struct Statements<'a> {
 }
 
 impl<'a> Statements<'a> {
-    pub(crate) fn new(text: &'a str) -> Self {
+    /// The texts of the statements share the memory of the file.
+    pub(crate) fn new(file: &'a ByteString) -> Self {
         Self {
-            lines: Lines::new(text),
+            lines: Lines::new(file),
             directives: DirectiveReader::new("#"),
             comments: Vec::new(),
             escape: '\\',
@@ -151,7 +164,7 @@ impl<'a> Statements<'a> {
                 if self.comments.len() == 2 * COMMENTS_KEPT {
                     self.comments.drain(..COMMENTS_KEPT);
                 }
-                self.comments.push(text.to_owned());
+                self.comments.push(self.lines.slice(text));
             }
             None => {
                 if let Some(joined) = LogicalLine::join(line, self.escape, &mut self.lines)? {
@@ -181,8 +194,8 @@ impl<'a> Statements<'a> {
         Ok(true)
     }
 
-    fn instruction(&mut self, line: LogicalLine<'a>) -> Result<Statement, Error> {
-        let comments = std::mem::take(&mut self.comments);
+    fn instruction(&mut self, line: LogicalLine) -> Result<Statement, Error> {
+        let comments = self.comments.drain(..).collect();
         if let Some(last) = line.empty_continuation {
             self.empty_continuations.push(Span::line(last));
         }
@@ -191,7 +204,7 @@ impl<'a> Statements<'a> {
         let mut cut = cut(&line, whole, self.escape).map_err(|e| e.within(span))?;
         let heredocs = if cut.takes_heredocs { self.heredocs(&line, span)? } else { Vec::new() };
         if cut.kind.is_none() {
-            self.skip_lost_heredocs(&cut.keyword, &line);
+            self.skip_lost_heredocs(cut.keyword.text(&line), &line);
         }
         let span = if heredocs.is_empty() { span } else { self.through_last_line(span) };
         if cut.kind == Some(Keyword::Expose) {
@@ -199,19 +212,18 @@ impl<'a> Statements<'a> {
             cut.args.words.sort_by(|a, b| a.text.cmp(&b.text));
         }
         Ok(Statement {
-            keyword: cut.keyword,
             keyword_span: cut.keyword_span,
             kind: cut.kind,
             flags: cut.flags,
             args: cut.args,
             heredocs,
-            text: line.text.into_owned(),
+            text: line.text,
             span,
             comments,
         })
     }
 
-    fn heredocs(&mut self, line: &LogicalLine<'a>, span: Span) -> Result<Vec<Heredoc>, Error> {
+    fn heredocs(&mut self, line: &LogicalLine, span: Span) -> Result<Vec<Heredoc>, Error> {
         let mut heredocs = heredoc::markers(line);
         for heredoc in &mut heredocs {
             heredoc::read_body(heredoc, &mut self.lines)
@@ -225,13 +237,13 @@ impl<'a> Statements<'a> {
     }
 
     /// A misspelled RUN, COPY or ADD with heredocs: their lines are no instructions, so that one slip gives one error.
-    fn skip_lost_heredocs(&mut self, keyword: &str, line: &LogicalLine<'a>) {
+    fn skip_lost_heredocs(&mut self, keyword: &str, line: &LogicalLine) {
         let meant = nearest(keyword, Keyword::names()).and_then(Keyword::parse);
         if !meant.is_some_and(Keyword::takes_heredocs) {
             return;
         }
         for mut heredoc in heredoc::markers(line) {
-            let terminated = self.lines.rest().lines().any(|l| l.trim_start_matches('\t') == heredoc.name);
+            let terminated = self.lines.rest().lines().any(|l| heredoc.name == l.trim_start_matches('\t'));
             if !terminated || heredoc::read_body(&mut heredoc, &mut self.lines).is_err() {
                 return;
             }
@@ -241,7 +253,7 @@ impl<'a> Statements<'a> {
 
 /// An instruction's pieces.
 struct Cut {
-    keyword: Cow<'static, str>,
+    keyword: Part,
     keyword_span: Span,
     kind: Option<Keyword>,
     flags: Vec<Word>,
@@ -249,16 +261,16 @@ struct Cut {
     takes_heredocs: bool,
 }
 
-fn cut(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
+fn cut(line: &LogicalLine, part: Part, escape: char) -> Result<Cut, Error> {
     let (keyword, flags, rest) = split::instruction(line, part, escape);
-    let (kind, keyword, keyword_span) = keyword_of(line, keyword);
+    let (kind, keyword_span) = keyword_of(line, keyword);
     let mut takes_heredocs = kind.is_some_and(Keyword::takes_heredocs);
     let args = match kind {
         None => Args::default(),
         Some(Keyword::Onbuild) => {
             let trigger = if rest.is_empty() { None } else { Some(trigger(line, rest, escape)?) };
             takes_heredocs = trigger.as_ref().is_some_and(|t| t.takes_heredocs);
-            Args::words(trigger.map(|t| Word::new(t.keyword, t.keyword_span)).into_iter().collect())
+            trigger.map_or_else(Args::default, |t| Args::words(t.keyword.word(line)))
         }
         Some(kind) => arguments(line, rest, kind, escape)?,
     };
@@ -266,9 +278,9 @@ fn cut(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
 }
 
 /// What ONBUILD holds. Its own trigger may not be ONBUILD, so this goes one level deep.
-fn trigger(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Error> {
+fn trigger(line: &LogicalLine, part: Part, escape: char) -> Result<Cut, Error> {
     let (keyword, flags, rest) = split::instruction(line, part, escape);
-    let (kind, keyword, keyword_span) = keyword_of(line, keyword);
+    let (kind, keyword_span) = keyword_of(line, keyword);
     let args = match kind {
         None | Some(Keyword::Onbuild) => Args::default(),
         Some(kind) => arguments(line, rest, kind, escape)?,
@@ -277,22 +289,15 @@ fn trigger(line: &LogicalLine<'_>, part: Part, escape: char) -> Result<Cut, Erro
     Ok(Cut { keyword, keyword_span, kind, flags, args, takes_heredocs })
 }
 
-/// The instruction that a part names, and how and where.
-fn keyword_of(line: &LogicalLine<'_>, part: Part) -> (Option<Keyword>, Cow<'static, str>, Span) {
-    let text = part.text(line);
-    let kind = Keyword::parse(text);
-    let spelled = match kind.map(Keyword::name) {
-        // Most instructions are written as they are called here.
-        Some(name) if name == text => Cow::Borrowed(name),
-        _ => Cow::Owned(text.to_owned()),
-    };
-    (kind, spelled, line.span_of(part.start, part.end))
+/// The instruction that a part names, and where.
+fn keyword_of(line: &LogicalLine, part: Part) -> (Option<Keyword>, Span) {
+    (Keyword::parse(part.text(line)), line.span_of(part.start, part.end))
 }
 
-fn arguments(line: &LogicalLine<'_>, rest: Part, kind: Keyword, escape: char) -> Result<Args, Error> {
+fn arguments(line: &LogicalLine, rest: Part, kind: Keyword, escape: char) -> Result<Args, Error> {
     Ok(match kind {
         Keyword::Run | Keyword::Cmd | Keyword::Entrypoint | Keyword::Shell => {
-            json_or(line, rest, |line, rest| vec![rest.word(line)])?
+            json_or(line, rest, |line, rest| rest.word(line).into())?
         }
         Keyword::Copy | Keyword::Add | Keyword::Volume => json_or(line, rest, split::plain_words)?,
         Keyword::Healthcheck => healthcheck(line, rest)?,
@@ -302,16 +307,20 @@ fn arguments(line: &LogicalLine<'_>, rest: Part, kind: Keyword, escape: char) ->
         }
         Keyword::Expose | Keyword::From => Args::words(split::plain_words(line, rest)),
         Keyword::Maintainer | Keyword::Onbuild | Keyword::Stopsignal | Keyword::User | Keyword::Workdir => {
-            Args::words(if rest.is_empty() { Vec::new() } else { vec![rest.word(line)] })
+            if rest.is_empty() {
+                Args::default()
+            } else {
+                Args::words(rest.word(line))
+            }
         }
     })
 }
 
 /// A JSON array, or what `other` makes of the text.
 fn json_or(
-    line: &LogicalLine<'_>,
+    line: &LogicalLine,
     rest: Part,
-    other: impl FnOnce(&LogicalLine<'_>, Part) -> Vec<Word>,
+    other: impl FnOnce(&LogicalLine, Part) -> Few<Word>,
 ) -> Result<Args, Error> {
     if rest.is_empty() {
         return Ok(Args::default());
@@ -320,7 +329,9 @@ fn json_or(
         Array::Strings(strings) => {
             let words = strings
                 .into_iter()
-                .map(|(text, at)| Word::new(text, line.span_of(rest.start + at.start, rest.start + at.end)))
+                .map(|(text, at)| {
+                    Word::new(line.share(text), line.span_of(rest.start + at.start, rest.start + at.end))
+                })
                 .collect();
             Ok(Args { words, json: true, ..Args::default() })
         }
@@ -334,7 +345,7 @@ fn json_or(
 }
 
 /// A type, then a command.
-fn healthcheck(line: &LogicalLine<'_>, rest: Part) -> Result<Args, Error> {
+fn healthcheck(line: &LogicalLine, rest: Part) -> Result<Args, Error> {
     if rest.is_empty() {
         return Ok(Args::default());
     }
@@ -342,7 +353,7 @@ fn healthcheck(line: &LogicalLine<'_>, rest: Part) -> Result<Args, Error> {
     let end = rest.start + text.find(char::is_whitespace).unwrap_or(text.len());
     let kind = Part { start: rest.start, end };
     let command = Part { start: end, end: rest.end }.trim(line);
-    let mut args = json_or(line, command, |line, part| vec![part.word(line)])?;
-    args.words.insert(0, kind.word(line));
-    Ok(args)
+    let Args { words, json, .. } = json_or(line, command, |line, part| part.word(line).into())?;
+    let words = std::iter::once(kind.word(line)).chain(words).collect();
+    Ok(Args { words, json, ..Args::default() })
 }

@@ -1,7 +1,10 @@
 //! Cutting an instruction's text into keyword, flags, words and pairs.
 
+use std::borrow::Cow;
+use std::str::CharIndices;
+
 use super::line::LogicalLine;
-use crate::ast::KeyValue;
+use crate::ast::{Few, KeyValue};
 use crate::error::{Error, ErrorKind};
 use crate::word::{Word, split_span};
 
@@ -13,7 +16,7 @@ pub(super) struct Part {
 }
 
 impl Part {
-    pub(super) fn text<'l>(self, line: &'l LogicalLine<'_>) -> &'l str {
+    pub(super) fn text(self, line: &LogicalLine) -> &str {
         &line.text[self.start..self.end]
     }
 
@@ -21,12 +24,12 @@ impl Part {
         self.start == self.end
     }
 
-    pub(super) fn word(self, line: &LogicalLine<'_>) -> Word {
+    pub(super) fn word(self, line: &LogicalLine) -> Word {
         line.word(self.start, self.end)
     }
 
     /// Without blanks at both ends.
-    pub(super) fn trim(self, line: &LogicalLine<'_>) -> Self {
+    pub(super) fn trim(self, line: &LogicalLine) -> Self {
         let text = self.text(line);
         if let [b'!'..=b'~'] | [b'!'..=b'~', .., b'!'..=b'~'] = text.as_bytes() {
             return self;
@@ -37,12 +40,12 @@ impl Part {
 }
 
 /// Blanks that separate arguments (other Unicode spaces don't).
-fn is_blank(byte: u8) -> bool {
+pub(super) fn is_blank(byte: u8) -> bool {
     matches!(byte, b'\t' | 0x0b | 0x0c | b'\r' | b' ')
 }
 
 /// Cuts at the first run of blanks.
-fn cut_blank(line: &LogicalLine<'_>, part: Part) -> (Part, Option<Part>) {
+fn cut_blank(line: &LogicalLine, part: Part) -> (Part, Option<Part>) {
     let text = part.text(line);
     let Some(at) = text.bytes().position(is_blank) else { return (part, None) };
     let next = text
@@ -54,7 +57,7 @@ fn cut_blank(line: &LogicalLine<'_>, part: Part) -> (Part, Option<Part>) {
 }
 
 /// Keyword, flags and the rest (trimmed) of an instruction.
-pub(super) fn instruction(line: &LogicalLine<'_>, part: Part, escape: char) -> (Part, Vec<Word>, Part) {
+pub(super) fn instruction(line: &LogicalLine, part: Part, escape: char) -> (Part, Vec<Word>, Part) {
     let (keyword, rest) = cut_blank(line, part.trim(line));
     match rest {
         None => (keyword, Vec::new(), Part { start: keyword.end, end: keyword.end }),
@@ -66,7 +69,7 @@ pub(super) fn instruction(line: &LogicalLine<'_>, part: Part, escape: char) -> (
 }
 
 /// Takes the words that begin with `--` off the front; their quotes and escapes are removed. A `--` alone ends them.
-fn flags(line: &LogicalLine<'_>, part: Part, escape: char) -> (Vec<Word>, Part) {
+fn flags(line: &LogicalLine, part: Part, escape: char) -> (Vec<Word>, Part) {
     let mut flags = Vec::new();
     let mut pos = part.start;
     loop {
@@ -81,92 +84,102 @@ fn flags(line: &LogicalLine<'_>, part: Part, escape: char) -> (Vec<Word>, Part) 
         if flag == "--" {
             return (flags, Part { start: pos, end: part.end });
         }
-        flags.push(Word::new(flag, span));
+        flags.push(Word::new(line.share(flag), span));
     }
 }
 
 /// One flag at the start of the text: its value, and how many bytes it takes.
-fn flag(text: &str, escape: char) -> (String, usize) {
+fn flag(text: &str, escape: char) -> (Cow<'_, str>, usize) {
     let special =
         |b: u8| matches!(b, b'\'' | b'"' | b'\t'..=b'\r' | b' ') || !b.is_ascii() || char::from(b) == escape;
     let end = text.bytes().position(special).unwrap_or(text.len());
     if matches!(text.as_bytes().get(end), None | Some(b'\t'..=b'\r' | b' ')) {
-        return (text[..end].to_owned(), end);
+        return (text[..end].into(), end);
     }
     let mut value = String::with_capacity(text.len().min(2 * end + 16));
     let mut quote = None;
     let mut chars = text.char_indices();
     while let Some((at, c)) = chars.next() {
         match quote {
-            None if c.is_whitespace() => return (value, at),
+            None if c.is_whitespace() => return (value.into(), at),
             None if c == '\'' || c == '"' => quote = Some(c),
             Some(open) if c == open => quote = None,
             _ if c == escape => value.extend(chars.next().map(|(_, escaped)| escaped)),
             _ => value.push(c),
         }
     }
-    (value, text.len())
+    (value.into(), text.len())
 }
 
 /// Words between blanks; quotes mean nothing.
-pub(super) fn plain_words(line: &LogicalLine<'_>, part: Part) -> Vec<Word> {
-    let mut words = Vec::new();
+pub(super) fn plain_words(line: &LogicalLine, part: Part) -> Few<Word> {
     let mut rest = Some(part).filter(|p| !p.is_empty());
-    while let Some(part) = rest {
-        let (word, next) = cut_blank(line, part);
-        words.push(word.word(line));
+    let next = || {
+        let (word, next) = cut_blank(line, rest?);
         rest = next;
-    }
-    words
+        Some(word.word(line))
+    };
+    std::iter::from_fn(next).collect()
 }
 
 /// Words between blanks that are neither quoted nor escaped; quotes and escapes are kept.
-fn shell_words(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Part> {
-    let text = part.text(line);
-    let mut words = Vec::new();
-    let mut start = None;
-    let mut quote = None;
-    let mut end = text.len();
-    let mut chars = text.char_indices();
-    while let Some((at, c)) = chars.next() {
-        if quote.is_none() && c.is_whitespace() {
-            if let Some(start) = start.take() {
-                words.push(Part { start: part.start + start, end: part.start + at });
+struct ShellWords<'l> {
+    chars: CharIndices<'l>,
+    part: Part,
+    escape: char,
+}
+
+impl<'l> ShellWords<'l> {
+    fn new(line: &'l LogicalLine, part: Part, escape: char) -> Self {
+        Self { chars: part.text(line).char_indices(), part, escape }
+    }
+}
+
+impl Iterator for ShellWords<'_> {
+    type Item = Part;
+
+    fn next(&mut self) -> Option<Part> {
+        let part = |start: usize, end: usize| Part { start: self.part.start + start, end };
+        let mut start = None;
+        let mut quote = None;
+        let mut end = self.part.end;
+        while let Some((at, c)) = self.chars.next() {
+            if quote.is_none() && c.is_whitespace() {
+                match start {
+                    Some(start) => return Some(part(start, self.part.start + at)),
+                    None => continue,
+                }
             }
-            continue;
+            start.get_or_insert(at);
+            match quote {
+                None if c == '\'' || c == '"' => quote = Some(c),
+                Some(open) if c == open => quote = None,
+                _ => {}
+            }
+            if c == self.escape && quote != Some('\'') && self.chars.next().is_none() {
+                // An escape at the very end is dropped.
+                end = self.part.start + at;
+            }
         }
-        start.get_or_insert(at);
-        match quote {
-            None if c == '\'' || c == '"' => quote = Some(c),
-            Some(open) if c == open => quote = None,
-            _ => {}
-        }
-        if c == escape && quote != Some('\'') && chars.next().is_none() {
-            // An escape at the very end is dropped.
-            end = at;
-        }
+        start.map(|start| part(start, end)).filter(|word| word.start < word.end)
     }
-    if let Some(start) = start.filter(|start| *start < end) {
-        words.push(Part { start: part.start + start, end: part.start + end });
-    }
-    words
 }
 
 /// The arguments of ARG: words, some with `=`.
-pub(super) fn declarations(line: &LogicalLine<'_>, part: Part, escape: char) -> Vec<Word> {
-    shell_words(line, part, escape).into_iter().map(|word| word.word(line)).collect()
+pub(super) fn declarations(line: &LogicalLine, part: Part, escape: char) -> Few<Word> {
+    ShellWords::new(line, part, escape).map(|word| word.word(line)).collect()
 }
 
 /// The arguments of ENV and LABEL: `key=value …`, or the legacy form `key value` with everything after the first
 /// blanks as its value.
 pub(super) fn pairs(
-    line: &LogicalLine<'_>,
+    line: &LogicalLine,
     part: Part,
     instruction: &str,
     escape: char,
 ) -> Result<Vec<KeyValue>, Error> {
-    let words = shell_words(line, part, escape);
-    let Some(first) = words.first() else { return Ok(Vec::new()) };
+    let mut words = ShellWords::new(line, part, escape);
+    let Some(first) = words.next() else { return Ok(Vec::new()) };
     if !first.text(line).contains('=') {
         let (key, value) = cut_blank(line, part);
         let Some(value) = value else {
@@ -176,14 +189,14 @@ pub(super) fn pairs(
         };
         return Ok(vec![KeyValue { key: key.word(line), value: value.word(line), has_delimiter: false }]);
     }
-    let mut pairs = Vec::with_capacity(words.len());
+    let mut pairs = vec![pair(line, first, instruction)?];
     for word in words {
         pairs.push(pair(line, word, instruction)?);
     }
     Ok(pairs)
 }
 
-fn pair(line: &LogicalLine<'_>, word: Part, instruction: &str) -> Result<KeyValue, Error> {
+fn pair(line: &LogicalLine, word: Part, instruction: &str) -> Result<KeyValue, Error> {
     let (text, span) = (word.text(line), line.span_of(word.start, word.end));
     let Some((key, value)) = text.split_once('=') else {
         return Err(Error::new(ErrorKind::Syntax, format!("{instruction}: no = in {text:?}"))
@@ -191,7 +204,8 @@ fn pair(line: &LogicalLine<'_>, word: Part, instruction: &str) -> Result<KeyValu
             .expected("`name=value`, with quotes around a value that holds blanks"));
     };
     let (key_span, value_span) = split_span(text, span, key.len());
-    Ok(KeyValue { key: Word::new(key, key_span), value: Word::new(value, value_span), has_delimiter: true })
+    let (key, value) = (Word::new(line.slice(key), key_span), Word::new(line.slice(value), value_span));
+    Ok(KeyValue { key, value, has_delimiter: true })
 }
 
 #[cfg(test)]
@@ -199,8 +213,9 @@ mod tests {
     use super::super::line::Lines;
     use super::*;
 
-    fn with<T>(text: &str, f: impl FnOnce(&LogicalLine<'_>, Part) -> T) -> T {
-        let mut lines = Lines::new(text);
+    fn with<T>(text: &str, f: impl FnOnce(&LogicalLine, Part) -> T) -> T {
+        let file = text.into();
+        let mut lines = Lines::new(&file);
         let first = lines.next().unwrap().unwrap();
         let line = LogicalLine::join(first, '\\', &mut lines).unwrap().unwrap();
         let part = Part { start: 0, end: line.text.len() };

@@ -52,8 +52,8 @@ impl TargetList {
             .map(|(i, stage)| Target {
                 name: stage.name().unwrap_or_default().to_owned(),
                 default: i == last,
-                description: stage.description.clone().unwrap_or_default(),
-                base: stage.base.text.clone(),
+                description: stage.description.as_deref().unwrap_or_default().to_owned(),
+                base: stage.base.as_str().to_owned(),
                 platform: stage.platform.as_deref().unwrap_or_default().to_owned(),
                 location: Location::of(stage.span),
             })

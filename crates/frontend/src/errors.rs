@@ -45,7 +45,7 @@ pub fn solve_error(error: &SolveError<Kiln>, graph: &Graph, results: &Results) -
 fn failed(error: &SolveError<Kiln>, graph: &Graph, digest: &Digest, results: &Results) -> errdefs::Solve {
     let vertex = graph.vertices().iter().find(|vertex| vertex.digest == *digest);
     let op = vertex.map(|vertex| vertex.op.clone()).filter(|op| op.encoded_len() <= MAX_OP);
-    let description = vertex.map(|vertex| vertex.metadata.description.to_map()).unwrap_or_default();
+    let description = vertex.map(|vertex| vertex.metadata.description.to_texts()).unwrap_or_default();
     let index = |index: usize| i64::try_from(index).unwrap_or(i64::MAX);
     let (inputs, mounts, subject) = match &*error.cause {
         SolveCause::Exec { error, inputs, mounts } => {

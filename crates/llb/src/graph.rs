@@ -43,7 +43,7 @@ pub struct Vertex {
 impl Vertex {
     /// What progress shows: the custom name, or one made of the op.
     pub fn name(&self) -> &str {
-        self.metadata.description.get("llb.customname").map_or(&self.name, String::as_str)
+        self.metadata.description.get("llb.customname").map_or(&self.name, |name| name)
     }
 
     /// The platform that the op asks for, normalised.

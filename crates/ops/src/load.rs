@@ -175,7 +175,7 @@ fn load_vertex(
             meaning,
             export_cache: metadata.export_cache.map(|e| e.value),
             progress_group: metadata.progress_group.as_deref().cloned(),
-            description: metadata.description.to_map(),
+            description: metadata.description.to_texts(),
         },
     })
 }

@@ -131,7 +131,7 @@ mod tests {
 
     fn full() -> Made {
         let metadata = |name: &str| OpMetadata {
-            description: [("llb.customname", name.to_owned())].into(),
+            description: [("llb.customname", name.into())].into(),
             ..OpMetadata::default()
         };
         let place = Locations { locations: [Location { source_index: 1, ..Location::default() }].into() };

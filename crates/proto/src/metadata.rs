@@ -2,6 +2,7 @@
 //!
 //! Written by hand since there is one for each op: as `prost` would make it, it takes a kilobyte and a dozen allocations.
 
+use bytestring::ByteString;
 use prost::DecodeError;
 use prost::bytes::{Buf, BufMut};
 use prost::encoding::{
@@ -27,7 +28,7 @@ pub struct OpMetadata {
     /// Do it anew even if the result is known.
     pub ignore_cache: bool,
     /// For people; `llb.customname` is the name that progress shows.
-    pub description: SmallMap<String>,
+    pub description: SmallMap<ByteString>,
     /// Whether cache exporters take the result along.
     pub export_cache: Option<ExportCache>,
     /// What a daemon must be capable of.
@@ -46,7 +47,7 @@ trait MapValue: Clone + Default {
     fn merge(&mut self, wire: WireType, buf: &mut impl Buf, ctx: DecodeContext) -> Result<(), DecodeError>;
 }
 
-impl MapValue for String {
+impl MapValue for ByteString {
     const WIRE: WireType = WireType::LengthDelimited;
 
     fn body_len(&self) -> usize {
@@ -59,7 +60,10 @@ impl MapValue for String {
     }
 
     fn merge(&mut self, wire: WireType, buf: &mut impl Buf, ctx: DecodeContext) -> Result<(), DecodeError> {
-        encoding::string::merge(wire, self, buf, ctx)
+        let mut text = String::new();
+        encoding::string::merge(wire, &mut text, buf, ctx)?;
+        *self = text.into();
+        Ok(())
     }
 }
 
@@ -231,7 +235,7 @@ mod tests {
     fn the_bytes_are_those_that_prost_makes() {
         let bytes = full().encode_to_vec();
         let read = OpMetadata::decode(bytes.as_slice()).unwrap();
-        assert_eq!(read.description.get("a").map(String::as_str), Some("1"));
+        assert_eq!(read.description.get("a").map(|text| &**text), Some("1"));
         assert_eq!(read.progress_group.as_deref(), full().progress_group.as_ref());
         assert_eq!((read.encode_to_vec(), read.encoded_len()), (bytes.clone(), bytes.len()));
         assert_eq!(OpMetadata::default().encoded_len(), 0);
@@ -243,11 +247,11 @@ mod tests {
         let more = Made { description: [("a".into(), String::new())].into(), ..Made::default() };
         bytes.extend(more.encode_to_vec());
         let read = OpMetadata::decode(bytes.as_slice()).unwrap();
-        assert_eq!(read.description.get("a").map(String::as_str), Some(""));
+        assert_eq!(read.description.get("a").map(|text| &**text), Some(""));
         assert_eq!(read.description.len(), 2);
         // Empty values are written, as BuildKit does.
         let again = Made::decode(read.encode_to_vec().as_slice()).unwrap();
-        assert_eq!(again.description.get("a").map(String::as_str), Some(""));
+        assert_eq!(again.description.get("a").map(|text| &**text), Some(""));
     }
 
     #[test]

@@ -59,6 +59,13 @@ impl<V> SmallMap<V> {
     }
 }
 
+impl<V: AsRef<str>> SmallMap<V> {
+    /// The same as a map of the standard library, with values of its own.
+    pub fn to_texts(&self) -> BTreeMap<String, String> {
+        self.iter().map(|(key, value)| (key.to_owned(), value.as_ref().to_owned())).collect()
+    }
+}
+
 impl<V: Clone + Default> SmallMap<V> {
     /// Sets the value of a key.
     pub fn insert(&mut self, key: impl Into<Cow<'static, str>>, value: V) {

@@ -319,7 +319,7 @@ fn location(location: &pb::Location) -> LocationJson {
 fn metadata(metadata: &OpMetadata) -> MetadataJson<'_> {
     MetadataJson {
         ignore_cache: metadata.ignore_cache,
-        description: metadata.description.to_map(),
+        description: metadata.description.to_texts(),
         export_cache: metadata.export_cache.as_ref().map(|e| ExportCacheJson { value: e.value }),
         caps: metadata.caps.to_map(),
         progress_group: metadata.progress_group.as_deref().map(group),

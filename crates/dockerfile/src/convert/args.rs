@@ -3,8 +3,8 @@
 use std::borrow::Cow;
 use std::cell::OnceCell;
 use std::collections::{BTreeMap, BTreeSet};
-use std::sync::Arc;
 
+use bytestring::ByteString;
 use kiln_llb::build::{Env, State};
 
 use super::outline::ArgInfo;
@@ -90,11 +90,11 @@ pub(super) fn globals(
     mut infos: Option<&mut BTreeMap<String, ArgInfo>>,
 ) -> Result<Env, Error> {
     for (decl, span) in declarations(instructions) {
-        let name = decl.key.as_str();
+        let name = &*decl.key;
         let mut used = BTreeSet::new();
-        let value: Option<Arc<str>> = match (build_args.get(name), &decl.value) {
+        let value: Option<ByteString> = match (build_args.get(name), &decl.value) {
             (Some(given), _) => Some(given.as_str().into()),
-            (None, Some(default)) if lexer.keeps(default) => Some(default.as_str().into()),
+            (None, Some(default)) if lexer.keeps(default) => Some(default.text.clone()),
             (None, Some(default)) => {
                 let expansion = lexer.word(default, &env);
                 used = expansion.matched;
@@ -109,7 +109,7 @@ pub(super) fn globals(
             infos.insert(name.to_owned(), info);
         }
         if let Some(value) = value {
-            env.set(name, value);
+            env.set(decl.key.text.clone(), value);
         }
     }
     Ok(env)

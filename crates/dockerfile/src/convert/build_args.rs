@@ -1,21 +1,21 @@
 //! What the ARGs of a stage declared.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use bytestring::ByteString;
 use foldhash::quality::RandomState;
 
 /// Names and values, each name at the place where it was declared first.
 #[derive(Debug, Clone, Default)]
 pub(super) struct BuildArgs {
-    order: Vec<Arc<str>>,
-    values: HashMap<Arc<str>, Value, RandomState>,
+    order: Vec<ByteString>,
+    values: HashMap<ByteString, Value, RandomState>,
 }
 
 #[derive(Debug, Clone, Default)]
 struct Value {
     /// Of the last declaration with a value.
-    given: Option<String>,
+    given: Option<ByteString>,
     /// The last declaration had none.
     bare: bool,
 }
@@ -29,9 +29,9 @@ impl Value {
 
 impl BuildArgs {
     /// Notes a declaration.
-    pub(super) fn declare(&mut self, name: &Arc<str>, value: Option<String>) {
-        let known = self.values.entry(Arc::clone(name)).or_insert_with(|| {
-            self.order.push(Arc::clone(name));
+    pub(super) fn declare(&mut self, name: &ByteString, value: Option<ByteString>) {
+        let known = self.values.entry(name.clone()).or_insert_with(|| {
+            self.order.push(name.clone());
             Value::default()
         });
         known.bare = value.is_none();

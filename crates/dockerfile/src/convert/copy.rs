@@ -281,7 +281,7 @@ impl Plan<'_> {
         if options.checksum.is_empty() {
             options.checksum = checksum.to_owned();
         }
-        let constraints = Constraints::new().custom_name(&self.name);
+        let constraints = Constraints::new().custom_name(self.name.as_str());
         let state = git(&reference.remote, options, constraints).map_err(|e| refuse(e.to_string()))?;
         Ok(file.copy(&state, "/", self.dest.as_str(), self.base.clone()))
     }
@@ -295,8 +295,9 @@ impl Plan<'_> {
         };
         let meta = FileMeta { filename: Some(name.clone()), ..FileMeta::default() };
         let options = HttpOptions { checksum, file: meta, ..HttpOptions::default() };
-        let constraints =
-            Constraints::new().custom_name(&self.name).description("com.docker.dockerfile.v1.command", "");
+        let constraints = Constraints::new()
+            .custom_name(self.name.as_str())
+            .description("com.docker.dockerfile.v1.command", "");
         let state = http(url, options, constraints);
         let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
         Ok(file.copy(&state, name, self.dest.as_str(), copy))

@@ -160,23 +160,22 @@ impl<R: Resolver> Converter<'_, R> {
         message.push_str("ARG");
         let mut lint = self.linter.with_comments(&instruction.comments);
         for decl in args {
-            let name: Arc<str> = decl.key.as_str().into();
-            let name = &name;
+            let name = &decl.key.text;
             checks::secret_name(&mut lint, instruction.span, "ARG", name);
             let stage = &mut self.stages.list[index];
-            let given = self.build_args.get(&**name).cloned();
+            let given = self.build_args.get(&**name).map(|given| given.as_str().into());
             let inherited = given.is_none() && decl.value.is_none() && self.globals.get(name).is_some();
             let value = match (given, &decl.value) {
                 (Some(given), _) => Some(given),
-                (None, Some(default)) if is_plain(default) => Some(default.as_str().to_owned()),
+                (None, Some(default)) if is_plain(default) => Some(default.text.clone()),
                 (None, Some(default)) => {
                     let expansion = self.lexer.word(default, &StateEnv(&stage.state));
                     stage.report(&mut lint, instruction.span, &expansion.unmatched);
-                    Some(expansion.text.map_err(|e| e.in_word(default))?)
+                    Some(expansion.text.map_err(|e| e.in_word(default))?.into())
                 }
-                (None, None) => self.globals.get(name).map(str::to_owned),
+                (None, None) => self.globals.get(name).map(ByteString::from),
             };
-            if let Some(value) = value.as_deref().filter(|_| ![SCAN_CONTEXT, SCAN_STAGE].contains(&&**name)) {
+            if let Some(value) = value.as_ref().filter(|_| ![SCAN_CONTEXT, SCAN_STAGE].contains(&&**name)) {
                 stage.set_arg(name, value);
             }
             if let Some(outline) = &mut stage.outline {
@@ -184,7 +183,7 @@ impl<R: Resolver> Converter<'_, R> {
                     outline.used.insert(name.to_string());
                 } else {
                     let mut info = ArgInfo::new(decl, instruction.span);
-                    info.value = value.clone().unwrap_or_default();
+                    info.value = value.as_deref().unwrap_or_default().to_owned();
                     outline.args.insert(name.to_string(), info);
                 }
             }
@@ -203,7 +202,7 @@ impl<R: Resolver> Converter<'_, R> {
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, pair);
             checks::secret_name(&mut lint, instruction.span, "ENV", &pair.key);
-            let (key, value) = (pair.key.as_str(), pair.value.as_str());
+            let (key, value) = (&pair.key.text, &pair.value.text);
             message.extend([" ", key, "=", value]);
             self.stages.list[index].set_env(key, value);
         }
@@ -389,19 +388,23 @@ impl Stage {
     /// The arguments of a command, after the stage's shell if it is in shell form.
     fn with_shell(&self, line: &CommandLine) -> Vec<String> {
         let command = self.shell_command(&line.args, line.prepend_shell);
-        command.into_iter().map(Cow::into_owned).collect()
+        command.iter().map(ToString::to_string).collect()
     }
 
     pub(super) fn shell_command(&self, args: &[ByteString], in_shell: bool) -> Args {
-        let borrowed = |words: &[&'static str]| words.iter().map(|&word| Cow::Borrowed(word)).collect();
+        let fixed =
+            |words: &[&'static str]| words.iter().map(|&word| ByteString::from_static(word)).collect();
         let mut command: Args = match self.image.config.shell.as_slice() {
-            _ if !in_shell => return args.iter().map(|arg| Cow::Owned(arg[..].to_owned())).collect(),
-            [] if self.image.os == "windows" => borrowed(&["cmd", "/S", "/C", ""]),
-            [] => borrowed(&["/bin/sh", "-c", ""]),
-            shell => shell.iter().cloned().map(Cow::Owned).chain([Cow::Borrowed("")]).collect(),
+            _ if !in_shell => return args.into(),
+            [] if self.image.os == "windows" => fixed(&["cmd", "/S", "/C", ""]),
+            [] => fixed(&["/bin/sh", "-c", ""]),
+            shell => shell.iter().map(String::as_str).chain([""]).map(ByteString::from).collect(),
         };
         if let Some(last) = command.last_mut() {
-            *last = args.join(" ").into();
+            *last = match args {
+                [only] => only.clone(),
+                args => args.join(" ").into(),
+            };
         }
         command
     }

@@ -6,8 +6,8 @@
 
 use std::collections::HashMap;
 use std::mem::take;
-use std::sync::Arc;
 
+use bytestring::ByteString;
 use foldhash::quality::RandomState;
 use kiln_llb::build::State;
 
@@ -17,13 +17,13 @@ use super::stage::Stage;
 #[derive(Debug, Clone, Default)]
 pub(super) struct ImageEnv {
     /// Where in the config which variable stands.
-    places: HashMap<Arc<str>, usize, RandomState>,
+    places: HashMap<ByteString, usize, RandomState>,
     /// How many entries of the config steps know.
     known: usize,
     /// Steps have something else, or elsewhere, than the next stage begins with.
     changed: bool,
     /// Those of the config that an ARG has given another value.
-    shadowed: Vec<Arc<str>>,
+    shadowed: Vec<ByteString>,
     /// Variables of before the stage began are not in order.
     unordered: bool,
 }
@@ -50,14 +50,13 @@ impl Stage {
         let mut state = std::mem::replace(&mut self.state, State::scratch());
         for name in take(&mut self.env.shadowed) {
             let entry = self.env.places.get(&name).and_then(|&place| entries.get(place));
-            state =
-                entry.into_iter().fold(state, |state, entry| state.env(Arc::clone(&name), split(entry).1));
+            state = entry.into_iter().fold(state, |state, entry| state.env(name.clone(), split(entry).1));
         }
         let known = if self.env.has_twice() { 0 } else { self.env.known };
         for (place, entry) in entries.iter().enumerate().skip(known) {
             let (name, value) = split(entry);
-            let name: Arc<str> = name.into();
-            self.env.places.entry(Arc::clone(&name)).or_insert(place);
+            let name: ByteString = name.into();
+            self.env.places.entry(name.clone()).or_insert(place);
             state = state.env(name, value);
         }
         self.env.known = entries.len();
@@ -86,18 +85,17 @@ impl Stage {
     }
 
     /// Sets a variable of steps alone.
-    pub(super) fn set_arg(&mut self, name: &Arc<str>, value: &str) {
-        self.change_state(|state| state.env(Arc::clone(name), value));
+    pub(super) fn set_arg(&mut self, name: &ByteString, value: &ByteString) {
+        self.change_state(|state| state.env(name.clone(), value.clone()));
         self.env.changed = true;
         if self.env.places.contains_key(name) {
-            self.env.shadowed.push(Arc::clone(name));
+            self.env.shadowed.push(name.clone());
         }
     }
 
     /// Sets a variable of steps and of the image, where one that is there keeps its place.
-    pub(super) fn set_env(&mut self, name: &str, value: &str) {
-        let shared: Arc<str> = name.into();
-        self.change_state(|state| state.env(Arc::clone(&shared), value));
+    pub(super) fn set_env(&mut self, name: &ByteString, value: &ByteString) {
+        self.change_state(|state| state.env(name.clone(), value.clone()));
         let (entries, entry) = (&mut self.image.config.env, [name, "=", value].concat());
         match self.env.places.get(name).and_then(|&place| entries.get_mut(place)) {
             Some(old) => {
@@ -105,7 +103,7 @@ impl Stage {
                 self.env.changed = true;
             }
             None => {
-                self.env.places.insert(shared, entries.len());
+                self.env.places.insert(name.clone(), entries.len());
                 self.env.known += 1;
                 entries.push(entry);
             }

@@ -292,7 +292,7 @@ impl<R: Resolver> Converter<'_, R> {
             let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
                 .location(&self.source.map, stage.span.lines())
-                .description("com.docker.dockerfile.v1.command", &*stage.code)
+                .description("com.docker.dockerfile.v1.command", stage.code.clone())
                 .platform(Arc::clone(&platform))
                 .custom_name(name);
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };

@@ -123,8 +123,8 @@ impl<R: Resolver> Converter<'_, R> {
         let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
         let mut constraints = Constraints::new()
             .descriptions([
-                ("com.docker.dockerfile.v1.command", instruction.code[..].to_owned()),
-                (CUSTOM_NAME, name),
+                ("com.docker.dockerfile.v1.command", instruction.code),
+                (CUSTOM_NAME, name.into()),
             ])
             .location(&self.source.map, instruction.span.lines());
         if stage.ignore_cache {
@@ -160,7 +160,7 @@ pub(super) fn proxy(build_args: &BTreeMap<String, String>) -> Option<pb::ProxyEn
 
 impl Stage {
     /// A RUN as the history has it: its command after the values of the ARGs that it may depend on.
-    fn history_of(&self, args: &[Cow<'static, str>]) -> String {
+    fn history_of(&self, args: &[ByteString]) -> String {
         let variables = self.build_args.iter().map(|(name, value)| {
             let value = self.state.get_env(name).or(value).unwrap_or_default();
             [" ", name, "=", value]

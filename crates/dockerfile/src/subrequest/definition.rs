@@ -19,7 +19,7 @@ pub(super) fn json(definition: &pb::Definition) -> Value {
 }
 
 fn metadata(metadata: &OpMetadata) -> Value {
-    let description = metadata.description.iter().map(|(key, value)| (key.to_owned(), value.clone().into()));
+    let description = metadata.description.iter().map(|(key, value)| (key.to_owned(), value[..].into()));
     let caps = metadata.caps.iter().map(|(key, value)| (key.to_owned(), (*value).into()));
     object([
         ("ignore_cache", truth(metadata.ignore_cache)),
@@ -118,7 +118,7 @@ mod tests {
             progress_group: Some(Box::new(pb::ProgressGroup { id: "g".into(), ..Default::default() })),
             ..Default::default()
         };
-        metadata.description.insert("llb.customname".to_owned(), "load".to_owned());
+        metadata.description.insert("llb.customname".to_owned(), "load".into());
         metadata.caps.insert("b".to_owned(), true);
         metadata.caps.insert("a".to_owned(), false);
         let line = pb::Position { line: 2, character: 0 };

@@ -114,7 +114,7 @@ impl Scanner {
         let state = |tree| State::from_definition(tree).map_err(wire_error);
         let mut surroundings = self.surroundings.clone();
         let core = Mount::bind(format!("{SOURCES}/core/{CORE}"), &state(target.core)?);
-        let mut run = Run::new(&self.args)
+        let mut run = Run::new(self.args.iter().map(String::as_str))
             .mount(Mount::tmpfs("/tmp", 0))
             .mount(core.read_only())
             .mount(Mount::bind(DESTINATION, &State::scratch()));

@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use bytestring::ByteString;
 use kiln_oci::Platform;
 use kiln_proto::{OpMetadata, Ranges, SmallMap, pb};
 use smallvec::SmallVec;
@@ -40,7 +41,7 @@ pub struct Location {
 pub struct Constraints {
     pub(super) platform: Option<Arc<Platform>>,
     /// Keys and values that progress may show.
-    description: SmallMap<String>,
+    description: SmallMap<ByteString>,
     /// Capabilities that the op itself does not tell.
     pub(super) caps: SmallVec<[&'static str; 1]>,
     location: Option<Location>,
@@ -80,21 +81,21 @@ impl Constraints {
 
     /// A key and value that progress may show.
     #[must_use]
-    pub fn description(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<String>) -> Self {
+    pub fn description(mut self, key: impl Into<Cow<'static, str>>, value: impl Into<ByteString>) -> Self {
         self.description.insert(key, value.into());
         self
     }
 
     /// Keys and values that progress may show, in place of those before.
     #[must_use]
-    pub fn descriptions(mut self, all: impl Into<SmallMap<String>>) -> Self {
+    pub fn descriptions(mut self, all: impl Into<SmallMap<ByteString>>) -> Self {
         self.description = all.into();
         self
     }
 
     /// The name that progress shows.
     #[must_use]
-    pub fn custom_name(self, name: impl Into<String>) -> Self {
+    pub fn custom_name(self, name: impl Into<ByteString>) -> Self {
         self.description(CUSTOM_NAME, name)
     }
 

@@ -1,8 +1,8 @@
 //! The variables of steps.
 
 use std::collections::HashMap;
-use std::sync::Arc;
 
+use bytestring::ByteString;
 use foldhash::quality::RandomState;
 
 /// From so many entries on, places are looked up in a map.
@@ -13,9 +13,9 @@ const MANY: usize = 24;
 #[derive(Clone, Debug, Default)]
 pub struct Env {
     /// Those that were set again later leave a gap.
-    entries: Vec<Option<(Arc<str>, Arc<str>)>>,
+    entries: Vec<Option<(ByteString, ByteString)>>,
     /// Where each one is, once there are many.
-    places: Option<HashMap<Arc<str>, usize, RandomState>>,
+    places: Option<HashMap<ByteString, usize, RandomState>>,
     count: usize,
     /// Of all names and values.
     bytes: usize,
@@ -25,11 +25,11 @@ pub struct Env {
 
 impl Env {
     /// Sets a variable; one that is set already moves to the end.
-    pub fn set(&mut self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) {
+    pub fn set(&mut self, name: impl Into<ByteString>, value: impl Into<ByteString>) {
         let (name, value) = (name.into(), value.into());
         let place = self.entries.len();
         let old = match &mut self.places {
-            Some(places) => places.insert(Arc::clone(&name), place),
+            Some(places) => places.insert(name.clone(), place),
             None => self.place(&name),
         };
         if let Some(old) = old {
@@ -126,8 +126,8 @@ impl Env {
             self.pack();
         }
         if self.places.is_none() && self.entries.len() >= MANY {
-            let place = |(place, entry): (usize, &Option<(Arc<str>, _)>)| {
-                entry.as_ref().map(|(name, _)| (Arc::clone(name), place))
+            let place = |(place, entry): (usize, &Option<(ByteString, _)>)| {
+                entry.as_ref().map(|(name, _)| (name.clone(), place))
             };
             self.places = Some(self.entries.iter().enumerate().filter_map(place).collect());
         }

@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use kiln_proto::pb;
 use smallvec::SmallVec;
 
@@ -12,7 +13,7 @@ use super::{Constraints, Meta, State};
 use crate::{Error, ROOT_MOUNT, caps};
 
 /// A program with its arguments: a shell, its flag and a command most of the time.
-pub type Args = SmallVec<[Cow<'static, str>; 3]>;
+pub type Args = SmallVec<[ByteString; 3]>;
 
 /// A program to run.
 #[derive(Debug, Clone, Default)]
@@ -83,8 +84,8 @@ impl ExecNode {
 
 impl Run {
     /// A program with its arguments.
-    pub fn new<S: Into<String>>(args: impl IntoIterator<Item = S>) -> Self {
-        Self::of(args.into_iter().map(|arg| Cow::Owned(arg.into())).collect())
+    pub fn new<S: Into<ByteString>>(args: impl IntoIterator<Item = S>) -> Self {
+        Self::of(args.into_iter().map(Into::into).collect())
     }
 
     /// The same; arguments that are constants need no copies.

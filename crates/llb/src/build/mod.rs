@@ -38,6 +38,7 @@ mod sources;
 
 use std::sync::{Arc, LazyLock};
 
+use bytestring::ByteString;
 use kiln_oci::{ImageConfig, Platform};
 use kiln_proto::pb;
 
@@ -145,7 +146,7 @@ impl State {
 
     /// Sets a variable; one that is set already moves to the end.
     #[must_use]
-    pub fn env(self, name: impl Into<Arc<str>>, value: impl Into<Arc<str>>) -> Self {
+    pub fn env(self, name: impl Into<ByteString>, value: impl Into<ByteString>) -> Self {
         self.edit(|m| Arc::make_mut(&mut m.env).set(name, value))
     }
 

@@ -47,7 +47,7 @@ fn metadata_to_json(metadata: &OpMetadata) -> Value {
 
 fn metadata_from_json(value: &Value) -> OpMetadata {
     let entries = |key: &str| value.get(key).and_then(Value::as_object).into_iter().flatten();
-    let description = entries("description").filter_map(|(k, v)| Some((k.clone(), v.as_str()?.to_owned())));
+    let description = entries("description").filter_map(|(k, v)| Some((k.clone(), v.as_str()?.into())));
     let caps = entries("caps").filter_map(|(k, v)| Some((k.clone(), v.as_bool()?)));
     OpMetadata {
         ignore_cache: value.get("ignore_cache").and_then(Value::as_bool).unwrap_or_default(),
@@ -64,7 +64,7 @@ mod tests {
     #[test]
     fn what_go_writes() {
         let metadata = OpMetadata {
-            description: [("llb.customname", "load".to_owned())].into(),
+            description: [("llb.customname", "load".into())].into(),
             caps: [("constraints", true)].into(),
             ..OpMetadata::default()
         };

@@ -1,7 +1,9 @@
 //! COPY and ADD.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use bytestring::ByteString;
 use kiln_llb::build::{Constraints, CopyOptions, File, GitOptions, HttpOptions, Owner, State, git, http};
 use kiln_llb::caps;
 use kiln_llb::source::FileMeta;
@@ -41,7 +43,7 @@ struct Request<'a> {
 struct Plan<'a> {
     request: &'a Request<'a>,
     windows: bool,
-    dest: String,
+    dest: ByteString,
     base: CopyOptions,
     /// The same for paths.
     of_paths: Arc<CopyOptions>,
@@ -122,6 +124,10 @@ impl<R: Resolver> Converter<'_, R> {
         let dest_word = &request.sources.dest;
         let dest = paths::in_workdir(stage.state.get_dir(), dest_word, windows)
             .map_err(|e| refuse(e).at(dest_word.span))?;
+        let dest = match dest {
+            Cow::Borrowed(part) => dest_word.text.slice_ref(part),
+            Cow::Owned(made) => made.into(),
+        };
         let base = request.base_options()?;
         let text = names::display(&self.lexer, &instruction.code, &StateEnv(&stage.state));
         let stage = &mut self.stages.list[index];
@@ -145,7 +151,7 @@ impl<R: Resolver> Converter<'_, R> {
                 File::new().mkfile(&path, 0o644, inline.data.clone().into_bytes(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
-            file = file.copy(&made, paths::to_slash(&path, windows), plan.dest.as_str(), plan.base.clone());
+            file = file.copy(&made, paths::to_slash(&path, windows), plan.dest.clone(), plan.base.clone());
         }
         let constraints = self.constraints(instruction.span).custom_name(plan.name);
         let stage = &mut self.stages.list[index];
@@ -283,7 +289,7 @@ impl Plan<'_> {
         }
         let constraints = Constraints::new().custom_name(self.name.as_str());
         let state = git(&reference.remote, options, constraints).map_err(|e| refuse(e.to_string()))?;
-        Ok(file.copy(&state, "/", self.dest.as_str(), self.base.clone()))
+        Ok(file.copy(&state, "/", self.dest.clone(), self.base.clone()))
     }
 
     fn web(&self, url: &str, file: File) -> Result<File, Error> {
@@ -300,25 +306,28 @@ impl Plan<'_> {
             .description("com.docker.dockerfile.v1.command", "");
         let state = http(url, options, constraints);
         let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
-        Ok(file.copy(&state, name, self.dest.as_str(), copy))
+        Ok(file.copy(&state, name, self.dest.clone(), copy))
+    }
+
+    fn normalize<'p>(&self, path: &'p str) -> Result<Cow<'p, str>, Error> {
+        paths::normalize("/", path, self.windows, false).map_err(refuse)
     }
 
     fn paths(&self, source: &str, file: File) -> Result<File, Error> {
-        let normalize = |path: &str| paths::normalize("/", path, self.windows, false).map_err(refuse);
         let mut source = source;
         let mut options = Arc::clone(&self.of_paths);
         if self.request.parents {
             let options = Arc::make_mut(&mut options);
             // What is before "/./" is not made at the destination.
             let (root, pattern) = source.split_once("/./").unwrap_or(("/", source));
-            let pattern = normalize(pattern)?;
+            let pattern = self.normalize(pattern)?;
             if !has_wildcard(root) && !has_wildcard(&pattern) {
-                options.required_paths = vec![normalize(&paths::join(root, &pattern))?];
+                options.required_paths = vec![self.normalize(&paths::join(root, &pattern))?.into_owned()];
             }
             options.include = vec![pattern.trim_start_matches('/').to_owned()];
             source = root;
         }
-        Ok(file.copy(&self.request.from, normalize(source)?, self.dest.as_str(), options))
+        Ok(file.copy(&self.request.from, self.normalize(source)?, self.dest.clone(), options))
     }
 }
 

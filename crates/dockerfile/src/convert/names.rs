@@ -34,7 +34,13 @@ impl Steps {
             return text.to_owned();
         }
         self.done += 1;
-        let mut out = String::with_capacity(text.len() + self.stage.len() + 24);
+        let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
+        let width = digits(self.total);
+        // Without a platform this is all of it.
+        let stage = if self.stage.is_empty() { 0 } else { self.stage.len() + 1 };
+        let onbuild_width = if onbuild { "ONBUILD ".len() } else { 0 };
+        let length = "[/] ".len() + stage + 2 * width + onbuild_width + text.len();
+        let mut out = String::with_capacity(length);
         out.push('[');
         if let Some(platform) = platform.filter(|_| self.with_platform) {
             out.push_str(&platform.format_all());
@@ -45,8 +51,7 @@ impl Steps {
             out.push_str(&self.stage);
             out.push(' ');
         }
-        let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
-        let blanks = digits(self.total).saturating_sub(digits(self.done));
+        let blanks = width.saturating_sub(digits(self.done));
         out.extend(std::iter::repeat_n(' ', blanks));
         push_number(&mut out, self.done as u64);
         out.push('/');

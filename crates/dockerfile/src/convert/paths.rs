@@ -48,7 +48,16 @@ pub(super) fn is_absolute(path: &str, windows: bool) -> bool {
 
 /// Makes `path` absolute below `parent`, with slashes and without drive. `keep_slash` keeps what says "a folder" at the
 /// end: a slash, or `/.`.
-pub(super) fn normalize(parent: &str, path: &str, windows: bool, keep_slash: bool) -> Result<String, String> {
+pub(super) fn normalize<'p>(
+    parent: &str,
+    path: &'p str,
+    windows: bool,
+    keep_slash: bool,
+) -> Result<Cow<'p, str>, String> {
+    if !windows && path.starts_with('/') && !(keep_slash && path.ends_with("/.")) {
+        // Nothing to do.
+        return Ok(path.into());
+    }
     let original = to_slash(path, windows);
     let parent = to_slash(if parent.is_empty() { "/" } else { parent }, windows);
     let mut parent = strip_drive(&parent, windows, keep_slash)?;
@@ -68,23 +77,26 @@ pub(super) fn normalize(parent: &str, path: &str, windows: bool, keep_slash: boo
             path.push('.');
         }
     }
-    Ok(path)
+    Ok(path.into())
 }
 
 /// The working directory after `WORKDIR path`, in the spelling of the image's system.
 pub(super) fn workdir(current: &str, path: &str, windows: bool) -> Result<String, String> {
-    Ok(from_slash(normalize(current, path, windows, false)?, windows))
+    Ok(from_slash(normalize(current, path, windows, false)?.into_owned(), windows))
 }
 
 /// A destination of COPY: absolute below the working directory `dir`.
-pub(super) fn in_workdir(dir: &str, path: &str, windows: bool) -> Result<String, String> {
+pub(super) fn in_workdir<'p>(dir: &str, path: &'p str, windows: bool) -> Result<Cow<'p, str>, String> {
+    if !windows && path.starts_with('/') {
+        return normalize("/", path, windows, true);
+    }
     let path = strip_drive(path, windows, true)?;
     if is_absolute(&path, windows) {
-        return normalize("/", &path, windows, true);
+        return normalize("/", &path, windows, true).map(|path| path.into_owned().into());
     }
     // The working directory itself is a folder, whatever is there.
     let path = if path.is_empty() || path == "." { "./" } else { &path };
-    normalize(dir, path, windows, true)
+    normalize(dir, path, windows, true).map(|path| path.into_owned().into())
 }
 
 #[cfg(test)]

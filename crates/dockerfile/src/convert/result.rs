@@ -61,15 +61,18 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Now it is known which paths of the contexts are needed.
     fn fill_contexts(&mut self) {
-        let paths: BTreeSet<&str> =
-            self.stages.list.iter().flat_map(|s| s.context_paths.iter().map(String::as_str)).collect();
+        let sets = self.stages.list.iter_mut().map(|stage| std::mem::take(&mut stage.context_paths));
+        let paths = sets.filter(|set| !set.is_empty()).reduce(|mut all, mut more| {
+            all.append(&mut more);
+            all
+        });
         let none = Ignore::default();
         let ignore = self.ignore.as_deref().unwrap_or(&none);
         let context: State =
-            self.source.main_context(self.options, ignore, follow_paths(paths.iter().copied()));
+            self.source.main_context(self.options, ignore, follow_paths(paths.unwrap_or_default()));
         self.context_slot.fill(&context);
         for pending in std::mem::take(&mut self.pending) {
-            let paths = follow_paths(self.stages.path_sets[pending.paths].iter().map(String::as_str));
+            let paths = follow_paths(self.stages.path_sets[pending.paths].clone());
             pending.fill(self.options, paths);
         }
     }
@@ -97,11 +100,16 @@ impl<R: Resolver> Converter<'_, R> {
 }
 
 /// Clean paths, in order, without their leading slashes; none if everything is needed.
-fn follow_paths<'a>(paths: impl Iterator<Item = &'a str>) -> Vec<String> {
-    let mut paths = paths.map(|path| path.strip_prefix('/').unwrap_or(path)).peekable();
-    match paths.peek() {
+fn follow_paths(paths: BTreeSet<String>) -> Vec<String> {
+    let mut paths = paths.into_iter().map(|mut path| {
+        if path.starts_with('/') {
+            path.remove(0);
+        }
+        path
+    });
+    match paths.next() {
         // The root is the first.
-        Some(&"") => Vec::new(),
-        _ => paths.map(str::to_owned).collect(),
+        Some(root) if root.is_empty() => Vec::new(),
+        first => first.into_iter().chain(paths).collect(),
     }
 }

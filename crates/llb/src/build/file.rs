@@ -4,6 +4,7 @@ use std::borrow::Cow;
 use std::sync::Arc;
 
 use bytes::{Bytes, BytesMut};
+use bytestring::ByteString;
 use kiln_pattern::{cleaned, join};
 use kiln_proto::pb;
 use prost::Message;
@@ -132,7 +133,7 @@ impl File {
         self,
         source: &State,
         src: impl Into<Cow<'s, str>>,
-        dest: impl Into<String>,
+        dest: impl Into<ByteString>,
         options: impl Into<Arc<CopyOptions>>,
     ) -> Self {
         let mut src = src.into();
@@ -140,7 +141,7 @@ impl File {
             src = join(source.get_dir(), &cleaned(&src)).into();
         }
         let mut src = src.into_owned();
-        settle(&mut src, "/", false);
+        settle(&mut src, "/");
         self.add(What::Copy { src, dest: dest.into(), options: options.into() }, source.output.as_ref())
     }
 
@@ -217,7 +218,7 @@ enum What {
     /// There are many of these, and most have the same options.
     Copy {
         src: String,
-        dest: String,
+        dest: ByteString,
         options: Arc<CopyOptions>,
     },
     Other(Box<pb::file_action::Action>),
@@ -311,11 +312,16 @@ impl What {
     fn resolve_paths(&mut self, dir: &str) {
         use pb::file_action::Action as Other;
         match self {
-            Self::Copy { dest, .. } => settle(dest, dir, true),
+            Self::Copy { dest, .. } => {
+                *dest = match kept(dest, true) {
+                    Some(kept) => dest.slice_ref(kept),
+                    None => normalize_path(dir, dest, true).into(),
+                }
+            }
             Self::Other(other) => match &mut **other {
-                Other::Mkdir(a) => settle(&mut a.path, dir, false),
-                Other::Mkfile(a) => settle(&mut a.path, dir, false),
-                Other::Rm(a) => settle(&mut a.path, dir, false),
+                Other::Mkdir(a) => settle(&mut a.path, dir),
+                Other::Mkfile(a) => settle(&mut a.path, dir),
+                Other::Rm(a) => settle(&mut a.path, dir),
                 Other::Copy(_) | Other::Symlink(_) => {}
             },
         }
@@ -376,18 +382,22 @@ fn set_owner_input(action: &mut pb::file_action::Action, base: i64) {
     }
 }
 
-/// [`normalize_path`] in place; most paths stay as they are, but for slashes at their ends.
-fn settle(path: &mut String, dir: &str, keep_slash: bool) {
-    let kept = match cleaned(path) {
+/// What [`normalize_path`] makes of a path if that is what it begins with: most stay as they are, but for slashes at their ends.
+fn kept(path: &str, keep_slash: bool) -> Option<&str> {
+    match cleaned(path) {
         Cow::Borrowed(bare) if path.starts_with('/') => {
             let slash = keep_slash && path.len() > bare.len() && bare != "/";
-            Some(bare.len() + usize::from(slash))
+            path.get(..bare.len() + usize::from(slash))
         }
         _ => None,
-    };
-    match kept {
+    }
+}
+
+/// [`normalize_path`] in place.
+fn settle(path: &mut String, dir: &str) {
+    match kept(path, false).map(str::len) {
         Some(length) => path.truncate(length),
-        None => *path = normalize_path(dir, path, keep_slash),
+        None => *path = normalize_path(dir, path, false),
     }
 }
 

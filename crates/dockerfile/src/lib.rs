@@ -41,7 +41,6 @@ pub mod subrequest;
 pub mod word;
 
 mod document;
-mod few;
 mod instruction;
 mod parser;
 mod suggest;

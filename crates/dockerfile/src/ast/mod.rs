@@ -23,7 +23,6 @@ mod run;
 
 use bytestring::ByteString;
 
-pub use crate::few::Few;
 pub use expand::Expander;
 pub(crate) use expand::is_plain;
 pub use files::{Add, Copy, InlineFile, Sources};
@@ -33,6 +32,9 @@ use crate::directives::Directives;
 use crate::parser;
 use crate::span::Span;
 use crate::word::Word;
+
+/// A list that has one entry most of the time, which needs no memory of its own.
+pub type Few<T> = smallvec::SmallVec<[T; 1]>;
 
 /// A parsed Dockerfile.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -61,15 +61,11 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Now it is known which paths of the contexts are needed.
     fn fill_contexts(&mut self) {
-        let sets = self.stages.list.iter_mut().map(|stage| std::mem::take(&mut stage.context_paths));
-        let paths = sets.filter(|set| !set.is_empty()).reduce(|mut all, mut more| {
-            all.append(&mut more);
-            all
-        });
+        let paths: BTreeSet<String> =
+            self.stages.list.iter_mut().flat_map(|stage| std::mem::take(&mut stage.context_paths)).collect();
         let none = Ignore::default();
         let ignore = self.ignore.as_deref().unwrap_or(&none);
-        let context: State =
-            self.source.main_context(self.options, ignore, follow_paths(paths.unwrap_or_default()));
+        let context: State = self.source.main_context(self.options, ignore, follow_paths(paths));
         self.context_slot.fill(&context);
         for pending in std::mem::take(&mut self.pending) {
             let paths = follow_paths(self.stages.path_sets[pending.paths].clone());

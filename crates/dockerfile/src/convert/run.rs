@@ -189,7 +189,7 @@ fn read_script(line: CommandLine, windows: bool) -> Result<Script, Error> {
         return Err(refuse("heredocs need a command in shell form"));
     };
     if parser::parse_marker(text).is_none() {
-        return Ok(plain(ByteString::from(rebuild(text, &line.files)).into()));
+        return Ok(plain([ByteString::from(rebuild(text, &line.files))].into()));
     }
     // The heredoc is the whole command.
     let data = if first.chomp { parser::chomp(&first.content).into() } else { first.content.clone() };
@@ -197,12 +197,12 @@ fn read_script(line: CommandLine, windows: bool) -> Result<Script, Error> {
     if !windows && data.starts_with("#!") {
         let path = super::paths::join(SCRIPTS, &first.name);
         return Ok(Script {
-            args: ByteString::from(path).into(),
+            args: [ByteString::from(path)].into(),
             summary,
             file: Some((first.name.clone(), data)),
         });
     }
-    Ok(Script { args: data.into(), summary, file: None })
+    Ok(Script { args: [data].into(), summary, file: None })
 }
 
 /// A command with heredocs inside it: the shell reads them itself.
@@ -231,7 +231,7 @@ mod tests {
 
     fn line(args: &str, content: &str) -> CommandLine {
         let file = Heredoc { name: "EOF".into(), content: content.into(), ..Heredoc::default() };
-        CommandLine { args: ByteString::from(args).into(), files: [file].into(), prepend_shell: true }
+        CommandLine { args: [ByteString::from(args)].into(), files: [file].into(), prepend_shell: true }
     }
 
     #[test]

@@ -106,9 +106,15 @@ pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
 }
 
 fn is_lower(text: &str) -> bool {
-    !text.chars().any(char::is_uppercase)
+    match text.is_ascii() {
+        true => !text.bytes().any(|b| b.is_ascii_uppercase()),
+        false => !text.chars().any(char::is_uppercase),
+    }
 }
 
 fn is_upper(text: &str) -> bool {
-    !text.chars().any(char::is_lowercase)
+    match text.is_ascii() {
+        true => !text.bytes().any(|b| b.is_ascii_lowercase()),
+        false => !text.chars().any(char::is_lowercase),
+    }
 }

@@ -270,7 +270,7 @@ fn cut(line: &LogicalLine, part: Part, escape: char) -> Result<Cut, Error> {
         Some(Keyword::Onbuild) => {
             let trigger = if rest.is_empty() { None } else { Some(trigger(line, rest, escape)?) };
             takes_heredocs = trigger.as_ref().is_some_and(|t| t.takes_heredocs);
-            trigger.map_or_else(Args::default, |t| Args::words(t.keyword.word(line)))
+            trigger.map_or_else(Args::default, |t| Args::words([t.keyword.word(line)]))
         }
         Some(kind) => arguments(line, rest, kind, escape)?,
     };
@@ -297,7 +297,7 @@ fn keyword_of(line: &LogicalLine, part: Part) -> (Option<Keyword>, Span) {
 fn arguments(line: &LogicalLine, rest: Part, kind: Keyword, escape: char) -> Result<Args, Error> {
     Ok(match kind {
         Keyword::Run | Keyword::Cmd | Keyword::Entrypoint | Keyword::Shell => {
-            json_or(line, rest, |line, rest| rest.word(line).into())?
+            json_or(line, rest, |line, rest| [rest.word(line)].into())?
         }
         Keyword::Copy | Keyword::Add | Keyword::Volume => json_or(line, rest, split::plain_words)?,
         Keyword::Healthcheck => healthcheck(line, rest)?,
@@ -310,7 +310,7 @@ fn arguments(line: &LogicalLine, rest: Part, kind: Keyword, escape: char) -> Res
             if rest.is_empty() {
                 Args::default()
             } else {
-                Args::words(rest.word(line))
+                Args::words([rest.word(line)])
             }
         }
     })
@@ -353,7 +353,7 @@ fn healthcheck(line: &LogicalLine, rest: Part) -> Result<Args, Error> {
     let end = rest.start + text.find(char::is_whitespace).unwrap_or(text.len());
     let kind = Part { start: rest.start, end };
     let command = Part { start: end, end: rest.end }.trim(line);
-    let Args { words, json, .. } = json_or(line, command, |line, part| part.word(line).into())?;
+    let Args { words, json, .. } = json_or(line, command, |line, part| [part.word(line)].into())?;
     let words = std::iter::once(kind.word(line)).chain(words).collect();
     Ok(Args { words, json, ..Args::default() })
 }

@@ -139,25 +139,33 @@ impl<V> ByDigest<V> {
 
     /// Takes entries over of which several may have one key. `merge` adds later ones to the first; these are returned by their places
     /// in `entries`, each after the place of the first.
-    pub fn of_all(entries: Vec<(DigestKey, V)>, merge: impl Fn(&mut V, V)) -> (Self, Vec<(usize, usize)>) {
+    pub fn of_all(mut entries: Vec<(DigestKey, V)>, merge: impl Fn(&mut V, V)) -> (Self, Vec<(usize, usize)>)
+    where
+        V: Default,
+    {
         let hasher = RandomState::default();
         let mut places = HashTable::<u32>::with_capacity(entries.len());
         let mut merged = Vec::new();
-        for (place, (digest, _)) in entries.iter().enumerate() {
+        for place in 0..entries.len() {
+            let digest = &entries[place].0;
             let same = |&known: &u32| key(&entries, known) == Some(digest);
             match places.entry(hasher.hash_one(digest), same, |&known| hash(&hasher, &entries, known)) {
-                Entry::Occupied(first) => merged.push((*first.get() as usize, place)),
                 Entry::Vacant(new) => drop(new.insert(place as u32)),
+                Entry::Occupied(first) => {
+                    let first = *first.get() as usize;
+                    let later = std::mem::take(&mut entries[place].1);
+                    merge(&mut entries[first].1, later);
+                    merged.push((first, place));
+                }
             }
         }
         if merged.is_empty() {
             return (Self { entries, index: OnceLock::from(Box::new(Index { places, hasher })) }, merged);
         }
-        let mut map = Self::default();
-        for (digest, value) in entries {
-            map.merge(digest, value, &merge);
-        }
-        (map, merged)
+        let mut gone = merged.iter().map(|&(_, later)| later).peekable();
+        let mut place = 0..;
+        entries.retain(|_| gone.next_if_eq(&place.next().unwrap_or_default()).is_none());
+        (Self::of_distinct(entries), merged)
     }
 
     /// How many keys there are.

@@ -86,7 +86,7 @@ impl<R: Resolver> Converter<'_, R> {
         for path in &copy.sources.paths {
             let path = paths::join("/", path);
             match source {
-                None => drop(self.stages.list[index].context_paths.insert(path)),
+                None => drop(self.stages.context_paths.insert(path)),
                 Some(source) => self.stages.use_path(source, path),
             }
         }
@@ -111,7 +111,7 @@ impl<R: Resolver> Converter<'_, R> {
         )?;
         let local =
             add.sources.paths.iter().filter(|p| !p.starts_with("http://") && !p.starts_with("https://"));
-        self.stages.list[index].context_paths.extend(local.map(|p| paths::join("/", p)));
+        self.stages.context_paths.extend(local.map(|p| paths::join("/", p)));
         Ok(())
     }
 

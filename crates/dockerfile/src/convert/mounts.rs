@@ -74,7 +74,7 @@ impl<R: Resolver> Converter<'_, R> {
         let target = self.mount_target(index, &mount.target)?;
         let path = paths::join("/", &mount.source);
         if from_context {
-            self.stages.list[index].context_paths.insert(path);
+            self.stages.context_paths.insert(path);
         } else {
             self.stages.use_path(source, path);
         }

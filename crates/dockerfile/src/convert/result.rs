@@ -61,8 +61,7 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Now it is known which paths of the contexts are needed.
     fn fill_contexts(&mut self) {
-        let paths: BTreeSet<String> =
-            self.stages.list.iter_mut().flat_map(|stage| std::mem::take(&mut stage.context_paths)).collect();
+        let paths = std::mem::take(&mut self.stages.context_paths);
         let none = Ignore::default();
         let ignore = self.ignore.as_deref().unwrap_or(&none);
         let context: State = self.source.main_context(self.options, ignore, follow_paths(paths));

@@ -73,8 +73,6 @@ pub(super) struct Stage {
     pub(super) cmd: OnlyOnce,
     pub(super) entrypoint: OnlyOnce,
     pub(super) healthcheck: OnlyOnce,
-    /// Paths used of the build context.
-    pub(super) context_paths: BTreeSet<String>,
     /// Index of the set of paths that others use of what it starts from.
     pub(super) paths: usize,
     /// What it can be given, where that is asked for.
@@ -90,6 +88,8 @@ pub(super) struct Stages {
     by_name: foldhash::HashMap<String, usize>,
     /// The stage of those who take files from nothing.
     scratch: Option<usize>,
+    /// Paths used of the build context.
+    pub(super) context_paths: BTreeSet<String>,
     /// Sets of paths; stages that start from each other share one.
     pub(super) path_sets: Vec<BTreeSet<String>>,
     /// By stage, the last one that starts from it.
@@ -128,7 +128,6 @@ impl Stages {
             cmd: OnlyOnce::default(),
             entrypoint: OnlyOnce::default(),
             healthcheck: OnlyOnce::default(),
-            context_paths: BTreeSet::new(),
             paths: self.path_sets.len() - 1,
             outline: None,
             scan_context: false,

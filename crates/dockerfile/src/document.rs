@@ -153,12 +153,15 @@ impl Builder {
         self.in_stage |= statement.kind == Some(Keyword::From);
         let instruction = match instruction::parse(statement)? {
             Parsed::Stage(stage) => {
-                self.dockerfile.stages.push(stage);
+                self.dockerfile.stages.push(*stage);
                 return Ok(Added::Stage);
             }
             Parsed::Instruction(instruction) => instruction,
         };
         if let Some(stage) = self.dockerfile.stages.last_mut() {
+            if instruction.is_user() {
+                stage.users.push(stage.instructions.len());
+            }
             stage.instructions.push(instruction);
             return Ok(Added::Instruction);
         }

@@ -105,14 +105,14 @@ impl ImageConfig {
 pub struct RootFs {
     /// Always `layers`.
     #[serde(rename = "type", default = "layers", deserialize_with = "null_default")]
-    pub kind: String,
+    pub kind: Cow<'static, str>,
     /// The diff IDs.
     #[serde(default, deserialize_with = "null_default")]
     pub diff_ids: Vec<Digest>,
 }
 
-fn layers() -> String {
-    "layers".to_owned()
+fn layers() -> Cow<'static, str> {
+    Cow::Borrowed("layers")
 }
 
 impl Default for RootFs {

@@ -78,6 +78,8 @@ pub struct Stage {
     pub description: Option<ByteString>,
     /// What follows, in order.
     pub instructions: Vec<Instruction>,
+    /// Which of them take files from somewhere else than the build context.
+    pub(crate) users: Vec<usize>,
 }
 
 impl Stage {
@@ -109,6 +111,15 @@ pub struct Instruction {
 }
 
 impl Instruction {
+    /// It has mounts, or takes files from a stage or an image.
+    pub(crate) fn is_user(&self) -> bool {
+        match &self.command {
+            Command::Copy(copy) => copy.from.is_some(),
+            Command::Run(run) => !run.mounts.is_empty(),
+            _ => false,
+        }
+    }
+
     /// The keyword as it was spelled (`RUN`, `run`).
     #[must_use]
     pub fn keyword(&self) -> &str {

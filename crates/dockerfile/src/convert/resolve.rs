@@ -94,6 +94,7 @@ impl<R: Resolver> Converter<'_, R> {
         stage.names.with_platform = self.options.multi_platform;
         stage.ignore_cache = self.options.no_cache.contains(&stage.name);
         stage.instructions = from.instructions;
+        stage.users = from.users;
         let replaced = stage.named.is_some();
         let added = self.stages.add(stage);
         let stage = &mut self.stages.list[added];

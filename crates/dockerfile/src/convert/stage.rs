@@ -48,6 +48,8 @@ pub(super) struct Stage {
     /// Those of the base that come before its own instructions.
     pub(super) triggers: Vec<Step>,
     pub(super) instructions: Vec<Instruction>,
+    /// Which of them take files from somewhere else than the build context.
+    pub(super) users: Vec<usize>,
     /// Which stages its instructions take files from: for those that take some, by their place.
     pub(super) sources: Vec<(usize, Vec<usize>)>,
     /// A client's context takes its place.
@@ -109,6 +111,7 @@ impl Stages {
             span,
             triggers: Vec::new(),
             instructions: Vec::new(),
+            users: Vec::new(),
             sources: Vec::new(),
             named: None,
             deps: BTreeSet::new(),
@@ -172,7 +175,8 @@ impl Stages {
     pub(super) fn connect(&mut self, errors: &mut Vec<Error>) {
         for index in 0..self.list.len() {
             let instructions = take(&mut self.list[index].instructions);
-            for (place, instruction) in instructions.iter().enumerate() {
+            for place in take(&mut self.list[index].users) {
+                let instruction = &instructions[place];
                 match self.sources(instruction) {
                     Ok(sources) if sources.is_empty() => {}
                     Ok(sources) => {
@@ -299,28 +303,23 @@ impl Stages {
     pub(super) fn inherit(&mut self, index: usize) {
         let Some(base) = self.list[index].base else { return };
         let is_last = self.last_users.get(&base) == Some(&index);
-        let base = &mut self.list[base];
-        let (state, platform) = (base.state.clone(), base.platform.clone());
-        let (paths, workdir_set) = (base.paths, base.workdir_set);
-        let (mut image, base_image, build_args, env) = if is_last {
+        let Ok([base, stage]) = self.list.get_disjoint_mut([base, index]) else { return };
+        stage.state = base.state.clone();
+        stage.platform.clone_from(&base.platform);
+        (stage.paths, stage.workdir_set) = (base.paths, base.workdir_set);
+        if is_last {
             base.state = base.state.bare();
-            let (image, base_image) = (take(&mut base.image), base.base_image.take());
-            (image, base_image, take(&mut base.build_args), take(&mut base.env))
+            // What a stage begins with is nothing, and will do for the other one.
+            std::mem::swap(&mut stage.image, &mut base.image);
+            stage.base_image = base.base_image.take();
+            (stage.build_args, stage.env) = (take(&mut base.build_args), take(&mut base.env));
         } else {
-            let (image, base_image) = (base.image.clone(), base.base_image.clone());
-            (image, base_image, base.build_args.clone(), base.env.clone())
-        };
+            stage.image = base.image.clone();
+            stage.base_image.clone_from(&base.base_image);
+            (stage.build_args, stage.env) = (base.build_args.clone(), base.env.clone());
+        }
         // Triggers are for images built on this one, not for stages.
-        image.config.on_build.clear();
-        let stage = &mut self.list[index];
-        stage.state = state;
-        stage.platform = platform;
-        stage.image = image;
-        stage.base_image = base_image;
-        stage.paths = paths;
-        stage.workdir_set = workdir_set;
-        stage.build_args = build_args;
-        stage.env = env;
+        stage.image.config.on_build.clear();
     }
 
     /// Finds out which stages that are walked are the last to start from which others.

@@ -19,7 +19,7 @@ use flags::Flags;
 /// A statement understood.
 #[derive(Debug)]
 pub(crate) enum Parsed {
-    Stage(Stage),
+    Stage(Box<Stage>),
     Instruction(Instruction),
 }
 
@@ -38,7 +38,7 @@ fn parse_statement(mut statement: Statement) -> Result<Parsed, Error> {
         return Err(unknown_instruction(statement.keyword(), statement.keyword_span));
     };
     if kind == Keyword::From {
-        return stage::from(statement).map(Parsed::Stage);
+        return stage::from(statement).map(|stage| Parsed::Stage(Box::new(stage)));
     }
     let command = command(kind, &mut statement)?;
     Ok(Parsed::Instruction(Instruction {

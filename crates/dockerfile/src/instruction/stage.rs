@@ -38,6 +38,7 @@ pub(super) fn from(mut statement: Statement) -> Result<Stage, Error> {
         spelled_as: spelled_as.map(|word| word.text),
         platform: flags.value("platform"),
         instructions: Vec::new(),
+        users: Vec::new(),
         comments: statement.comments,
     })
 }

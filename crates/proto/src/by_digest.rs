@@ -18,11 +18,10 @@ const SHA256: &str = "sha256:";
 const SHA256_LEN: usize = SHA256.len() + 64;
 
 /// The key of a [`ByDigest`]: the text of a digest, or what a peer says is one. Those of SHA-256 take no memory of their own.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq)]
 pub struct DigestKey(Repr);
 
-/// In this order keys are mostly sorted as their texts are.
-#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, PartialEq, Eq)]
 enum Repr {
     Other(Box<str>),
     Sha256([u8; 32]),
@@ -106,7 +105,7 @@ pub struct ByDigest<V> {
 }
 
 /// Places among the entries.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 struct Index {
     places: HashTable<u32>,
     hasher: RandomState,
@@ -178,15 +177,6 @@ impl<V> ByDigest<V> {
         self.entries.is_empty()
     }
 
-    /// Sets memory aside for so many more.
-    pub fn reserve(&mut self, more: usize) {
-        self.entries.reserve(more);
-        let Self { entries, index } = self;
-        if let Some(Index { places, hasher }) = index.get_mut().map(|index| &mut **index) {
-            places.reserve(more, |&place| hash(hasher, entries, place));
-        }
-    }
-
     fn index(&self) -> &Index {
         self.index.get_or_init(|| Box::new(Index::of(&self.entries)))
     }
@@ -200,17 +190,12 @@ impl<V> ByDigest<V> {
 
     /// What is said about a digest.
     pub fn get(&self, digest: impl Into<DigestKey>) -> Option<&V> {
-        self.at(self.place(&digest.into())?).map(|(_, value)| value)
-    }
-
-    /// What is said about the digest at a place in the order.
-    pub fn at(&self, place: usize) -> Option<(&DigestKey, &V)> {
-        self.entries.get(place).map(|(digest, value)| (digest, value))
+        Some(&self.entries[self.place(&digest.into())?].1)
     }
 
     /// Says something about a digest, in place of what was said before.
     pub fn insert(&mut self, digest: impl Into<DigestKey>, value: V) {
-        self.merge(digest, value, |known, new| *known = new);
+        self.add(digest.into(), value, |known, new| *known = new);
     }
 
     /// What is said about a digest, to be changed; the default if nothing is.
@@ -218,14 +203,13 @@ impl<V> ByDigest<V> {
     where
         V: Default,
     {
-        let place = self.merge(digest, V::default(), |_, _| {});
+        let place = self.add(digest.into(), V::default(), |_, _| {});
         &mut self.entries[place].1
     }
 
     /// Says something about a digest; `merge` adds it to what was said before, if anything was. The result is the place of the
     /// digest in the order.
-    pub fn merge(&mut self, digest: impl Into<DigestKey>, value: V, merge: impl FnOnce(&mut V, V)) -> usize {
-        let digest = digest.into();
+    fn add(&mut self, digest: DigestKey, value: V, merge: impl FnOnce(&mut V, V)) -> usize {
         let entries = &mut self.entries;
         let mut index = self.index.take().unwrap_or_else(|| Box::new(Index::of(entries)));
         let Index { places, hasher } = &mut *index;
@@ -282,7 +266,7 @@ impl<V: PartialEq> PartialEq for ByDigest<V> {
     /// The order does not count.
     fn eq(&self, other: &Self) -> bool {
         let known = |(digest, value): (&DigestKey, &V)| {
-            other.place(digest).and_then(|place| other.at(place)).is_some_and(|(_, other)| other == value)
+            other.place(digest).is_some_and(|place| other.entries[place].1 == *value)
         };
         self.len() == other.len() && self.iter().all(known)
     }
@@ -382,9 +366,9 @@ mod tests {
         let texts =
             |map: &ByDigest<u8>| map.iter().map(|(key, value)| format!("{key}{value}")).collect::<String>();
         assert_eq!((texts(&map).as_str(), map.get("b"), map.get("c")), ("b3a2", Some(&3), None));
-        assert_eq!(map.merge("a", 5, |old, new| *old += new), 1);
-        assert_eq!(map.merge([1; 32], 6, |old, new| *old += new), 2);
-        assert_eq!((map.get("a"), map.at(2).map(|entry| *entry.1), map.len()), (Some(&7), Some(6), 3));
+        *map.get_or_insert_default("a") += 5;
+        *map.get_or_insert_default([1; 32]) += 6;
+        assert_eq!((map.get("a"), map.iter().last(), map.len()), (Some(&7), Some((&[1; 32].into(), &6)), 3));
         assert_eq!(map.sorted().iter().map(|entry| *entry.1).collect::<Vec<_>>(), [7, 3, 6]);
         let same = [(DigestKey::from([1; 32]), 6), ("a".into(), 7), ("b".into(), 3)];
         assert_eq!(map, same.clone().into());
@@ -408,7 +392,6 @@ mod tests {
     fn what_is_found_stays_so_when_more_comes() {
         let mut map = ByDigest::of_distinct((0..100).map(|n: u8| ([n; 32].into(), n)).collect());
         assert_eq!((map.get([7; 32]), map.get([100; 32])), (Some(&7), None));
-        map.reserve(1000);
         for n in 50..150 {
             *map.get_or_insert_default([n; 32]) += 1;
         }

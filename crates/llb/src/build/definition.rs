@@ -103,10 +103,12 @@ impl<'a> Writer<'a> {
         while let Some(step) = stack.pop() {
             match step {
                 Step::Scratch => self.ready.push(None),
-                Step::Enter { node, is_shared: true } if self.done.contains_key(&Arc::as_ptr(node)) => {
-                    self.ready.push(self.done.get(&Arc::as_ptr(node)).copied());
-                }
                 Step::Enter { node, is_shared } => {
+                    let known = if is_shared { self.done.get(&Arc::as_ptr(node)) } else { None };
+                    if let Some(&digest) = known {
+                        self.ready.push(Some(digest));
+                        continue;
+                    }
                     stack.push(Step::Leave { node, is_shared });
                     for input in node.inputs.iter().rev() {
                         stack.push(match resolve(input)? {

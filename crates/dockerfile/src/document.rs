@@ -6,7 +6,8 @@ use crate::ast::{Command, Dockerfile, Instruction};
 use crate::directives::{Directives, detect_syntax, find_check};
 use crate::error::{Error, ErrorKind, Errors};
 use crate::instruction::{self, Parsed};
-use crate::lint::{Linter, tree};
+use crate::lint::Linter;
+use crate::lint::tree::{self, Casing};
 use crate::parser::{Keyword, Statement, Statements};
 
 /// Most errors that are reported of one file.
@@ -60,7 +61,7 @@ pub(crate) fn parse_all(text: &ByteString, linter: &mut Linter) -> Read {
         return Read { dockerfile: Dockerfile::default(), errors, stages_known: false };
     }
     let mut statements = Statements::new(text);
-    let mut builder = Builder { dockerfile: Dockerfile::default(), in_stage: false, orphaned: false };
+    let mut builder = Builder::default();
     let mut errors = Vec::new();
     // What the lint finds counts if the file can be cut into statements, up to the first that is wrong.
     let mut found = linter.child();
@@ -99,14 +100,14 @@ pub(crate) fn parse_all(text: &ByteString, linter: &mut Linter) -> Read {
     }
     builder.dockerfile.directives =
         Directives { escape: statements.escape(), syntax: detect_syntax(text), check: find_check(text) };
-    let dockerfile = builder.dockerfile;
+    let Builder { dockerfile, casing, .. } = builder;
     if errors.is_empty() && dockerfile.stages.is_empty() {
         errors.push(Error::new(ErrorKind::Syntax, "dockerfile contains no stages to build").expected("FROM"));
     }
     errors.sort_by_key(|e| e.blamed().start);
     if errors.is_empty() {
         tree::stage_names(&dockerfile.stages, linter);
-        tree::keyword_casing(&dockerfile.stages, linter);
+        casing.check(&dockerfile.stages, linter);
     }
     Read { dockerfile, errors, stages_known }
 }
@@ -132,8 +133,10 @@ pub fn parse_instruction(text: &str) -> Result<Instruction, Error> {
     }
 }
 
+#[derive(Default)]
 struct Builder {
     dockerfile: Dockerfile,
+    casing: Casing,
     /// There was a FROM, right or wrong.
     in_stage: bool,
     /// An instruction before any FROM was reported.
@@ -153,12 +156,14 @@ impl Builder {
         self.in_stage |= statement.kind == Some(Keyword::From);
         let instruction = match instruction::parse(statement)? {
             Parsed::Stage(stage) => {
+                self.casing.count(stage.keyword());
                 self.dockerfile.stages.push(*stage);
                 return Ok(Added::Stage);
             }
             Parsed::Instruction(instruction) => instruction,
         };
         if let Some(stage) = self.dockerfile.stages.last_mut() {
+            self.casing.count(instruction.keyword());
             if instruction.is_user() {
                 stage.users.push(stage.instructions.len());
             }

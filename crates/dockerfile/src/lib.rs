@@ -45,6 +45,7 @@ mod instruction;
 mod parser;
 mod suggest;
 mod text;
+mod texts;
 
 pub use ast::Dockerfile;
 pub use bytestring::ByteString;

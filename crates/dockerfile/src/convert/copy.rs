@@ -22,6 +22,7 @@ use super::stage::Step;
 use crate::ast::{self, Sources};
 use crate::error::Error;
 use crate::lint::checks;
+use crate::texts::Texts;
 use crate::word::Word;
 
 /// What COPY and ADD have in common.
@@ -48,7 +49,7 @@ struct Plan<'a> {
     /// The same for paths.
     of_paths: Arc<CopyOptions>,
     /// The step's name.
-    name: String,
+    name: ByteString,
 }
 
 impl<R: Resolver> Converter<'_, R> {
@@ -84,9 +85,8 @@ impl<R: Resolver> Converter<'_, R> {
             },
         )?;
         for path in &copy.sources.paths {
-            let path = paths::join("/", path);
             match source {
-                None => drop(self.stages.context_paths.insert(path)),
+                None => self.stages.used_paths.add_of_context(&path.text),
                 Some(source) => self.stages.use_path(source, path),
             }
         }
@@ -111,7 +111,7 @@ impl<R: Resolver> Converter<'_, R> {
         )?;
         let local =
             add.sources.paths.iter().filter(|p| !p.starts_with("http://") && !p.starts_with("https://"));
-        self.stages.context_paths.extend(local.map(|p| paths::join("/", p)));
+        local.for_each(|path| self.stages.used_paths.add_of_context(&path.text));
         Ok(())
     }
 
@@ -124,14 +124,17 @@ impl<R: Resolver> Converter<'_, R> {
         let dest_word = &request.sources.dest;
         let dest = paths::in_workdir(stage.state.get_dir(), dest_word, windows)
             .map_err(|e| refuse(e).at(dest_word.span))?;
-        let dest = match dest {
-            Cow::Borrowed(part) => dest_word.text.slice_ref(part),
-            Cow::Owned(made) => made.into(),
-        };
+        let dest = self.texts.share(&dest_word.text, dest);
         let base = request.base_options()?;
         let text = names::display(&self.lexer, &instruction.code, &StateEnv(&stage.state));
         let stage = &mut self.stages.list[index];
-        let name = stage.names.next(&text, Some(&platform), stage.state.envs(), request.step.onbuild);
+        let name = stage.names.next(
+            &mut self.texts,
+            &text,
+            Some(&platform),
+            stage.state.envs(),
+            request.step.onbuild,
+        );
         let of_paths = request.path_options(&base);
         // Most steps have those of the step before.
         if *self.copy_options != of_paths {
@@ -151,7 +154,7 @@ impl<R: Resolver> Converter<'_, R> {
                 File::new().mkfile(&path, 0o644, inline.data.clone().into_bytes(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
-            file = file.copy(&made, paths::to_slash(&path, windows), plan.dest.clone(), plan.base.clone());
+            file = file.copy(&made, &*paths::to_slash(&path, windows), plan.dest.clone(), plan.base.clone());
         }
         let constraints = self.constraints(instruction.span).custom_name(plan.name);
         let stage = &mut self.stages.list[index];
@@ -162,10 +165,16 @@ impl<R: Resolver> Converter<'_, R> {
             let group = progress_id(&self.options.unique_id, index, stage.image.history.len());
             let mut again = |text: &str| {
                 stage.names.again();
-                stage.names.next(text, Some(&platform), stage.state.envs(), request.step.onbuild)
+                stage.names.next(
+                    &mut self.texts,
+                    text,
+                    Some(&platform),
+                    stage.state.envs(),
+                    request.step.onbuild,
+                )
             };
             let (name, link_name) = (again(&text), again(&format!("LINK {text}")));
-            let group = |weak| pb::ProgressGroup { id: group.clone(), name: name.clone(), weak };
+            let group = |weak| pb::ProgressGroup { id: group.clone(), name: name.to_string(), weak };
             let copy = constraints.clone().platform(Arc::clone(&platform)).progress_group(group(true));
             let merge = constraints.progress_group(group(false)).custom_name(link_name);
             let layer = State::scratch().file(file, copy);
@@ -193,7 +202,7 @@ impl<R: Resolver> Converter<'_, R> {
             let span = plan.request.step.instruction.span;
             checks::ignored_source(&mut lint, span, plan.request.add.is_some(), source, matcher);
         }
-        plan.paths(source, file)
+        plan.paths(&source.text, file, &mut self.texts)
     }
 }
 
@@ -287,7 +296,7 @@ impl Plan<'_> {
         if options.checksum.is_empty() {
             options.checksum = checksum.to_owned();
         }
-        let constraints = Constraints::new().custom_name(self.name.as_str());
+        let constraints = Constraints::new().custom_name(self.name.clone());
         let state = git(&reference.remote, options, constraints).map_err(|e| refuse(e.to_string()))?;
         Ok(file.copy(&state, "/", self.dest.clone(), self.base.clone()))
     }
@@ -302,7 +311,7 @@ impl Plan<'_> {
         let meta = FileMeta { filename: Some(name.clone()), ..FileMeta::default() };
         let options = HttpOptions { checksum, file: meta, ..HttpOptions::default() };
         let constraints = Constraints::new()
-            .custom_name(self.name.as_str())
+            .custom_name(self.name.clone())
             .description("com.docker.dockerfile.v1.command", "");
         let state = http(url, options, constraints);
         let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
@@ -313,9 +322,9 @@ impl Plan<'_> {
         paths::normalize("/", path, self.windows, false).map_err(refuse)
     }
 
-    fn paths(&self, source: &str, file: File) -> Result<File, Error> {
-        let mut source = source;
+    fn paths(&self, source: &ByteString, file: File, texts: &mut Texts) -> Result<File, Error> {
         let mut options = Arc::clone(&self.of_paths);
+        let mut path = self.normalize(source)?;
         if self.request.parents {
             let options = Arc::make_mut(&mut options);
             // What is before "/./" is not made at the destination.
@@ -325,9 +334,10 @@ impl Plan<'_> {
                 options.required_paths = vec![self.normalize(&paths::join(root, &pattern))?.into_owned()];
             }
             options.include = vec![pattern.trim_start_matches('/').to_owned()];
-            source = root;
+            path = Cow::Owned(self.normalize(root)?.into_owned());
         }
-        Ok(file.copy(&self.request.from, self.normalize(source)?, self.dest.clone(), options))
+        let path = texts.share(source, path);
+        Ok(file.copy(&self.request.from, path, self.dest.clone(), options))
     }
 }
 

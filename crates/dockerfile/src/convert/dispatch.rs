@@ -314,7 +314,8 @@ impl<R: Resolver> Converter<'_, R> {
         if layer {
             let env = StateEnv(&stage.state);
             let text = names::display(&self.lexer, &instruction.code, &env);
-            let name = stage.names.next(&text, Some(&platform), stage.state.envs(), step.onbuild);
+            let name =
+                stage.names.next(&mut self.texts, &text, Some(&platform), stage.state.envs(), step.onbuild);
             let user = &stage.image.config.user;
             let owner = Some(Owner::parse(user)).filter(|_| !user.is_empty());
             let constraints = Constraints::new()

@@ -63,7 +63,7 @@ impl<R: Resolver> Converter<'_, R> {
             return self.time_of_state(&state, "[internal] resolve main build context metadata".into()).await;
         }
         if let Some(context) = named::find(self.options, value, None)? {
-            let loaded = context.load(self.options, self.resolver, 0).await?;
+            let loaded = context.load(self.options, self.resolver, None).await?;
             if loaded.pending.is_some() {
                 // A folder of the client has no time of its own.
                 return Ok(None);

@@ -40,6 +40,7 @@ mod result;
 mod run;
 mod signal;
 mod stage;
+mod used_paths;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -52,6 +53,7 @@ use crate::error::{Error, Errors};
 use crate::lint::Linter;
 use crate::shell::Lexer;
 use crate::subrequest::Outline;
+use crate::texts::Texts;
 
 pub use context::{CONTEXT_NAME, DOCKERFILE_NAME, Source};
 pub use failure::{Failed, Failure};
@@ -163,6 +165,8 @@ struct Converter<'a, R> {
     /// Bytes of variables and history that the steps took so far.
     made: usize,
     ignore: Option<Arc<Ignore>>,
+    /// What steps are called, and what else is made for each.
+    texts: Texts,
     /// Of the last COPY or ADD.
     copy_options: Arc<CopyOptions>,
     /// The build context, known at the end.
@@ -229,12 +233,14 @@ impl<'a, R: Resolver> Converter<'a, R> {
             stages: Stages::default(),
             made: 0,
             ignore: None,
+            texts: Texts::default(),
             copy_options: Arc::default(),
             context,
             context_slot,
             pending: Vec::new(),
             purpose,
         };
+        converter.stages.used_paths.has_sets = options.has_contexts();
         converter.resolve_epoch(&file).await?;
         converter.add_stages(file.stages, &file.global_args)?;
         Ok(converter)

@@ -72,11 +72,10 @@ impl<R: Resolver> Converter<'_, R> {
             }
         }
         let target = self.mount_target(index, &mount.target)?;
-        let path = paths::join("/", &mount.source);
         if from_context {
-            self.stages.context_paths.insert(path);
+            self.stages.used_paths.add_of_context(&mount.source);
         } else {
-            self.stages.use_path(source, path);
+            self.stages.use_path(source, &mount.source);
         }
         Ok(self.mount_kind(mount, target, &state).selector(selector))
     }

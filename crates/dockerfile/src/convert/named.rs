@@ -56,7 +56,7 @@ pub(super) struct PendingLocal {
     shared_key: String,
     excludes: Vec<String>,
     /// The set of paths that stages use of it.
-    pub(super) paths: usize,
+    pub(super) paths: Option<usize>,
 }
 
 impl PendingLocal {
@@ -109,7 +109,7 @@ impl NamedContext {
         &self,
         options: &Options,
         resolver: &R,
-        paths: usize,
+        paths: Option<usize>,
     ) -> Result<Loaded, Failure> {
         let invalid = || refuse(format!("invalid context specifier {} for {}", self.input, self.key));
         let (scheme, rest) = self.input.split_once(':').ok_or_else(invalid)?;
@@ -206,7 +206,7 @@ impl NamedContext {
         folder: &str,
         options: &Options,
         resolver: &R,
-        paths: usize,
+        paths: Option<usize>,
     ) -> Result<Loaded, Failure> {
         let local_options = LocalOptions {
             session: options.session_of(folder),

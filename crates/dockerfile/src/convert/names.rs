@@ -2,12 +2,14 @@
 
 use std::borrow::Cow;
 
+use bytestring::ByteString;
 use kiln_llb::build::Env;
 use kiln_oci::Platform;
 
 use super::format::push_number;
 use crate::ast::is_plain;
 use crate::shell::{Lexer, Variables};
+use crate::texts::Texts;
 
 /// Counts the steps of a stage and names them.
 #[derive(Debug, Clone, Default)]
@@ -25,43 +27,40 @@ impl Steps {
     /// The name of the next step. `env` are the variables that may name a target platform.
     pub(super) fn next(
         &mut self,
+        texts: &mut Texts,
         text: &str,
         platform: Option<&Platform>,
         env: &Env,
         onbuild: bool,
-    ) -> String {
+    ) -> ByteString {
         if self.total == 0 {
-            return text.to_owned();
+            return texts.keep(text);
         }
         self.done += 1;
         let digits = |number: usize| number.checked_ilog10().unwrap_or(0) as usize + 1;
         let width = digits(self.total);
-        // Without a platform this is all of it.
-        let stage = if self.stage.is_empty() { 0 } else { self.stage.len() + 1 };
-        let onbuild_width = if onbuild { "ONBUILD ".len() } else { 0 };
-        let length = "[/] ".len() + stage + 2 * width + onbuild_width + text.len();
-        let mut out = String::with_capacity(length);
-        out.push('[');
-        if let Some(platform) = platform.filter(|_| self.with_platform) {
-            out.push_str(&platform.format_all());
-            out.push_str(&cross(platform, target(env)));
-            out.push(' ');
-        }
-        if !self.stage.is_empty() {
-            out.push_str(&self.stage);
-            out.push(' ');
-        }
-        let blanks = width.saturating_sub(digits(self.done));
-        out.extend(std::iter::repeat_n(' ', blanks));
-        push_number(&mut out, self.done as u64);
-        out.push('/');
-        push_number(&mut out, self.total as u64);
-        out.push_str("] ");
-        if onbuild {
-            out.push_str("ONBUILD ");
-        }
-        out.push_str(text);
-        out
+        texts.make(|out| {
+            out.push('[');
+            if let Some(platform) = platform.filter(|_| self.with_platform) {
+                out.push_str(&platform.format_all());
+                out.push_str(&cross(platform, target(env)));
+                out.push(' ');
+            }
+            if !self.stage.is_empty() {
+                out.push_str(&self.stage);
+                out.push(' ');
+            }
+            let blanks = width.saturating_sub(digits(self.done));
+            out.extend(std::iter::repeat_n(' ', blanks));
+            push_number(out, self.done as u64);
+            out.push('/');
+            push_number(out, self.total as u64);
+            out.push_str("] ");
+            if onbuild {
+                out.push_str("ONBUILD ");
+            }
+            out.push_str(text);
+        })
     }
 
     /// Makes the next name repeat the number of the last one.
@@ -138,25 +137,26 @@ mod tests {
 
     #[test]
     fn numbers_and_platforms() {
+        let texts = &mut Texts::default();
         let mut steps = Steps { stage: "base".into(), total: 10, with_platform: true, done: 0 };
         assert_eq!(
-            steps.next("RUN a", Some(&p("linux/amd64")), &env(&[]), false),
+            steps.next(texts, "RUN a", Some(&p("linux/amd64")), &env(&[]), false),
             "[linux/amd64 base  1/10] RUN a"
         );
         let to = env(&[("TARGETARCH", "arm64")]);
         assert_eq!(
-            steps.next("b", Some(&p("linux/amd64")), &to, true),
+            steps.next(texts, "b", Some(&p("linux/amd64")), &to, true),
             "[linux/amd64->arm64 base  2/10] ONBUILD b"
         );
         steps.again();
         let to = env(&[("TARGETPLATFORM", "windows/amd64")]);
         assert_eq!(
-            steps.next("b", Some(&p("linux/amd64")), &to, false),
+            steps.next(texts, "b", Some(&p("linux/amd64")), &to, false),
             "[linux/amd64->windows/amd64 base  2/10] b"
         );
-        assert_eq!(steps.next("b", None, &to, false), "[base  3/10] b");
+        assert_eq!(steps.next(texts, "b", None, &to, false), "[base  3/10] b");
         let mut none = Steps::default();
-        assert_eq!(none.next("FROM x", None, &env(&[]), false), "FROM x");
+        assert_eq!(none.next(texts, "FROM x", None, &env(&[]), false), "FROM x");
         let to = env(&[
             ("TARGETPLATFORM", "?"),
             ("TARGETOS", "linux"),

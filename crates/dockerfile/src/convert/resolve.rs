@@ -290,7 +290,7 @@ impl<R: Resolver> Converter<'_, R> {
         let written = std::mem::replace(&mut stage.base_name, name.clone());
         if !found.is_some_and(|image| image.is_scratch) {
             let name = ["FROM ", &stage.base_name].concat();
-            let name = stage.names.next(&name, Some(&platform), &Env::default(), false);
+            let name = stage.names.next(&mut self.texts, &name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
                 .location(&self.source.map, stage.span.lines())
                 .description("com.docker.dockerfile.v1.command", stage.code.clone())

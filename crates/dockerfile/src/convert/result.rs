@@ -1,7 +1,5 @@
 //! What a conversion comes out as.
 
-use std::collections::BTreeSet;
-
 use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform, Time};
 use kiln_proto::pb;
@@ -61,13 +59,13 @@ impl<R: Resolver> Converter<'_, R> {
 
     /// Now it is known which paths of the contexts are needed.
     fn fill_contexts(&mut self) {
-        let paths = std::mem::take(&mut self.stages.context_paths);
+        let used = &self.stages.used_paths;
         let none = Ignore::default();
         let ignore = self.ignore.as_deref().unwrap_or(&none);
-        let context: State = self.source.main_context(self.options, ignore, follow_paths(paths));
+        let context: State = self.source.main_context(self.options, ignore, used.of_context());
         self.context_slot.fill(&context);
         for pending in std::mem::take(&mut self.pending) {
-            let paths = follow_paths(self.stages.path_sets[pending.paths].clone());
+            let paths = used.of_set(pending.paths);
             pending.fill(self.options, paths);
         }
     }
@@ -91,20 +89,5 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let platform: Platform = image.platform().normalize();
         image.set_platform(&platform);
-    }
-}
-
-/// Clean paths, in order, without their leading slashes; none if everything is needed.
-fn follow_paths(paths: BTreeSet<String>) -> Vec<String> {
-    let mut paths = paths.into_iter().map(|mut path| {
-        if path.starts_with('/') {
-            path.remove(0);
-        }
-        path
-    });
-    match paths.next() {
-        // The root is the first.
-        Some(root) if root.is_empty() => Vec::new(),
-        first => first.into_iter().chain(paths).collect(),
     }
 }

@@ -120,12 +120,15 @@ impl<R: Resolver> Converter<'_, R> {
             summary => Cow::Owned(format!("{}{summary}", instruction.code)),
         };
         let text = names::display(&lexer, &code, &Masked { base: env, masked });
-        let name = stage.names.next(&text, stage.state.get_platform(), stage.state.envs(), step.onbuild);
+        let name = stage.names.next(
+            &mut self.texts,
+            &text,
+            stage.state.get_platform(),
+            stage.state.envs(),
+            step.onbuild,
+        );
         let mut constraints = Constraints::new()
-            .descriptions([
-                ("com.docker.dockerfile.v1.command", instruction.code),
-                (CUSTOM_NAME, name.into()),
-            ])
+            .descriptions([("com.docker.dockerfile.v1.command", instruction.code), (CUSTOM_NAME, name)])
             .location(&self.source.map, instruction.span.lines());
         if stage.ignore_cache {
             constraints = constraints.ignore_cache();

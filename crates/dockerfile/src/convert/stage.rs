@@ -14,13 +14,17 @@ use super::failure::refuse;
 use super::named::NamedContext;
 use super::names::Steps;
 use super::outline::Capture;
-use crate::ast::{Command, Instruction};
+use super::used_paths::UsedPaths;
+use crate::ast::{self, Command, Instruction};
 use crate::error::Error;
 use crate::lint::checks::OnlyOnce;
 use crate::shell::{Lexer, NoVariables};
 use crate::span::Span;
 use crate::suggest::nearest;
 use crate::text::lower;
+
+/// What FROM calls nothing at all.
+const SCRATCH: &str = "scratch";
 
 /// An instruction at work, and the stages it takes files from.
 #[derive(Debug, Clone)]
@@ -75,8 +79,8 @@ pub(super) struct Stage {
     pub(super) cmd: OnlyOnce,
     pub(super) entrypoint: OnlyOnce,
     pub(super) healthcheck: OnlyOnce,
-    /// Index of the set of paths that others use of what it starts from.
-    pub(super) paths: usize,
+    /// Index of the set of paths that others use of what it starts from, if anybody asks for these.
+    pub(super) paths: Option<usize>,
     /// What it can be given, where that is asked for.
     pub(super) outline: Option<Box<Capture>>,
     pub(super) scan_context: bool,
@@ -90,10 +94,7 @@ pub(super) struct Stages {
     by_name: foldhash::HashMap<String, usize>,
     /// The stage of those who take files from nothing.
     scratch: Option<usize>,
-    /// Paths used of the build context.
-    pub(super) context_paths: BTreeSet<String>,
-    /// Sets of paths; stages that start from each other share one.
-    pub(super) path_sets: Vec<BTreeSet<String>>,
+    pub(super) used_paths: UsedPaths,
     /// By stage, the last one that starts from it.
     last_users: foldhash::HashMap<usize, usize>,
 }
@@ -101,7 +102,6 @@ pub(super) struct Stages {
 impl Stages {
     /// A stage that starts from `base_name`.
     pub(super) fn stage(&mut self, base_name: String, span: Span) -> Stage {
-        self.path_sets.push(BTreeSet::new());
         Stage {
             base_name,
             base: None,
@@ -131,7 +131,7 @@ impl Stages {
             cmd: OnlyOnce::default(),
             entrypoint: OnlyOnce::default(),
             healthcheck: OnlyOnce::default(),
-            paths: self.path_sets.len() - 1,
+            paths: self.used_paths.new_set(),
             outline: None,
             scan_context: false,
             scan_stage: false,
@@ -218,29 +218,39 @@ impl Stages {
                         .ok()
                         .filter(|&n| n < self.list.len())
                         .ok_or_else(|| refuse(format!("invalid stage index {number}")).unblamed())?,
+                    Err(_) if from == SCRATCH => self.scratch(),
                     Err(_) => self.find_or_add(from, span),
                 }])
             }
             Command::Run(run) => {
-                let from = run.mounts().map(|m| if m.from.is_empty() { "scratch" } else { &*m.from });
                 // BuildKit's clients mark no line for an image that is not there.
-                Ok(from.map(|name| self.find_or_add(name, Span::default())).collect())
+                let source = |mount: &ast::Mount| match &*mount.from {
+                    "" | SCRATCH => self.scratch(),
+                    name => self.find_or_add(name, Span::default()),
+                };
+                Ok(run.mounts().map(source).collect())
             }
             _ => Ok(Vec::new()),
         }
     }
 
+    /// The stage with this name, or the image, as a stage of its own.
     fn find_or_add(&mut self, name: &str, span: Span) -> usize {
-        let is_scratch = name == "scratch";
-        self.find(name).or(self.scratch.filter(|_| is_scratch)).unwrap_or_else(|| {
+        self.find(name).unwrap_or_else(|| {
             let mut stage = self.stage(name.to_owned(), span);
             stage.unregistered = true;
-            let index = self.add(stage);
-            if is_scratch {
-                self.scratch = Some(index);
-            }
-            index
+            self.add(stage)
         })
+    }
+
+    /// The stage that stands for nothing: there is one, whoever takes files from it.
+    fn scratch(&mut self) -> usize {
+        if let Some(index) = self.scratch {
+            return index;
+        }
+        let index = self.find_or_add(SCRATCH, Span::default());
+        self.scratch = Some(index);
+        index
     }
 
     /// A stage must not take files from itself, over whatever detours.
@@ -345,15 +355,11 @@ impl Stages {
 
     /// Notes that all paths are used of what a stage starts from.
     pub(super) fn use_all(&mut self, index: usize) {
-        let set = &mut self.path_sets[self.list[index].paths];
-        if !set.contains("/") {
-            set.insert("/".to_owned());
-        }
+        self.used_paths.add_all(self.list[index].paths);
     }
 
     /// Notes that a path is used of what a stage starts from.
-    pub(super) fn use_path(&mut self, index: usize, path: String) {
-        let set = self.list[index].paths;
-        self.path_sets[set].insert(path);
+    pub(super) fn use_path(&mut self, index: usize, path: &str) {
+        self.used_paths.add(self.list[index].paths, path);
     }
 }

@@ -79,28 +79,37 @@ pub fn stage_names(stages: &[Stage], linter: &mut Linter) {
     }
 }
 
-/// Keywords in upper case here and in lower case there.
-pub fn keyword_casing(stages: &[Stage], linter: &mut Linter) {
-    let keywords = || {
-        stages.iter().flat_map(|stage| {
+/// How many of a file's keywords are in which case.
+#[derive(Debug, Default)]
+pub(crate) struct Casing {
+    all: usize,
+    lower: usize,
+    upper: usize,
+}
+
+impl Casing {
+    /// One more keyword.
+    pub(crate) fn count(&mut self, keyword: &str) {
+        let in_lower = is_lower(keyword);
+        self.lower += usize::from(in_lower);
+        self.upper += usize::from(!in_lower && is_upper(keyword));
+        self.all += 1;
+    }
+
+    /// Keywords in upper case here and in lower case there; those counted are those of the stages.
+    pub(crate) fn check(&self, stages: &[Stage], linter: &mut Linter) {
+        if self.all == self.lower.max(self.upper) {
+            return;
+        }
+        let lower = self.lower > self.upper;
+        let keywords = stages.iter().flat_map(|stage| {
             std::iter::once((stage.keyword(), stage.span))
                 .chain(stage.instructions.iter().map(|i| (i.keyword(), i.span)))
-        })
-    };
-    let (mut lower, mut upper, mut all) = (0, 0, 0);
-    for (keyword, _) in keywords() {
-        let in_lower = is_lower(keyword);
-        lower += usize::from(in_lower);
-        upper += usize::from(!in_lower && is_upper(keyword));
-        all += 1;
-    }
-    if all == lower.max(upper) {
-        return;
-    }
-    let lower = lower > upper;
-    for (keyword, span) in keywords() {
-        if !(if lower { is_lower(keyword) } else { is_upper(keyword) }) {
-            linter.run(span, Finding::ConsistentInstructionCasing { keyword, lower });
+        });
+        for (keyword, span) in keywords {
+            if !(if lower { is_lower(keyword) } else { is_upper(keyword) }) {
+                linter.run(span, Finding::ConsistentInstructionCasing { keyword, lower });
+            }
         }
     }
 }

@@ -6,6 +6,7 @@ use bytestring::ByteString;
 
 use crate::error::{Error, ErrorKind};
 use crate::span::{Position, Span};
+use crate::texts::Texts;
 use crate::word::Word;
 
 /// Longest physical line, in bytes without its newline.
@@ -16,7 +17,9 @@ pub(super) struct Lines<'a> {
     file: &'a ByteString,
     rest: &'a str,
     /// Where lines are joined; its memory serves one after the other.
-    joined: String,
+    draft: String,
+    /// Where the joined ones are.
+    joined: Texts,
     /// Number of the line read last.
     number: u32,
     failed: bool,
@@ -48,7 +51,7 @@ impl<'a> Line<'a> {
 impl<'a> Lines<'a> {
     pub(super) fn new(file: &'a ByteString) -> Self {
         let rest = file.strip_prefix('\u{feff}').unwrap_or(file);
-        Self { file, rest, joined: String::new(), number: 0, failed: false }
+        Self { file, rest, draft: String::new(), joined: Texts::default(), number: 0, failed: false }
     }
 
     /// Part of the file as a text that shares its memory.
@@ -121,7 +124,7 @@ impl LogicalLine {
             last: first.number,
             empty_continuation: None,
         };
-        let (mut has_blank, mut buffer) = (false, std::mem::take(&mut lines.joined));
+        let (mut has_blank, mut buffer) = (false, std::mem::take(&mut lines.draft));
         while continues {
             let Some(line) = lines.next()? else { break };
             joined.last = line.number;
@@ -142,8 +145,11 @@ impl LogicalLine {
             joined.more.push((buffer.len(), Position::new(line.number, 0)));
             buffer.push_str(body);
         }
-        joined.text = if joined.more.is_empty() { lines.slice(first_body) } else { buffer.as_str().into() };
-        lines.joined = buffer;
+        joined.text = match joined.more.is_empty() {
+            true => lines.slice(first_body),
+            false => lines.joined.keep(&buffer),
+        };
+        lines.draft = buffer;
         joined.empty_continuation = has_blank.then_some(joined.last);
         Ok(Some(joined))
     }

@@ -129,10 +129,10 @@ impl File {
     /// Copies `src` of another state to `dest`. Relative paths continue the working directory of their state. Copies with the same
     /// options may share them.
     #[must_use]
-    pub fn copy<'s>(
+    pub fn copy(
         self,
         source: &State,
-        src: impl Into<Cow<'s, str>>,
+        src: impl Into<ByteString>,
         dest: impl Into<ByteString>,
         options: impl Into<Arc<CopyOptions>>,
     ) -> Self {
@@ -140,8 +140,7 @@ impl File {
         if !src.starts_with('/') {
             src = join(source.get_dir(), &cleaned(&src)).into();
         }
-        let mut src = src.into_owned();
-        settle(&mut src, "/");
+        src = settled(&src, "/", false);
         self.add(What::Copy { src, dest: dest.into(), options: options.into() }, source.output.as_ref())
     }
 
@@ -217,7 +216,7 @@ pub(super) struct Action {
 enum What {
     /// There are many of these, and most have the same options.
     Copy {
-        src: String,
+        src: ByteString,
         dest: ByteString,
         options: Arc<CopyOptions>,
     },
@@ -313,10 +312,7 @@ impl What {
         use pb::file_action::Action as Other;
         match self {
             Self::Copy { dest, .. } => {
-                *dest = match kept(dest, true) {
-                    Some(kept) => dest.slice_ref(kept),
-                    None => normalize_path(dir, dest, true).into(),
-                }
+                *dest = settled(dest, dir, true);
             }
             Self::Other(other) => match &mut **other {
                 Other::Mkdir(a) => settle(&mut a.path, dir),
@@ -390,6 +386,14 @@ fn kept(path: &str, keep_slash: bool) -> Option<&str> {
             path.get(..bare.len() + usize::from(slash))
         }
         _ => None,
+    }
+}
+
+/// [`normalize_path`] of a text that may be shared.
+fn settled(path: &ByteString, dir: &str, keep_slash: bool) -> ByteString {
+    match kept(path, keep_slash) {
+        Some(kept) => path.slice_ref(kept),
+        None => normalize_path(dir, path, keep_slash).into(),
     }
 }
 

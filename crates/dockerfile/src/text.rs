@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use smallvec::SmallVec;
+
 /// Splits one line of comma-separated values; fields may be quoted with `"`, and `""` is a quote inside.
 ///
 /// # Errors
@@ -10,12 +12,15 @@ pub fn csv_fields(line: &str) -> Result<Vec<String>, &'static str> {
     Ok(csv_parts(line)?.into_iter().map(Cow::into_owned).collect())
 }
 
+/// The fields of a line of comma-separated values: a few most of the time.
+pub(crate) type CsvParts<'l> = SmallVec<[Cow<'l, str>; 4]>;
+
 /// [`csv_fields`] without copies of those that need no change.
-pub(crate) fn csv_parts(line: &str) -> Result<Vec<Cow<'_, str>>, &'static str> {
+pub(crate) fn csv_parts(line: &str) -> Result<CsvParts<'_>, &'static str> {
     if line.is_empty() {
         return Err("there is nothing in it");
     }
-    let mut fields = Vec::new();
+    let mut fields = CsvParts::new();
     let mut rest = line;
     loop {
         if let Some(quoted) = rest.strip_prefix('"') {
@@ -62,6 +67,14 @@ pub(crate) fn lower(text: &str) -> Cow<'_, str> {
     match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_uppercase()) {
         true => text.into(),
         false => text.to_lowercase().into(),
+    }
+}
+
+/// In capital letters; most are already.
+pub(crate) fn upper(text: &str) -> Cow<'_, str> {
+    match text.bytes().all(|b| b.is_ascii() && !b.is_ascii_lowercase()) {
+        true => text.into(),
+        false => text.to_uppercase().into(),
     }
 }
 

@@ -29,8 +29,8 @@ pub fn op(mut op: pb::Op) -> Bytes {
 /// Appends what kind of op it is, which goes last.
 pub(crate) fn kind(out: &mut BytesMut, inner: &pb::op::Op) {
     match inner {
-        pb::op::Op::Source(source) => field(out, 3, &source_op(source)),
-        pb::op::Op::Build(build) => field(out, 5, &build_op(build)),
+        pb::op::Op::Source(of) => source(out, &of.identifier, &of.attrs),
+        pb::op::Op::Build(build) => nested(out, 5, |out| build_op(out, build)),
         other => {
             out.reserve(other.encoded_len());
             other.encode(out);
@@ -77,10 +77,10 @@ pub(crate) fn number(out: &mut BytesMut, number: u32, value: i64) {
 
 /// A map entry: key is field 1, value field 2, both always written.
 fn entry(out: &mut BytesMut, number: u32, key: &str, value: &[u8]) {
-    let mut pair = BytesMut::with_capacity(key.len() + value.len() + 12);
-    field(&mut pair, 1, key.as_bytes());
-    field(&mut pair, 2, value);
-    field(out, number, &pair);
+    nested(out, number, |out| {
+        field(out, 1, key.as_bytes());
+        field(out, 2, value);
+    });
 }
 
 fn string_map(out: &mut BytesMut, number: u32, map: &BTreeMap<String, String>) {
@@ -89,29 +89,23 @@ fn string_map(out: &mut BytesMut, number: u32, map: &BTreeMap<String, String>) {
     }
 }
 
-fn source_op(source: &pb::SourceOp) -> BytesMut {
-    let mut out = BytesMut::new();
-    if !source.identifier.is_empty() {
-        field(&mut out, 1, source.identifier.as_bytes());
-    }
-    string_map(&mut out, 2, &source.attrs);
-    out
+/// A source, as [`kind`] writes it.
+pub(crate) fn source(out: &mut BytesMut, identifier: &str, attrs: &BTreeMap<String, String>) {
+    nested(out, 3, |out| {
+        string(out, 1, identifier);
+        string_map(out, 2, attrs);
+    });
 }
 
-fn build_op(build: &pb::BuildOp) -> BytesMut {
-    let mut out = BytesMut::new();
-    if build.builder != 0 {
-        encode_key(1, WireType::Varint, &mut out);
-        encode_varint(build.builder as u64, &mut out);
-    }
+fn build_op(out: &mut BytesMut, build: &pb::BuildOp) {
+    number(out, 1, build.builder);
     for (key, input) in &build.inputs {
-        entry(&mut out, 2, key, &input.encode_to_vec());
+        entry(out, 2, key, &input.encode_to_vec());
     }
     if let Some(def) = &build.def {
-        field(&mut out, 3, &def.encode_to_vec());
+        field(out, 3, &def.encode_to_vec());
     }
-    string_map(&mut out, 4, &build.attrs);
-    out
+    string_map(out, 4, &build.attrs);
 }
 
 #[cfg(test)]

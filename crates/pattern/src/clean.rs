@@ -51,27 +51,36 @@ fn is_clean(path: &str) -> bool {
 }
 
 fn rebuild(path: &str) -> String {
-    let rooted = path.starts_with('/');
-    let mut parts: Vec<&str> = Vec::new();
+    let mut out = String::with_capacity(path.len());
+    if path.starts_with('/') {
+        out.push('/');
+    }
+    let root = out.len();
+    // What no `..` takes away: the root, or each `..` that there was nothing before.
+    let mut floor = root;
     for part in path.split('/') {
         match part {
             "" | "." => {}
-            ".." => match parts.last() {
-                Some(&last) if last != ".." => {
-                    parts.pop();
+            ".." if out.len() > floor => {
+                let parent = out.rfind('/').unwrap_or(0);
+                out.truncate(parent.max(floor));
+            }
+            ".." if root > 0 => {}
+            name => {
+                if out.len() > root {
+                    out.push('/');
                 }
-                _ if rooted => {}
-                _ => parts.push(".."),
-            },
-            name => parts.push(name),
+                out.push_str(name);
+                if name == ".." {
+                    floor = out.len();
+                }
+            }
         }
     }
-    let joined = parts.join("/");
-    match (rooted, joined.is_empty()) {
-        (true, _) => format!("/{joined}"),
-        (false, true) => ".".to_owned(),
-        (false, false) => joined,
+    if out.is_empty() {
+        out.push('.');
     }
+    out
 }
 
 #[cfg(test)]
@@ -89,6 +98,11 @@ mod tests {
             ("a/../b", "b"),
             ("a/..", "."),
             ("../../a", "../../a"),
+            ("../a/..", ".."),
+            ("../a/b/..", "../a"),
+            ("../a/../..", "../.."),
+            ("/a/../../b/./c/..", "/b"),
+            ("ab/cd/../../..", ".."),
             ("a/../../b", "../b"),
             ("/../a", "/a"),
             ("/..", "/"),

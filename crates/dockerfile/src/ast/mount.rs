@@ -9,7 +9,7 @@ use super::run::{Device, Mount, MountFlag, MountType, Sharing};
 use super::{Expander, Run};
 use crate::error::{Error, ErrorKind};
 use crate::suggest::nearest;
-use crate::text::{csv_parts, lower, parse_bool, parse_size, parse_u32};
+use crate::text::{CsvParts, csv_parts, lower, parse_bool, parse_size, parse_u32};
 use crate::word::Word;
 
 const MOUNT_KEYS: [&str; 19] = [
@@ -91,7 +91,7 @@ fn share(raw: &Word, in_flag: bool, part: &str) -> ByteString {
     if in_flag { raw.text.slice_ref(part) } else { part.into() }
 }
 
-fn fields<'r>(raw: &'r Word, flag: &str) -> Result<Vec<Cow<'r, str>>, Error> {
+fn fields<'r>(raw: &'r Word, flag: &str) -> Result<CsvParts<'r>, Error> {
     csv_parts(raw).map_err(|reason| {
         refuse(format!("--{flag} is no list of comma-separated fields: {reason}")).at(raw.span)
     })

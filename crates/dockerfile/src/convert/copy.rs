@@ -45,9 +45,8 @@ struct Plan<'a> {
     request: &'a Request<'a>,
     windows: bool,
     dest: ByteString,
-    base: CopyOptions,
-    /// The same for paths.
-    of_paths: Arc<CopyOptions>,
+    /// For paths.
+    options: Arc<CopyOptions>,
     /// The step's name.
     name: ByteString,
 }
@@ -125,7 +124,7 @@ impl<R: Resolver> Converter<'_, R> {
         let dest = paths::in_workdir(stage.state.get_dir(), dest_word, windows)
             .map_err(|e| refuse(e).at(dest_word.span))?;
         let dest = self.texts.share(&dest_word.text, dest);
-        let base = request.base_options()?;
+        let options = request.options()?;
         let text = names::display(&self.lexer, &instruction.code, &StateEnv(&stage.state));
         let stage = &mut self.stages.list[index];
         let name = stage.names.next(
@@ -135,13 +134,11 @@ impl<R: Resolver> Converter<'_, R> {
             stage.state.envs(),
             request.step.onbuild,
         );
-        let of_paths = request.path_options(&base);
         // Most steps have those of the step before.
-        if *self.copy_options != of_paths {
-            self.copy_options = Arc::new(of_paths);
+        if *self.copy_options != options {
+            self.copy_options = Arc::new(options);
         }
-        let of_paths = Arc::clone(&self.copy_options);
-        let plan = Plan { request, windows, dest, base, of_paths, name };
+        let plan = Plan { request, windows, dest, options: Arc::clone(&self.copy_options), name };
         let sources = request.sources;
         let mut file = File::with_capacity(sources.paths.len() + sources.contents.len());
         for source in &sources.paths {
@@ -154,7 +151,8 @@ impl<R: Resolver> Converter<'_, R> {
                 File::new().mkfile(&path, 0o644, inline.data.clone().into_bytes(), None, None),
                 super::context::internal("preparing inline document").platform(Arc::clone(&platform)),
             );
-            file = file.copy(&made, &*paths::to_slash(&path, windows), plan.dest.clone(), plan.base.clone());
+            file =
+                file.copy(&made, &*paths::to_slash(&path, windows), plan.dest.clone(), plan.file_options());
         }
         let constraints = self.constraints(instruction.span).custom_name(plan.name);
         let stage = &mut self.stages.list[index];
@@ -224,9 +222,17 @@ impl Request<'_> {
         Ok(())
     }
 
-    /// What holds for every source.
-    fn base_options(&self) -> Result<CopyOptions, Error> {
-        let mut options = CopyOptions { create_dest_path: true, ..CopyOptions::default() };
+    /// The options of paths.
+    fn options(&self) -> Result<CopyOptions, Error> {
+        let mut options = CopyOptions {
+            create_dest_path: true,
+            follow_symlinks: true,
+            dir_contents_only: true,
+            attempt_unpack: self.add.is_some_and(|add| add.unpack.unwrap_or(true)),
+            allow_wildcard: true,
+            allow_empty_wildcard: true,
+            ..CopyOptions::default()
+        };
         if let Some(chown) = self.chown.filter(|w| !w.is_empty()) {
             options.owner = Some(Owner::parse(chown));
         }
@@ -238,18 +244,6 @@ impl Request<'_> {
         }
         options.exclude = self.excludes.iter().map(|w| w.as_str().to_owned()).collect();
         Ok(options)
-    }
-
-    /// The same for paths.
-    fn path_options(&self, base: &CopyOptions) -> CopyOptions {
-        CopyOptions {
-            follow_symlinks: true,
-            dir_contents_only: true,
-            attempt_unpack: self.add.is_some_and(|add| add.unpack.unwrap_or(true)),
-            allow_wildcard: true,
-            allow_empty_wildcard: true,
-            ..base.clone()
-        }
     }
 
     /// The instruction as the history has it: what changes the files, and no more.
@@ -276,6 +270,18 @@ impl Request<'_> {
 }
 
 impl Plan<'_> {
+    /// The options of one file or tree that is fetched or made.
+    fn file_options(&self) -> CopyOptions {
+        CopyOptions {
+            follow_symlinks: false,
+            dir_contents_only: false,
+            attempt_unpack: false,
+            allow_wildcard: false,
+            allow_empty_wildcard: false,
+            ..CopyOptions::clone(&self.options)
+        }
+    }
+
     fn add(&self, what: &str) -> Result<&ast::Add, Error> {
         self.request.add.ok_or_else(|| refuse(format!("source can't be a {what} for COPY")))
     }
@@ -298,7 +304,7 @@ impl Plan<'_> {
         }
         let constraints = Constraints::new().custom_name(self.name.clone());
         let state = git(&reference.remote, options, constraints).map_err(|e| refuse(e.to_string()))?;
-        Ok(file.copy(&state, "/", self.dest.clone(), self.base.clone()))
+        Ok(file.copy(&state, "/", self.dest.clone(), self.file_options()))
     }
 
     fn web(&self, url: &str, file: File) -> Result<File, Error> {
@@ -310,11 +316,9 @@ impl Plan<'_> {
         };
         let meta = FileMeta { filename: Some(name.clone()), ..FileMeta::default() };
         let options = HttpOptions { checksum, file: meta, ..HttpOptions::default() };
-        let constraints = Constraints::new()
-            .custom_name(self.name.clone())
-            .description("com.docker.dockerfile.v1.command", "");
+        let constraints = Constraints::new().custom_name(self.name.clone()).description(names::COMMAND, "");
         let state = http(url, options, constraints);
-        let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.base.clone() };
+        let copy = CopyOptions { attempt_unpack: add.unpack == Some(true), ..self.file_options() };
         Ok(file.copy(&state, name, self.dest.clone(), copy))
     }
 
@@ -323,7 +327,7 @@ impl Plan<'_> {
     }
 
     fn paths(&self, source: &ByteString, file: File, texts: &mut Texts) -> Result<File, Error> {
-        let mut options = Arc::clone(&self.of_paths);
+        let mut options = Arc::clone(&self.options);
         let mut path = self.normalize(source)?;
         if self.request.parents {
             let options = Arc::make_mut(&mut options);

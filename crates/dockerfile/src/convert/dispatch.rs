@@ -60,7 +60,7 @@ impl<R: Resolver> Converter<'_, R> {
         let instructions = std::mem::take(&mut stage.instructions);
         let mut sources = std::mem::take(&mut stage.sources).into_iter().peekable();
         // Each leaves an entry.
-        stage.image.history.reserve(triggers.len() + instructions.len());
+        stage.image_mut().history.reserve(triggers.len() + instructions.len());
         if let Err(error) = self.begin_stage(index) {
             return self.blame(error);
         }
@@ -88,9 +88,9 @@ impl<R: Resolver> Converter<'_, R> {
     fn begin_stage(&mut self, index: usize) -> Result<(), Error> {
         let stage = &mut self.stages.list[index];
         let platform = Arc::clone(stage.platform.get_or_insert_with(|| Arc::clone(&self.platforms.target)));
-        let env = &mut stage.image.config.env;
-        if !platform.is_windows() && !env.iter().any(|e| e.starts_with("PATH=")) {
-            env.push(format!("PATH={}", default_path_env(&platform.os)));
+        let has_path = stage.image.config.env.iter().any(|e| e.starts_with("PATH="));
+        if !platform.is_windows() && !has_path {
+            stage.image_mut().config.env.push(format!("PATH={}", default_path_env(&platform.os)));
         }
         stage.begin_env();
         let mut state = std::mem::replace(&mut stage.state, State::scratch());
@@ -99,7 +99,7 @@ impl<R: Resolver> Converter<'_, R> {
         }
         let working_dir = stage.image.config.working_dir.clone();
         if !working_dir.is_empty() {
-            let dir = enter(&mut stage.image, &working_dir, platform.is_windows())
+            let dir = enter(stage.image_mut(), &working_dir, platform.is_windows())
                 .map_err(|e| e.within(stage.span))?;
             state = state.dir(dir);
         }
@@ -217,7 +217,7 @@ impl<R: Resolver> Converter<'_, R> {
         for pair in pairs {
             checks::legacy_pair(&mut lint, instruction, &pair);
             message.extend([" ", &pair.key, "=", &pair.value]);
-            let labels = &mut self.stages.list[index].image.config.labels;
+            let labels = &mut self.stages.list[index].image_mut().config.labels;
             labels.insert(pair.key.as_str().to_owned(), pair.value.as_str().to_owned());
         }
         self.commit(index, message, false);
@@ -231,8 +231,8 @@ impl<R: Resolver> Converter<'_, R> {
         checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
         let args = stage.with_shell(line);
         let message = ["CMD ", &format::quoted_list(&args)].concat();
-        stage.image.config.cmd = args;
-        stage.image.config.args_escaped = true;
+        let config = &mut stage.image_mut().config;
+        (config.cmd, config.args_escaped) = (args, true);
         self.commit(index, message, false);
         Ok(())
     }
@@ -249,10 +249,10 @@ impl<R: Resolver> Converter<'_, R> {
         checks::json_recommended(&mut lint, instruction, !stage.image.config.shell.is_empty());
         let args = stage.with_shell(line);
         let message = ["ENTRYPOINT ", &format::quoted_list(&args)].concat();
-        stage.image.config.entrypoint = args;
+        stage.image_mut().config.entrypoint = args;
         // The base's arguments were for the base's program.
         if !stage.cmd.is_set() {
-            stage.image.config.cmd.clear();
+            stage.image_mut().config.cmd.clear();
         }
         self.commit(index, message, false);
         Ok(())
@@ -276,7 +276,7 @@ impl<R: Resolver> Converter<'_, R> {
             retries: i64::from(check.retries),
         };
         let message = format!("HEALTHCHECK {}", format::health_check(&check));
-        stage.image.config.healthcheck = Some(check);
+        stage.image_mut().config.healthcheck = Some(check);
         self.commit(index, message, false);
         Ok(())
     }
@@ -294,7 +294,7 @@ impl<R: Resolver> Converter<'_, R> {
             }
         }
         let message = format!("EXPOSE {}", format::plain_list(&all));
-        self.stages.list[index].image.config.exposed_ports.extend(all);
+        self.stages.list[index].image_mut().config.exposed_ports.extend(all);
         self.commit(index, message, false);
         Ok(())
     }
@@ -308,7 +308,7 @@ impl<R: Resolver> Converter<'_, R> {
             checks::relative_workdir(&mut lint, instruction.span, path);
         }
         stage.workdir_set = true;
-        let dir = enter(&mut stage.image, path, platform.is_windows()).map_err(|e| e.at(path.span))?;
+        let dir = enter(stage.image_mut(), path, platform.is_windows()).map_err(|e| e.at(path.span))?;
         stage.change_state(|state| state.dir(&dir));
         let layer = dir != "/";
         if layer {
@@ -335,7 +335,7 @@ impl<R: Resolver> Converter<'_, R> {
         let created = self.epoch.clone();
         let comment = HISTORY_COMMENT;
         let entry = History { created, created_by, comment, empty_layer: !layer, ..History::default() };
-        self.stages.list[index].image.history.push(entry);
+        self.stages.list[index].image_mut().history.push(entry);
     }
 
     /// What the build arguments say of scanning.
@@ -412,10 +412,11 @@ impl Stage {
 
     /// Instructions that change nothing but the config; the history gets what comes back.
     fn metadata(&mut self, command: &Command) -> Result<Option<String>, Error> {
-        let config = &mut self.image.config;
+        let image = Arc::make_mut(&mut self.image);
+        let config = &mut image.config;
         Ok(Some(match command {
             Command::Maintainer(name) => {
-                name.as_str().clone_into(&mut self.image.author);
+                name.as_str().clone_into(&mut image.author);
                 format!("MAINTAINER {name}")
             }
             Command::Onbuild(onbuild) => {

@@ -6,6 +6,7 @@
 
 use std::collections::HashMap;
 use std::mem::take;
+use std::sync::Arc;
 
 use bytestring::ByteString;
 use foldhash::quality::RandomState;
@@ -96,7 +97,7 @@ impl Stage {
     /// Sets a variable of steps and of the image, where one that is there keeps its place.
     pub(super) fn set_env(&mut self, name: &ByteString, value: &ByteString) {
         self.change_state(|state| state.env(name.clone(), value.clone()));
-        let (entries, entry) = (&mut self.image.config.env, [name, "=", value].concat());
+        let (entries, entry) = (&mut Arc::make_mut(&mut self.image).config.env, [name, "=", value].concat());
         match self.env.places.get(name).and_then(|&place| entries.get_mut(place)) {
             Some(old) => {
                 *old = entry;

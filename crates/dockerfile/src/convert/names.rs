@@ -9,7 +9,11 @@ use kiln_oci::Platform;
 use super::format::push_number;
 use crate::ast::is_plain;
 use crate::shell::{Lexer, Variables};
+use crate::text::upper;
 use crate::texts::Texts;
+
+/// The key of an instruction's text, among an op's descriptions.
+pub(super) const COMMAND: &str = "com.docker.dockerfile.v1.command";
 
 /// Counts the steps of a stage and names them.
 #[derive(Debug, Clone, Default)]
@@ -114,8 +118,7 @@ pub(super) fn display<'c>(lexer: &Lexer, code: &'c str, env: &dyn Variables) -> 
         false => lexer.text(code, env).map_or(Cow::Borrowed(code), Cow::Owned),
     };
     let keyword = text.find(' ').unwrap_or(text.len());
-    if !text[..keyword].bytes().all(|b| b.is_ascii_uppercase()) {
-        let upper = text[..keyword].to_uppercase();
+    if let Cow::Owned(upper) = upper(&text[..keyword]) {
         text.to_mut().replace_range(..keyword, &upper);
     }
     text

@@ -11,7 +11,10 @@ impl<R: Resolver> Converter<'_, R> {
     /// which must be resolved then.
     pub(super) fn add_triggers(&mut self, index: usize) -> Result<bool, Failure> {
         let stage = &mut self.stages.list[index];
-        let mut triggers = std::mem::take(&mut stage.image.config.on_build);
+        let mut triggers = match stage.image.config.on_build.is_empty() {
+            true => Vec::new(),
+            false => std::mem::take(&mut stage.image_mut().config.on_build),
+        };
         if let Some(base) = stage.base
             && !std::mem::replace(&mut stage.triggers_known, true)
         {

@@ -4,12 +4,13 @@ use std::collections::BTreeSet;
 use std::sync::Arc;
 
 use futures::future::try_join_all;
-use kiln_llb::build::{Constraints, Env, ImageOptions, State, image_of};
+use kiln_llb::build::{CUSTOM_NAME, Constraints, Env, ImageOptions, State, image_of};
 use kiln_oci::{ImageConfig, Platform, Reference, default_path_env};
 
 use super::args::Declared;
 use super::failure::refuse;
 use super::named::{self, Loaded, NamedContext};
+use super::names::COMMAND;
 use super::outline::Capture;
 use super::resolver::{ImageRequest, ResolvedImage, Resolver};
 use super::stage::Stage;
@@ -34,14 +35,20 @@ enum Base {
     Unneeded(Reference),
 }
 
+/// The config of an image that stages start from: only what the specification knows.
+struct BaseImage {
+    config: Arc<ImageConfig>,
+    /// The same without its time, for stages to begin with.
+    undated: Arc<ImageConfig>,
+}
+
 /// An image, found once for all stages that start from it.
 struct FoundImage {
     /// The reference that came back, with its digest.
     name: String,
     /// The same with a tag, if it has neither tag nor digest.
     complete: String,
-    /// Only what the specification knows.
-    config: Arc<ImageConfig>,
+    base: BaseImage,
     /// There are no layers.
     is_scratch: bool,
 }
@@ -154,6 +161,7 @@ impl<R: Resolver> Converter<'_, R> {
 
     async fn resolve_bases(&mut self, reachable: &BTreeSet<usize>) -> Result<(), Failure> {
         let all = self.walks_all();
+        let empty = Arc::new(empty_image(&self.platforms.target));
         let mut wanted = Vec::new();
         for index in 0..self.stages.list.len() {
             let needed = all || reachable.contains(&index);
@@ -164,7 +172,7 @@ impl<R: Resolver> Converter<'_, R> {
             stage.resolved = needed;
             if stage.base_name == "scratch" && stage.named.is_none() {
                 stage.state = State::scratch();
-                *stage.image = empty_image(&self.platforms.target);
+                stage.image = Arc::clone(&empty);
                 stage.platform = Some(Arc::clone(&self.platforms.target));
                 stage.dispatched |= stage.unregistered;
                 continue;
@@ -282,9 +290,9 @@ impl<R: Resolver> Converter<'_, R> {
         if let Some(image) = found {
             let stage = &mut self.stages.list[index];
             if stage.platform.is_none() && self.platforms.implicit {
-                platform = self.platforms.detect(&image.config, platform);
+                platform = self.platforms.detect(&image.base.config, platform);
             }
-            take_image(stage, Arc::clone(&image.config));
+            image.base.begin(stage);
         }
         let stage = &mut self.stages.list[index];
         let written = std::mem::replace(&mut stage.base_name, name.clone());
@@ -292,10 +300,9 @@ impl<R: Resolver> Converter<'_, R> {
             let name = ["FROM ", &stage.base_name].concat();
             let name = stage.names.next(&mut self.texts, &name, Some(&platform), &Env::default(), false);
             let constraints = Constraints::new()
+                .descriptions([(COMMAND, stage.code.clone()), (CUSTOM_NAME, name)])
                 .location(&self.source.map, stage.span.lines())
-                .description("com.docker.dockerfile.v1.command", stage.code.clone())
-                .platform(Arc::clone(&platform))
-                .custom_name(name);
+                .platform(Arc::clone(&platform));
             let options = ImageOptions { resolve_mode: self.options.resolve_mode, ..ImageOptions::default() };
             stage.state = image_of(complete, options, constraints);
             if found.is_some() {
@@ -327,7 +334,7 @@ impl<R: Resolver> Converter<'_, R> {
             if !image.architecture.is_empty() && !image.os.is_empty() {
                 stage.platform = Some(Arc::new(image.platform()));
             }
-            *stage.image = image;
+            stage.image = Arc::new(image);
         }
     }
 
@@ -337,7 +344,7 @@ impl<R: Resolver> Converter<'_, R> {
         let stage = &mut self.stages.list[index];
         let mut image = loaded.image.unwrap_or_else(|| empty_image(&platform));
         forget_unknown(&mut image);
-        take_image(stage, Arc::new(image));
+        BaseImage::new(image).begin(stage);
         stage.state = loaded.state.platform(Arc::clone(&platform));
         stage.platform = Some(platform);
     }
@@ -369,13 +376,25 @@ impl FoundImage {
         }
         let name = reference.to_string();
         let complete = reference.with_default_tag().to_string();
-        Ok(Self { name, complete, config: Arc::new(config), is_scratch })
+        Ok(Self { name, complete, base: BaseImage::new(config), is_scratch })
     }
 }
 
-fn take_image(stage: &mut Stage, image: Arc<ImageConfig>) {
-    *stage.image = ImageConfig { created: None, ..ImageConfig::clone(&image) };
-    stage.base_image = Some(image);
+impl BaseImage {
+    fn new(config: ImageConfig) -> Self {
+        let config = Arc::new(config);
+        let undated = match config.created {
+            None => Arc::clone(&config),
+            Some(_) => Arc::new(ImageConfig { created: None, ..ImageConfig::clone(&config) }),
+        };
+        Self { config, undated }
+    }
+
+    /// A stage begins with it.
+    fn begin(&self, stage: &mut Stage) {
+        stage.image = Arc::clone(&self.undated);
+        stage.base_image = Some(Arc::clone(&self.config));
+    }
 }
 
 /// Only what the specification knows reaches images that are built on this one.

@@ -1,5 +1,7 @@
 //! What a conversion comes out as.
 
+use std::sync::Arc;
+
 use kiln_llb::build::State;
 use kiln_oci::{ImageConfig, Platform, Time};
 use kiln_proto::pb;
@@ -8,6 +10,7 @@ use super::Converter;
 use super::failure::Failure;
 use super::ignore::Ignore;
 use super::resolver::Resolver;
+use super::stage::Stage;
 use crate::lint::Warning;
 
 /// One platform of a result.
@@ -35,7 +38,6 @@ impl<R: Resolver> Converter<'_, R> {
         self.linter.error()?;
         self.fill_contexts();
         let options = self.marshal_options();
-        let definition = self.stages.list[target].state.marshal(&options)?;
         let mut scan = Vec::new();
         let mut ignore_cache = self.stages.list[target].ignore_cache;
         if self.stages.list[target].scan_context {
@@ -48,9 +50,10 @@ impl<R: Resolver> Converter<'_, R> {
                 scan.push((stage.names.stage.clone(), stage.state.marshal(&options)?));
             }
         }
-        let stage = &mut self.stages.list[target];
-        let mut image = *std::mem::take(&mut stage.image);
-        let base_image = stage.base_image.take().map(std::sync::Arc::unwrap_or_clone);
+        let Stage { state, image, base_image, .. } = self.stages.list.swap_remove(target);
+        let definition = state.marshal(&options)?;
+        let mut image = Arc::unwrap_or_clone(image);
+        let base_image = base_image.map(Arc::unwrap_or_clone);
         image.config.labels.extend(self.options.labels.clone());
         self.set_platform(&mut image);
         let (epoch, warnings) = (self.epoch, Vec::new());

@@ -128,7 +128,7 @@ impl<R: Resolver> Converter<'_, R> {
             step.onbuild,
         );
         let mut constraints = Constraints::new()
-            .descriptions([("com.docker.dockerfile.v1.command", instruction.code), (CUSTOM_NAME, name)])
+            .descriptions([(names::COMMAND, instruction.code), (CUSTOM_NAME, name)])
             .location(&self.source.map, instruction.span.lines());
         if stage.ignore_cache {
             constraints = constraints.ignore_cache();

@@ -3,6 +3,7 @@
 use super::failure::refuse;
 use crate::error::Error;
 use crate::suggest::nearest;
+use crate::text::upper;
 use crate::word::Word;
 
 const NAMES: &[&str] = &[
@@ -16,7 +17,7 @@ fn is_signal(s: &str) -> bool {
     if let Ok(number) = s.parse::<i64>() {
         return number != 0;
     }
-    let upper = s.to_uppercase();
+    let upper = upper(s);
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     let realtime = |prefix: &str, most: u32| {
         name.strip_prefix(prefix)
@@ -36,7 +37,7 @@ pub(super) fn check(name: &Word) -> Result<(), Error> {
 
 /// The signal whose name is near to this one.
 fn near(s: &str) -> Option<String> {
-    let upper = s.to_uppercase();
+    let upper = upper(s);
     let name = upper.strip_prefix("SIG").unwrap_or(&upper);
     nearest(name, NAMES.iter().copied()).map(|name| format!("SIG{name}"))
 }

@@ -2,11 +2,12 @@
 
 use std::collections::BTreeSet;
 use std::mem::take;
-use std::sync::Arc;
+use std::sync::{Arc, LazyLock};
 
 use bytestring::ByteString;
 use kiln_llb::build::State;
-use kiln_oci::{ContainerConfig, ImageConfig, Platform};
+use kiln_oci::{ImageConfig, Platform};
+use smallvec::{SmallVec, smallvec};
 
 use super::build_args::BuildArgs;
 use super::env::ImageEnv;
@@ -26,12 +27,15 @@ use crate::text::lower;
 /// What FROM calls nothing at all.
 const SCRATCH: &str = "scratch";
 
+/// The stages that an instruction takes files from: one or two.
+pub(super) type Sources = SmallVec<[usize; 2]>;
+
 /// An instruction at work, and the stages it takes files from.
 #[derive(Debug, Clone)]
 pub(super) struct Step {
     pub(super) instruction: Instruction,
     /// COPY: its `--from`. RUN: one for each mount.
-    pub(super) sources: Vec<usize>,
+    pub(super) sources: Sources,
     /// It came from a trigger of the base.
     pub(super) onbuild: bool,
 }
@@ -55,7 +59,7 @@ pub(super) struct Stage {
     /// Which of them take files from somewhere else than the build context.
     pub(super) users: Vec<usize>,
     /// Which stages its instructions take files from: for those that take some, by their place.
-    pub(super) sources: Vec<(usize, Vec<usize>)>,
+    pub(super) sources: Vec<(usize, Sources)>,
     /// A client's context takes its place.
     pub(super) named: Option<NamedContext>,
     pub(super) deps: BTreeSet<usize>,
@@ -66,7 +70,8 @@ pub(super) struct Stage {
     pub(super) triggers_known: bool,
 
     pub(super) state: State,
-    pub(super) image: Box<ImageConfig>,
+    /// Shared with other stages until it is changed.
+    pub(super) image: Arc<ImageConfig>,
     /// The base image's config as it was.
     pub(super) base_image: Option<Arc<ImageConfig>>,
     pub(super) platform: Option<Arc<Platform>>,
@@ -85,6 +90,19 @@ pub(super) struct Stage {
     pub(super) outline: Option<Box<Capture>>,
     pub(super) scan_context: bool,
     pub(super) scan_stage: bool,
+}
+
+/// What a stage has before its base is known.
+fn no_image() -> Arc<ImageConfig> {
+    static NOTHING: LazyLock<Arc<ImageConfig>> = LazyLock::new(Arc::default);
+    Arc::clone(&NOTHING)
+}
+
+impl Stage {
+    /// The stage's image, its own from now on.
+    pub(super) fn image_mut(&mut self) -> &mut ImageConfig {
+        Arc::make_mut(&mut self.image)
+    }
 }
 
 /// All stages, by index.
@@ -120,7 +138,7 @@ impl Stages {
             dispatched: false,
             triggers_known: false,
             state: State::scratch(),
-            image: Box::default(),
+            image: no_image(),
             base_image: None,
             platform: None,
             names: Steps::default(),
@@ -197,12 +215,12 @@ impl Stages {
     }
 
     /// The stages that an instruction takes files from; images are added as stages of their own.
-    pub(super) fn sources(&mut self, instruction: &Instruction) -> Result<Vec<usize>, Error> {
+    pub(super) fn sources(&mut self, instruction: &Instruction) -> Result<Sources, Error> {
         let span = instruction.span;
         match &instruction.command {
             Command::Copy(copy) => {
                 let Some(from) = copy.from.as_ref().filter(|from| !from.is_empty()) else {
-                    return Ok(Vec::new());
+                    return Ok(Sources::new());
                 };
                 let plain = Lexer::new('\\').word(from, &NoVariables).text.map_err(|e| e.in_word(from))?;
                 if plain != from.as_str() {
@@ -213,7 +231,7 @@ impl Stages {
                     )
                     .unblamed());
                 }
-                Ok(vec![match from.parse::<i64>() {
+                Ok(smallvec![match from.parse::<i64>() {
                     Ok(number) => usize::try_from(number)
                         .ok()
                         .filter(|&n| n < self.list.len())
@@ -230,7 +248,7 @@ impl Stages {
                 };
                 Ok(run.mounts().map(source).collect())
             }
-            _ => Ok(Vec::new()),
+            _ => Ok(Sources::new()),
         }
     }
 
@@ -319,17 +337,18 @@ impl Stages {
         (stage.paths, stage.workdir_set) = (base.paths, base.workdir_set);
         if is_last {
             base.state = base.state.bare();
-            // What a stage begins with is nothing, and will do for the other one.
-            std::mem::swap(&mut stage.image, &mut base.image);
+            stage.image = std::mem::replace(&mut base.image, no_image());
             stage.base_image = base.base_image.take();
             (stage.build_args, stage.env) = (take(&mut base.build_args), take(&mut base.env));
         } else {
-            stage.image = base.image.clone();
+            stage.image = Arc::clone(&base.image);
             stage.base_image.clone_from(&base.base_image);
             (stage.build_args, stage.env) = (base.build_args.clone(), base.env.clone());
         }
         // Triggers are for images built on this one, not for stages.
-        stage.image.config.on_build.clear();
+        if !stage.image.config.on_build.is_empty() {
+            stage.image_mut().config.on_build.clear();
+        }
     }
 
     /// Finds out which stages that are walked are the last to start from which others.
@@ -346,8 +365,7 @@ impl Stages {
             return;
         }
         let stage = &mut self.list[index];
-        stage.image.history = Vec::new();
-        stage.image.config = ContainerConfig::default();
+        stage.image = no_image();
         stage.env = ImageEnv::default();
         stage.build_args = BuildArgs::default();
         stage.state = stage.state.bare();

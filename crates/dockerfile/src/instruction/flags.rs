@@ -1,5 +1,7 @@
 //! Flags of instructions: `--name`, `--name=value`.
 
+use smallvec::SmallVec;
+
 use crate::error::{Error, ErrorKind};
 use crate::suggest::nearest;
 use crate::word::Word;
@@ -21,7 +23,7 @@ pub(super) type Known = [(&'static str, Kind)];
 /// Flags that were given.
 #[derive(Debug, Default)]
 pub(super) struct Flags {
-    given: Vec<(&'static str, Word, bool)>,
+    given: SmallVec<[(&'static str, Word, bool); 2]>,
 }
 
 fn refuse(message: String) -> Error {
@@ -31,7 +33,7 @@ fn refuse(message: String) -> Error {
 impl Flags {
     /// Takes the flags of an instruction, which must be among those it knows.
     pub(super) fn take(words: &mut Vec<Word>, known: &Known) -> Result<Self, Error> {
-        let mut flags = Self { given: Vec::with_capacity(words.len()) };
+        let mut flags = Self { given: SmallVec::with_capacity(words.len()) };
         for mut word in std::mem::take(words) {
             let equals = word.find('=');
             let (name, kind) = flags.one(&word, equals, known).map_err(|e| e.at(word.span))?;

@@ -114,12 +114,15 @@ fn flag(text: &str, escape: char) -> (Cow<'_, str>, usize) {
 /// Words between blanks; quotes mean nothing.
 pub(super) fn plain_words(line: &LogicalLine, part: Part) -> Few<Word> {
     let mut rest = Some(part).filter(|p| !p.is_empty());
-    let next = || {
-        let (word, next) = cut_blank(line, rest?);
+    // Blanks that follow each other make the room too large, and that is all.
+    let blanks = part.text(line).bytes().filter(|&b| is_blank(b)).count();
+    let mut words = Few::with_capacity(blanks + 1);
+    while let Some(part) = rest {
+        let (word, next) = cut_blank(line, part);
+        words.push(word.word(line));
         rest = next;
-        Some(word.word(line))
-    };
-    std::iter::from_fn(next).collect()
+    }
+    words
 }
 
 /// Words between blanks that are neither quoted nor escaped; quotes and escapes are kept.

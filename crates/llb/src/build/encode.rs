@@ -14,7 +14,7 @@ use prost::Message;
 
 use super::definition::{Marshal, Sha256Value, Writer, put_input, resolve};
 use super::exec::{ExecNode, Rare};
-use super::file::encode_actions;
+use super::file::{EncodedOptions, encode_actions};
 use super::mounts::MountSpec;
 use super::node::{Kind, Node};
 use super::{Constraints, Env, Meta};
@@ -39,6 +39,7 @@ pub(super) struct Scratch {
     chunk: usize,
     /// The variables of the last run, as they are encoded.
     env: (Arc<Env>, BytesMut),
+    copy_options: EncodedOptions,
     /// Whether the daemon sets the default `PATH`; `None` if that is not known.
     sets_path: Option<bool>,
     inputs: Inputs,
@@ -47,8 +48,14 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(options: &Marshal) -> Self {
         let sets_path = options.caps.as_ref().map(|caps| caps.supports(EXEC_META_SETS_DEFAULT_PATH));
-        let (out, env, inputs) = (BytesMut::new(), Default::default(), Inputs::default());
-        Self { out, chunk: FIRST_CHUNK / 2, env, sets_path, inputs }
+        Self {
+            out: BytesMut::new(),
+            chunk: FIRST_CHUNK / 2,
+            env: Default::default(),
+            copy_options: EncodedOptions::default(),
+            sets_path,
+            inputs: Inputs::default(),
+        }
     }
 
     fn room(&mut self) {
@@ -140,8 +147,8 @@ impl Writer<'_> {
                     put_platform(out, constraints.platform.as_deref().unwrap_or(&self.options.platform));
                 }
                 put_constraints(out, constraints);
-                let source = self.source(identifier, attrs, constraints, cap)?;
-                marshal::kind(out, &pb::op::Op::Source(source));
+                let attrs = self.source_attrs(identifier, attrs, constraints, cap)?;
+                marshal::source(out, identifier, &attrs);
             }
             Kind::Exec(exec) => {
                 let platform = constraints.platform.as_deref().or(exec.around.platform.as_deref());
@@ -159,8 +166,11 @@ impl Writer<'_> {
                 inputs.dedup();
                 put_inputs(out, &inputs.distinct);
                 put_constraints(out, constraints);
-                let count = inputs.distinct.len();
-                nested(out, 4, |out| encode_actions(out, actions, *base, count, |i| inputs.position(i)));
+                let distinct = inputs.distinct.len();
+                let options = &mut self.scratch.copy_options;
+                nested(out, 4, |out| {
+                    encode_actions(out, actions, options, *base, distinct, |i| inputs.position(i));
+                });
             }
             Kind::Merge => {
                 inputs.keep_all();
@@ -191,23 +201,24 @@ impl Writer<'_> {
         Ok(())
     }
 
-    fn source(
+    /// A folder of the client that no session is named for is this definition's alone.
+    fn source_attrs<'n>(
         &self,
         identifier: &str,
-        attrs: &BTreeMap<String, String>,
+        attrs: &'n BTreeMap<String, String>,
         constraints: &Constraints,
         cap: &mut Option<&'static str>,
-    ) -> Result<pb::SourceOp, Error> {
-        let mut attrs = attrs.clone();
+    ) -> Result<Cow<'n, BTreeMap<String, String>>, Error> {
+        let mut attrs = Cow::Borrowed(attrs);
         if identifier.starts_with("local://") && !attrs.contains_key(attr::LOCAL_SESSION) {
             let id = constraints.own_id().unwrap_or(&self.options.unique_id);
             if id.is_empty() {
                 return Err(Error::Build(format!("{identifier} needs a session or a unique id")));
             }
-            attrs.insert(attr::LOCAL_UNIQUE.to_owned(), id.to_owned());
+            attrs.to_mut().insert(attr::LOCAL_UNIQUE.to_owned(), id.to_owned());
             *cap = Some(SOURCE_LOCAL_UNIQUE);
         }
-        Ok(pb::SourceOp { identifier: identifier.to_owned(), attrs })
+        Ok(attrs)
     }
 }
 
@@ -312,15 +323,18 @@ fn put_mount(out: &mut BytesMut, spec: &MountSpec, input: i64, next_output: &mut
     string(out, 2, &spec.selector);
     string(out, 3, &spec.target);
     number(out, 4, output);
-    let rest = pb::Mount {
-        readonly: spec.read_only,
-        mount_type: mount_type as i32,
-        tmpfs_opt: spec.tmpfs,
-        cache_opt: spec.cache.clone(),
-        content_cache: spec.content_cache as i32,
-        ..pb::Mount::default()
-    };
-    rest.encode_raw(out);
+    number(out, 5, i64::from(spec.read_only));
+    number(out, 6, mount_type as i64);
+    if let Some(tmpfs) = &spec.tmpfs {
+        nested(out, 19, |out| number(out, 1, tmpfs.size));
+    }
+    if let Some(cache) = &spec.cache {
+        nested(out, 20, |out| {
+            string(out, 1, &cache.id);
+            number(out, 2, i64::from(cache.sharing));
+        });
+    }
+    number(out, 24, spec.content_cache as i64);
 }
 
 fn put_platform(out: &mut BytesMut, platform: &Platform) {

@@ -324,12 +324,12 @@ impl What {
     }
 
     /// Names of owners are looked up in the input `base`.
-    fn encode(&self, out: &mut BytesMut, base: i64) {
+    fn encode(&self, out: &mut BytesMut, known: &mut EncodedOptions, base: i64) {
         match self {
             Self::Copy { src, dest, options } => marshal::nested(out, 4, |out| {
                 marshal::string(out, 1, src);
                 marshal::string(out, 2, dest);
-                options.to_pb(base).encode_raw(out);
+                out.extend_from_slice(known.of(options, base));
             }),
             // Input 0 is where they are looked up if nothing else is said.
             Self::Other(other) if base == 0 => other.encode(out),
@@ -342,10 +342,30 @@ impl What {
     }
 }
 
+/// The options of the last copy, as they are encoded: many copies share theirs.
+#[derive(Default)]
+pub(super) struct EncodedOptions {
+    of: Option<(Arc<CopyOptions>, i64)>,
+    encoded: BytesMut,
+}
+
+impl EncodedOptions {
+    fn of(&mut self, options: &Arc<CopyOptions>, base: i64) -> &[u8] {
+        let is_same = |(known, with): &(Arc<CopyOptions>, i64)| Arc::ptr_eq(known, options) && *with == base;
+        if !self.of.as_ref().is_some_and(is_same) {
+            self.encoded.clear();
+            options.to_pb(base).encode_raw(&mut self.encoded);
+            self.of = Some((Arc::clone(options), base));
+        }
+        &self.encoded
+    }
+}
+
 /// Encodes actions with their final inputs: `position` maps the node's inputs to the op's, of which there are `count`.
 pub(super) fn encode_actions(
     out: &mut BytesMut,
     actions: &[Action],
+    known: &mut EncodedOptions,
     base: Option<usize>,
     count: usize,
     position: impl Fn(usize) -> i64,
@@ -357,7 +377,7 @@ pub(super) fn encode_actions(
             marshal::number(out, 1, if i == 0 { base } else { (count + i - 1) as i64 });
             marshal::number(out, 2, action.source.map_or(EMPTY, &position));
             marshal::number(out, 3, if i == last { 0 } else { SKIP_OUTPUT });
-            action.what.encode(out, base);
+            action.what.encode(out, known, base);
         });
     }
 }

@@ -160,7 +160,7 @@ fn fastest(text: &str, rounds: usize) -> Duration {
 
 #[test]
 fn growth_is_linear() {
-    // A megabyte where the build is optimised: real stages take about 50 ms, and the slowest shape, three ops a line, 200. Other builds
+    // A megabyte where the build is optimised: real stages take about 40 ms, and the slowest shape, three ops a line, 150. Other builds
     // are an order of magnitude slower.
     let (size, limit) = if cfg!(debug_assertions) { (1 << 14, 1000) } else { (1 << 20, 800) };
     let limit = Duration::from_millis(limit);

@@ -94,7 +94,8 @@ impl LlbBridge for GatewayService {
         let wanted = request.platform.as_ref().map(platform);
         let found = bridge
             .resolve_image(&request.r#ref, wanted.as_ref(), layout, &request.log_name, &policies)
-            .await?;
+            .await
+            .map_err(WireError::from)?;
         Ok(ResolveImageConfigResponse {
             digest: found.image.root.digest.to_string(),
             config: found.image.config.clone(),

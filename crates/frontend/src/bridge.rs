@@ -40,6 +40,38 @@ pub struct FoundImage {
     pub image: Arc<ResolvedImage>,
 }
 
+/// Why no image was found.
+#[derive(Clone, Debug)]
+pub enum ImageError {
+    /// A policy put something in its place that is no image.
+    Replaced {
+        /// The image that was asked for.
+        reference: String,
+        /// The identifier of the other source, such as `local://folder`.
+        identifier: String,
+    },
+    /// Anything else.
+    Other(WireError),
+}
+
+impl From<WireError> for ImageError {
+    fn from(error: WireError) -> Self {
+        Self::Other(error)
+    }
+}
+
+impl From<ImageError> for WireError {
+    fn from(error: ImageError) -> Self {
+        match error {
+            ImageError::Replaced { reference, identifier } => {
+                let message = format!("{reference}: a policy puts {identifier} in its place");
+                Self::new(Code::InvalidArgument, message)
+            }
+            ImageError::Other(error) => error,
+        }
+    }
+}
+
 /// What to solve: a definition, or whatever a frontend makes of its attributes.
 #[derive(Clone, Debug, Default)]
 pub struct Request {
@@ -262,7 +294,7 @@ impl Bridge {
     /// The digest and config of an image, shown as the step `log_name` unless that is empty. `policies` are the frontend's own.
     ///
     /// # Errors
-    /// The registry's, the client's; `PermissionDenied` by a policy.
+    /// The registry's, the client's; `PermissionDenied` by a policy; that a policy wants something else than an image.
     pub async fn resolve_image(
         &self,
         reference: &str,
@@ -270,7 +302,7 @@ impl Bridge {
         layout: Option<(String, String)>,
         log_name: &str,
         policies: &[Policy],
-    ) -> Result<FoundImage, WireError> {
+    ) -> Result<FoundImage, ImageError> {
         let scheme = if layout.is_some() { "oci-layout" } else { "docker-image" };
         let asked = pb::SourceOp { identifier: format!("{scheme}://{reference}"), attrs: BTreeMap::new() };
         let message = platform.map(pb_platform);
@@ -279,8 +311,8 @@ impl Bridge {
             Some(other) => match other.identifier.split_once("://") {
                 Some((found, reference)) if found == scheme => reference.to_owned(),
                 _ => {
-                    let message = format!("{reference}: a policy puts {} in its place", other.identifier);
-                    return Err(WireError::new(Code::InvalidArgument, message));
+                    let (reference, identifier) = (reference.to_owned(), other.identifier);
+                    return Err(ImageError::Replaced { reference, identifier });
                 }
             },
         };

@@ -25,7 +25,7 @@ mod results;
 mod sources;
 mod steps;
 
-pub use bridge::{Bridge, FoundImage, Permissions, Request};
+pub use bridge::{Bridge, FoundImage, ImageError, Permissions, Request};
 pub use build_ref::BuildRef;
 pub use errors::{solve_error, wire_error};
 pub use frontends::{Door, FrontendCall, Frontends};

@@ -60,7 +60,7 @@ pub use failure::{Failed, Failure};
 pub use git_ref::{GitRef, GitRefError};
 pub use options::{CacheImport, Environment, NoCache, Options};
 pub use platform::export_platform;
-pub use resolver::{BoxError, ImageRequest, OciStore, ResolvedImage, Resolver, SourceTime};
+pub use resolver::{BoxError, ImageRequest, OciStore, Replaced, ResolvedImage, Resolver, SourceTime};
 pub use result::Converted;
 
 use ignore::Ignore;

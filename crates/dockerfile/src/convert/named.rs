@@ -15,7 +15,7 @@ use kiln_oci::{ImageConfig, Platform, Reference};
 use super::context::marshal_options;
 use super::failure::refuse;
 use super::git_ref::{GitRef, GitRefError};
-use super::resolver::{ImageRequest, OciStore, Resolver};
+use super::resolver::{ImageRequest, OciStore, Replaced, Resolver};
 use super::{Failure, Options};
 use crate::error::Error;
 use crate::ignore::IGNORE_FILE;
@@ -106,6 +106,20 @@ pub(super) fn find(
 impl NamedContext {
     /// Loads it. `paths` is the set of paths that stages use of it.
     pub(super) async fn load<R: Resolver>(
+        &self,
+        options: &Options,
+        resolver: &R,
+        paths: Option<usize>,
+    ) -> Result<Loaded, Failure> {
+        let loaded = self.load_as_given(options, resolver, paths).await;
+        match loaded.as_ref().err().and_then(replacement) {
+            None => loaded,
+            // As if the client had given what the policy names; one that goes on replacing is not followed.
+            Some(input) => Self { input, ..self.clone() }.load_as_given(options, resolver, paths).await,
+        }
+    }
+
+    async fn load_as_given<R: Resolver>(
         &self,
         options: &Options,
         resolver: &R,
@@ -279,6 +293,16 @@ impl NamedContext {
             Constraints::new().custom_name(name),
         )
     }
+}
+
+/// What a policy puts in place of an image, as a client gives a context.
+fn replacement(failure: &Failure) -> Option<String> {
+    let Failure::Outside { source, .. } = failure else { return None };
+    let Replaced { identifier, .. } = source.downcast_ref()?;
+    Some(match identifier.strip_prefix("local://") {
+        Some(folder) => format!("local:{folder}"),
+        None => identifier.clone(),
+    })
 }
 
 /// A colon after the last slash begins a tag.

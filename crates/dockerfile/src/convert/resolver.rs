@@ -47,6 +47,16 @@ pub struct ResolvedImage {
     pub config: Bytes,
 }
 
+/// A policy puts something that is no image in an image's place.
+#[derive(Debug, Clone, thiserror::Error)]
+#[error("{reference}: a policy puts {identifier} in its place")]
+pub struct Replaced {
+    /// The image that was asked for.
+    pub reference: String,
+    /// The identifier of the other source: `local://folder`, `https://…`.
+    pub identifier: String,
+}
+
 /// When a source was last changed.
 #[derive(Debug, Clone, Default)]
 pub struct SourceTime {
@@ -59,7 +69,7 @@ pub trait Resolver: Sync {
     /// A solved definition whose files can be read.
     type Ref: Send + Sync;
 
-    /// Finds an image and its config.
+    /// Finds an image and its config; [`Replaced`] as an error is known to named contexts.
     fn resolve_image(
         &self,
         request: ImageRequest,

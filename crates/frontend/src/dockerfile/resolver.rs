@@ -3,13 +3,13 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kiln_dockerfile::convert::{BoxError, ImageRequest, ResolvedImage, Resolver, SourceTime};
+use kiln_dockerfile::convert::{BoxError, ImageRequest, Replaced, ResolvedImage, Resolver, SourceTime};
 use kiln_oci::Time;
 use kiln_proto::{gateway, pb};
 use kiln_source::commit_time;
 use tonic::Code;
 
-use crate::{Bridge, BuildRef};
+use crate::{Bridge, BuildRef, ImageError};
 
 /// A bridge as the converter knows it.
 pub(super) struct BridgeResolver<'a> {
@@ -31,7 +31,14 @@ impl Resolver for BridgeResolver<'_> {
         let found = self
             .bridge
             .resolve_image(&request.reference, request.platform.as_ref(), layout, &request.log_name, &[])
-            .await?;
+            .await;
+        let found = match found {
+            Ok(found) => found,
+            Err(ImageError::Replaced { reference, identifier }) => {
+                return Err(Replaced { reference, identifier }.into());
+            }
+            Err(ImageError::Other(error)) => return Err(error.into()),
+        };
         Ok(ResolvedImage {
             reference: found.reference,
             digest: Some(found.image.root.digest.clone()),

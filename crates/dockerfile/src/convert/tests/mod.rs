@@ -37,6 +37,10 @@ impl Resolver for Host {
         if request.reference.contains("missing") {
             return Err(format!("{}: not found", request.reference).into());
         }
+        if request.reference.contains("replaced") {
+            let identifier = "local://folder".to_owned();
+            return Err(Replaced { reference: request.reference, identifier }.into());
+        }
         let config = if request.reference.contains("nanoserver") { WINDOWS_IMAGE } else { IMAGE };
         let digest = Some(Digest::sha256("image"));
         Ok(ResolvedImage {
@@ -263,6 +267,12 @@ fn contexts_ask_for_needed_paths() {
         "FROM scratch\nCOPY --from=lib a /\nCOPY --from=lib b /\n",
         &[("context:lib", "local:folder")],
     );
+    // A policy may put the same folder in place of an image.
+    let replaced = convert_text(
+        "FROM scratch\nCOPY --from=lib a /\nCOPY --from=lib b /\n",
+        &[("context:lib", "docker-image://replaced")],
+    );
+    assert_eq!(attr(&replaced, "local://folder", "local.followpaths"), r#"["a"] ["b"]"#);
     // Each COPY has a source of its own.
     assert_eq!(attr(&named, "local://folder", "local.followpaths"), r#"["a"] ["b"]"#);
 }

@@ -32,7 +32,8 @@ pub struct VertexOptions {
     /// cache by the content of that result.
     pub ignore_cache: bool,
     /// What the job takes words of the definition for, where it has a say of its own in that. Vertices of one digest that
-    /// differ in this are kept apart, with all that take them; their cache keys must differ as well.
+    /// differ in this are kept apart, with all that take them: what runs for one does not serve the other. What was made serves
+    /// both, unless their cache keys differ as well.
     pub meaning: Option<Digest>,
     /// Overrides whether cache exporters may export the result of this vertex.
     pub export_cache: Option<bool>,

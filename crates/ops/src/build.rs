@@ -6,7 +6,7 @@ use kiln_engine::{CacheMap, OpContext};
 use kiln_proto::pb;
 use prost::Message as _;
 
-use crate::{Host, Kiln, OpError, Output, load};
+use crate::{Gate, Host, Kiln, OpError, Output, load};
 
 /// The input that holds the definition.
 const DEFINITION_INPUT: &str = "buildkit.llb.definition";
@@ -61,14 +61,32 @@ impl BuildOp {
         let mut definition = pb::Definition::decode(bytes.await??.as_slice())
             .map_err(|e| invalid(format!("the build op's input holds no definition: {e}")))?;
         // The result goes to all of them.
-        for gate in cx.jobs().into_iter().filter_map(|job| job.gate) {
+        let mut asked = Vec::new();
+        for gate in gates(cx) {
             definition = gate.admit(definition).await.map_err(OpError::Refused)?;
+            asked.push(gate);
         }
         let decoded = Arc::new(kiln_llb::Graph::decode(&definition).map_err(|e| invalid(e.to_string()))?);
+        // Jobs share the op only if they have the same (see `Entitlements::meaning`).
         let allowed = cx.jobs().into_iter().next().map(|job| job.entitlements).unwrap_or_default();
         let (graph, edge) = load(&decoded, &self.host, &allowed).map_err(|e| invalid(e.to_string()))?;
         let built = cx.build(graph, edge).await;
         let result = built.map_err(|error| OpError::Build { error, graph: decoded })?;
+        // Those that came since take what the others wanted, or nobody gets anything.
+        for gate in gates(cx) {
+            if asked.iter().any(|known| Arc::ptr_eq(known, &gate)) {
+                continue;
+            }
+            if gate.admit(definition.clone()).await.map_err(OpError::Refused)? != definition {
+                let problem = "a build with other source policies wants the result of this step too";
+                return Err(OpError::Refused(problem.into()));
+            }
+            asked.push(gate);
+        }
         Ok(vec![result.output])
     }
+}
+
+fn gates(cx: &OpContext<Kiln>) -> Vec<Arc<dyn Gate>> {
+    cx.jobs().into_iter().filter_map(|job| job.gate).collect()
 }

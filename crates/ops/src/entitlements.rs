@@ -5,6 +5,8 @@ use std::{
     fmt,
 };
 
+use kiln_oci::Digest;
+
 /// One permission.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Entitlement {
@@ -55,6 +57,24 @@ impl Entitlements {
     #[must_use]
     pub fn allow(&self, entitlement: Entitlement) -> bool {
         self.all.contains(&entitlement)
+    }
+
+    /// Tells steps apart whose own steps are checked against this: what runs for a build that may must not serve one that may
+    /// not, and the reverse. `None` where nothing is allowed.
+    pub(crate) fn meaning(&self) -> Option<Digest> {
+        let mut text = String::new();
+        let mut add = |part: &str| text.push_str(&format!("{}:{part};", part.len()));
+        self.all.iter().for_each(|entitlement| add(entitlement.name()));
+        if let DeviceGrants::Named(named) = &self.devices {
+            for (name, grant) in named {
+                add(name);
+                match grant {
+                    Grant::Itself => add(""),
+                    Grant::Alias(device) => add(device),
+                }
+            }
+        }
+        (!text.is_empty()).then(|| Digest::sha256(text))
     }
 
     /// The devices that steps may use beside those that every build may.
@@ -156,6 +176,24 @@ mod tests {
         let mut all = Entitlements::default();
         texts.iter().for_each(|text| all.add(text).unwrap());
         all
+    }
+
+    #[test]
+    fn meanings_differ_as_permissions_do() {
+        let texts: [&[&str]; 7] = [
+            &["network.host"],
+            &["security.insecure"],
+            &["network.host", "security.insecure"],
+            &["device"],
+            &["device=v.com/a"],
+            &["device=v.com/a,alias=x"],
+            &["device=x"],
+        ];
+        let meanings: BTreeSet<_> = texts.iter().map(|texts| granted(texts).meaning()).collect();
+        assert_eq!(meanings.len(), texts.len());
+        assert_eq!(Entitlements::default().meaning(), None);
+        let other_order = granted(&["security.insecure", "network.host"]);
+        assert_eq!(other_order.meaning(), granted(texts[2]).meaning());
     }
 
     #[test]

@@ -160,7 +160,10 @@ fn load_vertex(
         Some(Op::File(op)) => KilnOp::File(FileOp { op, inputs, name: name.clone(), host }),
         Some(Op::Merge(op)) => KilnOp::Merge(MergeOp { op, name: name.clone(), host }),
         Some(Op::Diff(op)) => KilnOp::Diff(DiffOp { op, name: name.clone(), host }),
-        Some(Op::Build(op)) => KilnOp::Build(BuildOp { op, inputs, host }),
+        Some(Op::Build(op)) => {
+            meaning = allowed.meaning();
+            KilnOp::Build(BuildOp { op, inputs, host })
+        }
         Some(Op::Passthrough(op)) => KilnOp::Passthrough(PassthroughOp { op, inputs }),
         None => return Err(LoadError::Unsupported(format!("vertex {} of an unknown kind", vertex.digest))),
     };

@@ -8,7 +8,7 @@ use std::collections::HashMap;
 
 use kiln_oci::Digest;
 
-use crate::core::edge::{Candidate, Done, Phase};
+use crate::core::edge::{Candidate, Done, EdgeState, Phase};
 use crate::core::{Core, EdgeId};
 use crate::step::{Level, Stage};
 use crate::sync::lock;
@@ -132,7 +132,7 @@ impl<D: Domain> Core<D> {
         self.same.find(&key).iter().copied().find(|other| self.may_join(id, *other))
     }
 
-    /// A vertex that ignores the cache joins no other than those that do too.
+    /// A vertex that ignores the cache joins no other than those that do too, and none joins one of another meaning.
     fn may_join(&self, id: EdgeId<D>, other: EdgeId<D>) -> bool {
         #[cfg(test)]
         if self.is_broken(crate::fuzz::Broken::NeverJoin) {
@@ -147,7 +147,8 @@ impl<D: Domain> Core<D> {
             Phase::Running | Phase::Saving | Phase::Done(_) => true,
             _ => false,
         };
-        id != other && ignoring && at_work
+        let meaning = |edge: &EdgeState<D>| &self.nodes[edge.node].state.options.meaning;
+        id != other && ignoring && at_work && meaning(edge) == meaning(leader)
     }
 
     /// Others may find `id` by this.

@@ -115,6 +115,30 @@ async fn vertices_that_mean_different_things_are_not_shared() {
 }
 
 #[tokio::test]
+async fn what_runs_for_one_meaning_does_not_serve_another_and_what_was_made_does() {
+    let bench = Bench::new();
+    let gate = Arc::new(Semaphore::new(0));
+    let plan = |meaning: &str| {
+        let mut plan = bench.plan();
+        plan.with("slow", &[], |op| op.gate = Some(gate.clone()));
+        plan.last().options.meaning = Some(kiln_oci::Digest::sha256(meaning));
+        plan
+    };
+    let open = async {
+        until(|| bench.world.running.load(Ordering::SeqCst) == 2).await;
+        gate.add_permits(2);
+    };
+    let (one, other) = (plan("one"), plan("other"));
+    let jobs = [bench.job(), bench.job()];
+    let (a, b, ()) = tokio::join!(one.build(&jobs[0], "slow"), other.build(&jobs[1], "slow"), open);
+    a.unwrap();
+    b.unwrap();
+    assert_eq!(bench.world.take_ran(), ["slow", "slow"]);
+    plan("third").build(&bench.job(), "slow").await.unwrap();
+    assert!(bench.world.take_ran().is_empty());
+}
+
+#[tokio::test]
 async fn a_normal_build_may_join_one_that_ignores_the_cache() {
     let bench = Bench::new();
     let gate = Arc::new(Semaphore::new(0));

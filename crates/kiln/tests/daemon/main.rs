@@ -17,6 +17,7 @@ mod full_disk;
 mod join;
 mod kill;
 mod mounts;
+mod nested;
 mod sbom;
 mod support;
 mod why;

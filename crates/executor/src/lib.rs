@@ -52,7 +52,7 @@ pub use hosts::{DnsConfig, HostAddress};
 pub use io::{Output, OutputStream, ProcessIo, Stdin};
 pub use process::{Container, Exit, MemoryUse, Process, Sample, WinSize};
 pub use spec::{
-    BindSpec, CgroupParent, FileSpec, Mount, MountFlags, MountSource, Network, ProcessSpec, Resources,
+    BindSpec, CgroupParent, FileSpec, Held, Mount, MountFlags, MountSource, Network, ProcessSpec, Resources,
     Rlimit, RootSpec, RunSpec, Security, TmpfsSpec, Tree,
 };
 pub use user::{ResolvedUser, UserFiles, resolve as resolve_user};

@@ -1,5 +1,7 @@
 //! What to run: plain data, the same on every host and for every executor.
 
+use std::any::Any;
+use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -43,6 +45,26 @@ pub struct RunSpec {
     /// Programs to be run in the container's life. The embedded runtime has those of its making (`createContainer`,
     /// `startContainer`), external ones have all.
     pub hooks: Vec<kiln_cdi::Hook>,
+    /// What it stands on.
+    pub held: Held,
+}
+
+/// Something that must not go while anything of a container runs, whether or not somebody still waits for its end: the
+/// executor lets go of it when all processes are gone and nothing is mounted any more.
+#[derive(Clone, Default)]
+pub struct Held(Option<Arc<dyn Any + Send + Sync>>);
+
+impl Held {
+    /// Holds this.
+    pub fn new(what: Arc<dyn Any + Send + Sync>) -> Self {
+        Self(Some(what))
+    }
+}
+
+impl fmt::Debug for Held {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Held").field(&self.0.is_some()).finish()
+    }
 }
 
 /// The root of a container.
@@ -147,9 +169,9 @@ pub struct FileSpec {
     pub gid: u32,
 }
 
-impl std::fmt::Debug for FileSpec {
+impl fmt::Debug for FileSpec {
     /// Never shows the content: it may be a secret.
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "FileSpec({} bytes, {:o} {}:{})", self.content.len(), self.mode, self.uid, self.gid)
     }
 }

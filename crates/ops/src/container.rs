@@ -6,7 +6,7 @@
 use std::sync::{Arc, Mutex, PoisonError};
 
 use kiln_executor::{
-    Container, Exit, Mount, Process, ProcessIo, ProcessSpec, Resources, RunSpec, Security, WinSize,
+    Container, Exit, Held, Mount, Process, ProcessIo, ProcessSpec, Resources, RunSpec, Security, WinSize,
 };
 use kiln_fstree::Root;
 use kiln_oci::default_path_env;
@@ -187,6 +187,7 @@ impl SideContainer {
             devices: Vec::new(),
             groups: Vec::new(),
             hooks: Vec::new(),
+            held: Held::default(),
         };
         let container = Arc::new(self.host.executor.start(spec, io).await?);
         let first = First::new(meta, security);

@@ -36,7 +36,7 @@ mod writing;
 pub use cache_mount::{
     CacheMount, Frozen, FrozenMount, KnownMount, MountContent, MountFiller, MountWish, Sharing, unpack_mount,
 };
-pub use ceiling::{Growth, Writes, ceiling_of};
+pub use ceiling::{Announcement, Growth, Writes, ceiling_of};
 pub use engine_cache::{CacheResults, EngineCache};
 pub use error::Error;
 pub use filter::{Filter, FilterError};

@@ -140,7 +140,8 @@ async fn start(shared: Arc<Shared>, spec: RunSpec, io: ProcessIo) -> Result<Cont
     let devices = device::resolve(&spec.devices)?;
     let pool = shared.pool(spec.security);
     let mut cgroup = shared.cgroup(&spec, &devices)?;
-    let birthplace = cgroup.as_ref().and_then(Cgroup::birthplace);
+    let birthplace = cgroup.as_ref().map(Cgroup::birthplace).transpose();
+    let birthplace = birthplace.map_err(|source| Error::System { step: "open a cgroup", source })?.flatten();
     let (zygote, born) = pool.take(&shared, birthplace).await?;
     if let Some(cgroup) = &mut cgroup {
         cgroup.lets_devices_in(!zygote.nodev)?;

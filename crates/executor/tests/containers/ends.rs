@@ -1,9 +1,10 @@
 //! Whatever the end, nothing stays.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use kiln_executor::{Error, ProcessIo, Resources, run};
+use kiln_executor::{Error, Executor, Held, ProcessIo, Resources, Stdin, run};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 
 use crate::support::{Bench, descendants, mounts_below, no_strays, strays};
@@ -15,6 +16,7 @@ crate::tests![
     slow_readers_lose_nothing,
     thousand_cancelled,
     dropped,
+    held_to_the_end,
     dropped_while_starting,
     out_of_memory,
     resources,
@@ -66,7 +68,7 @@ async fn cancelled_without_a_reader(bench: Arc<Bench>) {
 
 async fn slow_readers_lose_nothing(bench: Arc<Bench>) {
     let (io, mut output) = ProcessIo::output(1);
-    let executor: &dyn kiln_executor::Executor = &bench.executor;
+    let executor: &dyn Executor = &bench.executor;
     let mut spec = bench.script("seq 200000; seq 100 >&2");
     // Ticks that interrupt the waiting.
     spec.samples = true;
@@ -124,6 +126,38 @@ async fn dropped(bench: Arc<Bench>) {
     assert!(!strays().is_empty());
     drop(container);
     no_strays().await;
+}
+
+/// Notes, when it is let go of, which processes of containers there are.
+struct Ground(Arc<Mutex<Option<Vec<u32>>>>);
+
+impl Drop for Ground {
+    fn drop(&mut self) {
+        *self.0.lock().unwrap() = Some(strays());
+    }
+}
+
+async fn held_to_the_end(bench: Arc<Bench>) {
+    for ends_by_itself in [false, true] {
+        let left = Arc::new(Mutex::new(None));
+        let mut spec = bench.script("trap '' TERM; sleep 1000 & sleep 1000 & read line");
+        spec.held = Held::new(Arc::new(Ground(left.clone())));
+        let (sender, receiver) = mpsc::channel(1);
+        let io = ProcessIo { stdin: Stdin::Channel(receiver), ..ProcessIo::default() };
+        let container = bench.executor.start(spec, io).await.unwrap();
+        assert!(!strays().is_empty() && left.lock().unwrap().is_none());
+        if ends_by_itself {
+            drop(sender);
+            container.wait().await.unwrap();
+        } else {
+            drop(container);
+            no_strays().await;
+            while left.lock().unwrap().is_none() {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        }
+        assert_eq!(left.lock().unwrap().take(), Some(Vec::new()));
+    }
 }
 
 async fn dropped_while_starting(bench: Arc<Bench>) {

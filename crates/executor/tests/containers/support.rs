@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use kiln_executor::{
-    Container, EmbeddedExecutor, Executor, ExecutorConfig, Exit, Mount, MountSource, Network, Output,
+    Container, EmbeddedExecutor, Executor, ExecutorConfig, Exit, Held, Mount, MountSource, Network, Output,
     OutputStream, ProcessIo, ProcessSpec, Resources, Result, RootSpec, RunSpec, Security, TmpfsSpec, Tree,
 };
 use kiln_store::{MountSpec, OverlayUpper};
@@ -213,6 +213,7 @@ impl Bench {
             devices: Vec::new(),
             groups: Vec::new(),
             hooks: Vec::new(),
+            held: Held::default(),
         }
     }
 

@@ -10,8 +10,8 @@ use std::{sync::Arc, time::Duration};
 
 use kiln_engine::{CacheMap, ExecError, OpContext};
 use kiln_executor::{
-    CgroupParent, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Resources, Rlimit, RunSpec,
-    Security,
+    CgroupParent, Held, HostAddress, Network, OutputStream, ProcessIo, ProcessSpec, Resources, Rlimit,
+    RunSpec, Security,
 };
 use kiln_oci::{Digest, Platform, default_path_env};
 use kiln_proto::pb;
@@ -26,7 +26,7 @@ use crate::{
 };
 use devices::Changes;
 use filling::Filling;
-use mounts::{Given, Prepared};
+use mounts::{Given, Prepared, Standing};
 
 /// Pieces of output that may wait for whoever reads the log.
 const OUTPUT_QUEUE: usize = 64;
@@ -117,13 +117,16 @@ impl ExecOp {
         // To be dropped after what it watches.
         let mut growth = self.host.worker.grow().await.map_err(|full| failed(full.into()))?;
         let prepared = growth.run(self.prepare(cx, &sessions, &inputs)).await;
-        let mut prepared = prepared.map_err(OpError::from).flatten().map_err(failed)?;
+        let prepared = prepared.map_err(OpError::from).flatten().map_err(failed)?;
         prepared.snapshots().for_each(|snapshot| growth.writes(snapshot));
-        let ran = match growth.run(self.run(cx, &sessions, &mut prepared, security)).await {
+        // When this work is dropped, processes may run for a moment yet: the executor holds what they write to.
+        let standing = Arc::new(Standing::new(prepared, growth.announcement()));
+        let ran = match growth.run(self.run(cx, &sessions, &standing, security)).await {
             Ok(ran) => ran,
             // There is no room for what it leaves.
             Err(full) => return Err(failed(full.into())),
         };
+        let prepared = standing.take();
         match ran {
             Ok(()) => {
                 let committed = tokio::task::spawn_blocking(move || prepared.commit()).await;
@@ -175,12 +178,12 @@ impl ExecOp {
         &self,
         cx: &OpContext<Kiln>,
         sessions: &Group,
-        prepared: &mut Prepared,
+        standing: &Arc<Standing>,
         security: Security,
     ) -> Result<(), OpError> {
         let secret_env = secrets::environment(sessions, &self.op.secretenv).await?;
         let changes = self.changes().await?;
-        let spec = self.spec(prepared, secret_env, security, changes)?;
+        let spec = self.spec(standing, secret_env, security, changes)?;
         let valid = &self.meta()?.valid_exit_codes;
         let (io, mut output) = ProcessIo::output(OUTPUT_QUEUE);
         let progress = cx.progress().clone();
@@ -208,7 +211,7 @@ impl ExecOp {
 
     fn spec(
         &self,
-        prepared: &mut Prepared,
+        standing: &Arc<Standing>,
         secret_env: Vec<String>,
         security: Security,
         changes: Changes,
@@ -222,6 +225,7 @@ impl ExecOp {
         env.extend(secret_env);
         let Changes { env: changed, mounts, devices, groups, hooks } = changes;
         devices::change_environment(&mut env, changed);
+        let mut prepared = standing.lock();
         prepared.add(mounts);
         let process = ProcessSpec {
             args: meta.args.clone(),
@@ -251,6 +255,7 @@ impl ExecOp {
             devices,
             groups,
             hooks,
+            held: Held::new(standing.clone()),
         })
     }
 

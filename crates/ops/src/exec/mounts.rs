@@ -1,11 +1,13 @@
 //! From the mounts of an exec op to those of a container, and from what they became to the op's outputs.
 
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
 use kiln_executor::{Mount, MountSource, RootSpec, TmpfsSpec, Tree};
 use kiln_fstree::Root;
 use kiln_proto::pb;
 use kiln_session::Group;
 use kiln_store::SnapshotId;
-use kiln_worker::{CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
+use kiln_worker::{Announcement, CacheMount, ImmutableRef, MutableRef, RefOptions, Unpacked};
 
 use super::caches::Caches;
 use super::filling::Filling;
@@ -27,7 +29,8 @@ pub(crate) struct Given<'a> {
     pub(crate) filling: Option<&'a Filling>,
 }
 
-/// Mounts that are ready to be used.
+/// Mounts that are ready to be used; none by default.
+#[derive(Default)]
 pub(crate) struct Prepared {
     root: Option<Part>,
     readonly_root: bool,
@@ -35,6 +38,28 @@ pub(crate) struct Prepared {
     parts: Vec<Part>,
     /// Closed when the step is over.
     _agents: Vec<AgentSocket>,
+}
+
+/// The mounts of a step while it runs.
+pub(super) struct Standing {
+    prepared: Mutex<Prepared>,
+    /// Goes after what it is about.
+    _announcement: Announcement,
+}
+
+impl Standing {
+    pub(super) fn new(prepared: Prepared, announcement: Announcement) -> Self {
+        Self { prepared: Mutex::new(prepared), _announcement: announcement }
+    }
+
+    pub(super) fn lock(&self) -> MutexGuard<'_, Prepared> {
+        self.prepared.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Takes them, as nothing runs any more.
+    pub(super) fn take(&self) -> Prepared {
+        std::mem::take(&mut *self.lock())
+    }
 }
 
 /// One mount.
@@ -68,7 +93,7 @@ impl Prepared {
         given: Given<'_>,
         inputs: &[Option<Unpacked>],
     ) -> Result<Self, OpError> {
-        let mut prepared = Self { root: None, readonly_root: false, parts: Vec::new(), _agents: Vec::new() };
+        let mut prepared = Self::default();
         let caches = Caches::take(host, &given, inputs).await?;
         for (at, mount) in given.mounts.iter().enumerate() {
             let is_root = mount.dest == kiln_llb::ROOT_MOUNT;

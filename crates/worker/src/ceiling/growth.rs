@@ -1,6 +1,7 @@
 //! Work that makes the store grow, and which of it has to end.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
 
 use kiln_store::SnapshotId;
 use tokio::sync::oneshot;
@@ -8,7 +9,7 @@ use tokio::sync::oneshot;
 use super::Ceiling;
 use crate::{Error, Worker};
 
-/// Work that may make the store grow, for as long as it lives.
+/// Work that may make the store grow, for as long as it, or an [`Announcement`] of it, lives.
 #[derive(Debug)]
 pub struct Growth {
     worker: Worker,
@@ -20,6 +21,19 @@ pub struct Growth {
 struct Watched {
     id: u64,
     full: oneshot::Receiver<Error>,
+    announced: Arc<Announced>,
+}
+
+/// Keeps work announced when it is over, while something of it is still there. Clones are one.
+#[derive(Clone, Debug)]
+pub struct Announcement {
+    _announced: Option<Arc<Announced>>,
+}
+
+#[derive(Debug)]
+struct Announced {
+    worker: Worker,
+    id: u64,
 }
 
 /// All work that is under way, the first to come first.
@@ -44,12 +58,12 @@ struct Work {
 }
 
 impl Works {
-    fn enter(&mut self) -> Watched {
+    fn enter(&mut self) -> (u64, oneshot::Receiver<Error>) {
         let (sender, full) = oneshot::channel();
         let id = self.next;
         self.next += 1;
         self.works.insert(id, Work { full: Some(sender), gone: None, snapshots: Vec::new() });
-        Watched { id, full }
+        (id, full)
     }
 
     /// Notes the sizes of what is written to.
@@ -92,11 +106,11 @@ impl Worker {
         self.make_room(0).await?;
         let watched = self.ceiling().map(|ceiling| {
             let mut works = ceiling.works();
-            let watched = works.enter();
+            let (id, full) = works.enter();
             if !std::mem::replace(&mut works.watching, true) {
                 tokio::spawn(self.clone().watch());
             }
-            watched
+            Watched { id, full, announced: Arc::new(Announced { worker: self.clone(), id }) }
         });
         Ok(Growth { worker: self.clone(), watched })
     }
@@ -139,6 +153,12 @@ impl Growth {
         self.writing().to(snapshot);
     }
 
+    /// To be dropped after the last of what the work writes to.
+    #[must_use]
+    pub fn announcement(&self) -> Announcement {
+        Announcement { _announced: self.watched.as_ref().map(|watched| watched.announced.clone()) }
+    }
+
     /// Does the work; it is dropped when the store would grow past its ceiling for it, and so is its result when it was done
     /// before anybody looked.
     ///
@@ -165,10 +185,10 @@ impl Growth {
     }
 }
 
-impl Drop for Growth {
+impl Drop for Announced {
     fn drop(&mut self) {
-        if let Some((watched, ceiling)) = self.watched.as_ref().zip(self.worker.ceiling()) {
-            ceiling.works().works.remove(&watched.id);
+        if let Some(ceiling) = self.worker.ceiling() {
+            ceiling.works().works.remove(&self.id);
         }
     }
 }
@@ -198,7 +218,7 @@ mod tests {
         let full = || Error::Full { limit: 1, used: 2, wanted: 0 };
         let mut order = Vec::new();
         while let Some(mut gone) = works.end_one(full) {
-            let at = watched.iter_mut().position(|w| w.full.try_recv().is_ok()).unwrap();
+            let at = watched.iter_mut().position(|(_, full)| full.try_recv().is_ok()).unwrap();
             order.push(at);
             assert!(matches!(gone.try_recv(), Err(oneshot::error::TryRecvError::Empty)));
             works.works.remove(&(at as u64));

@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use kiln_store::{Meter, Sizes};
 
 use growth::Works;
-pub use growth::{Growth, Writes};
+pub use growth::{Announcement, Growth, Writes};
 pub use policy::ceiling_of;
 
 use crate::prune::Pruned;

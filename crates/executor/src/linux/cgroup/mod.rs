@@ -246,9 +246,10 @@ impl Cgroup {
     }
 
     /// The folder to be born in, if it is a v2 cgroup.
-    pub(super) fn birthplace(&self) -> Option<OwnedFd> {
-        let folder = self.unified.as_ref()?;
-        rustix::fs::openat(CWD, folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty()).ok()
+    pub(super) fn birthplace(&self) -> io::Result<Option<OwnedFd>> {
+        let Some(folder) = &self.unified else { return Ok(None) };
+        let opened = rustix::fs::openat(CWD, folder, OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
+        Ok(Some(opened?))
     }
 
     /// Files that a process writes itself into, to be inside. With `all`, also that of its birthplace.
@@ -384,7 +385,7 @@ mod tests {
         let legacy = vec![Hierarchy { path: path.clone(), options: "devices".to_owned() }];
         for layout in [Layout { unified: None, legacy }, Layout { unified: Some(path), legacy: Vec::new() }] {
             let mut cgroup = Cgroup::new(&layout, &wanted(&resources, &devices)).unwrap();
-            assert!(cgroup.birthplace().is_none() && cgroup.folders.is_empty(), "{cgroup:?}");
+            assert!(cgroup.birthplace().unwrap().is_none() && cgroup.folders.is_empty(), "{cgroup:?}");
             let error = cgroup.lets_devices_in(true).unwrap_err().to_string();
             assert!(error.contains("let devices in by a cgroup"), "{error}");
             let mut cgroup = Cgroup::new(&layout, &wanted(&resources, &devices)).unwrap();

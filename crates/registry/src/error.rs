@@ -26,7 +26,7 @@ pub enum Error {
         message: String,
     },
     /// Any other answer that is no success.
-    #[error("{method} {url}: {status}: {message}")]
+    #[error("{method} {url}: {status}: {message}{}", later(*.retry_after))]
     Status {
         /// The request's method.
         method: &'static str,
@@ -36,6 +36,8 @@ pub enum Error {
         status: StatusCode,
         /// The registry's words.
         message: String,
+        /// When the registry wants to be asked again (`Retry-After`, RFC 9110, section 10.2.3).
+        retry_after: Option<Duration>,
     },
     /// The connection failed.
     #[error("{url}: {}", causes(.source))]
@@ -124,11 +126,26 @@ impl Error {
         }
     }
 
+    /// How long the registry wants to be left alone.
+    #[must_use]
+    pub fn retry_after(&self) -> Option<Duration> {
+        match self {
+            Self::Status { retry_after, .. } => *retry_after,
+            _ => None,
+        }
+    }
+
     /// Whether the registry does not have what was asked for.
     #[must_use]
     pub fn is_not_found(&self) -> bool {
         matches!(self, Self::NotFound { .. })
     }
+}
+
+fn later(retry_after: Option<Duration>) -> String {
+    retry_after
+        .map(|wait| format!(" (the registry asks to come back in {} s)", wait.as_secs()))
+        .unwrap_or_default()
 }
 
 fn refusal(status: StatusCode) -> &'static str {

@@ -5,7 +5,7 @@
 //! - [`Remote`] is one repository as seen by one build: it resolves references, reads blobs and pushes them. Its credentials come
 //!   from the build's session group, for every request anew; a token that one client's password bought serves only builds
 //!   of that client.
-//! - A blob that breaks off is resumed where it ended, in either direction; what can pass (a reset, a 429, a 5xx) is tried again with growing delays.
+//! - A blob that breaks off is resumed where it ended, in either direction; what can pass (a reset, a 429, a 5xx) is tried again with growing delays, or after the time that the registry asks for.
 
 mod auth;
 mod challenge;

@@ -288,7 +288,7 @@ impl Reading {
             };
             self.failures += 1;
             self.open = None;
-            let Some(delay) = delay(self.failures) else { return Err(error) };
+            let Some(delay) = delay(self.failures, &error) else { return Err(error) };
             tracing::warn!(%error, offset = self.offset, ?delay, "resuming a blob");
             tokio::time::sleep(delay).await;
         }

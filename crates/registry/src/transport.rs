@@ -5,7 +5,7 @@ use std::{
     fs,
     path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
@@ -290,6 +290,7 @@ fn host_and_port_of(endpoint: &Endpoint) -> String {
 /// An error for an answer that is no success, with the registry's words.
 pub(crate) async fn refuse(method: &'static str, reference: &str, response: Response) -> Error {
     let (status, url) = (response.status(), shown(response.url()));
+    let retry_after = retry_after(&response);
     if status == StatusCode::NOT_FOUND {
         return Error::NotFound { reference: reference.to_owned() };
     }
@@ -297,7 +298,17 @@ pub(crate) async fn refuse(method: &'static str, reference: &str, response: Resp
     if matches!(status, StatusCode::UNAUTHORIZED | StatusCode::FORBIDDEN) {
         return Error::Denied { reference: reference.to_owned(), status, message };
     }
-    Error::Status { method, url, status, message }
+    Error::Status { method, url, status, message, retry_after }
+}
+
+/// `Retry-After`: seconds, or a date.
+fn retry_after(response: &Response) -> Option<Duration> {
+    let value = response.headers().get(header::RETRY_AFTER)?.to_str().ok()?.trim();
+    if let Ok(seconds) = value.parse() {
+        return Some(Duration::from_secs(seconds));
+    }
+    let when = httpdate::parse_http_date(value).ok()?;
+    Some(when.duration_since(SystemTime::now()).unwrap_or_default())
 }
 
 /// The messages of the body's `errors`, or its first line.

@@ -53,7 +53,7 @@ impl Upload<'_> {
                 Err(error) => return Err(error),
             };
             failures += 1;
-            let Some(delay) = delay(failures) else { return Err(error) };
+            let Some(delay) = delay(failures, &error) else { return Err(error) };
             tracing::warn!(%error, ?delay, "resuming an upload");
             tokio::time::sleep(delay).await;
             let broken_off = if error.is_transient() { self.arrived(&begun).await } else { None };

@@ -189,6 +189,24 @@ async fn servers_that_are_busy_are_asked_again() {
 }
 
 #[tokio::test]
+async fn a_server_says_when_it_wants_to_be_asked_again() {
+    // In a moment; long ago; in hours, which is not waited for.
+    let values = ["1", "Thu, 01 Jan 1970 00:00:00 GMT", "21600"];
+    let asked = Arc::new(AtomicUsize::new(0));
+    let count = asked.clone();
+    let host = serve(move |_| match values.get(count.fetch_add(1, Ordering::SeqCst)) {
+        Some(value) => Answer::new("429 Too Many Requests").header("Retry-After", value),
+        None => Answer::new("404 Not Found"),
+    })
+    .await;
+    let start = std::time::Instant::now();
+    let error = remote(&format!("{host}/a/b"), BTreeMap::new()).resolve("latest").await.unwrap_err();
+    assert!(error.to_string().ends_with("(the registry asks to come back in 21600 s)"), "{error}");
+    assert_eq!(asked.load(Ordering::SeqCst), 3);
+    assert!((1.0..10.0).contains(&start.elapsed().as_secs_f64()), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn a_server_that_speaks_no_tls_is_not_asked_again() {
     let asked = Arc::new(AtomicUsize::new(0));
     let count = asked.clone();

@@ -11,13 +11,13 @@
 use std::{
     collections::BTreeMap,
     fs::File,
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime},
 };
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use kiln_oci::Descriptor;
+use kiln_oci::{Descriptor, Digest};
 use kiln_proto::{
     control::{
         CacheOptions, CacheOptionsEntry, Exporter, SolveRequest, SolveResponse, StatusRequest,
@@ -73,7 +73,7 @@ pub struct Build {
     pub source_policy: Option<Policy>,
     /// Steps reach the network by the daemon's proxy only.
     pub proxy_network: bool,
-    /// Names this host, so that trees of its folders are found again.
+    /// Names this host's project, so that trees of its folders are found again: [`shared_key`].
     pub shared_key: String,
 }
 
@@ -160,6 +160,15 @@ impl Prepared {
 }
 
 /// A folder that is not there is found before the daemon asks for it.
+/// What a project is known by to the daemon, whatever its folders are called: the place of its main folder.
+#[must_use]
+pub fn shared_key(folder: &Path) -> String {
+    let absolute = std::path::absolute(folder).unwrap_or_else(|_| folder.to_owned());
+    let base = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let place = Digest::sha256(absolute.as_os_str().as_encoded_bytes());
+    format!("{}:{}", base.replace(|c: char| !c.is_ascii_graphic(), "_"), place.hex())
+}
+
 fn check_folders(folders: &BTreeMap<String, PathBuf>) -> Result<(), Error> {
     for (name, path) in folders {
         let metadata = std::fs::metadata(path)
@@ -211,7 +220,7 @@ fn prepare_outputs(
     Ok((targets, layouts))
 }
 
-fn make_dir(path: &std::path::Path) -> Result<(), Error> {
+fn make_dir(path: &Path) -> Result<(), Error> {
     std::fs::create_dir_all(path).map_err(Error::io(format!("making {}", path.display())))
 }
 
@@ -451,4 +460,18 @@ fn write_indexes(
         None => vec![Name::Tag("latest".into())],
     };
     results.iter().try_for_each(|layout| layout.put(&descriptor, &names))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn projects_are_told_apart_by_their_place() {
+        let here = shared_key(Path::new("/src/a b/ü"));
+        assert_eq!(here.split_once(':').unwrap().0, "_");
+        assert!(here.is_ascii() && !here.contains(' '));
+        assert_ne!(here, shared_key(Path::new("/src/other/ü")));
+        assert_eq!(shared_key(Path::new("x")), shared_key(&std::env::current_dir().unwrap().join("x")));
+    }
 }

@@ -1,6 +1,7 @@
 //! `buildctl build`.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, OpenOptions},
     io::{self, IsTerminal as _, Read as _, Write as _},
     path::{Path, PathBuf},
@@ -10,7 +11,7 @@ use std::{
 use clap::Args;
 use kiln_client::{
     Error,
-    build::{Build as Request, Outcome, Prepared},
+    build::{Build as Request, Outcome, Prepared, shared_key},
     metadata::write_metadata_file,
     metrics::Metrics,
     options::{
@@ -160,12 +161,15 @@ impl Build {
         } else if self.no_cache {
             attrs.insert("no-cache".into(), String::new());
         }
+        let local: BTreeMap<String, PathBuf> = folders(&self.local, "local")?;
+        let project = local.get("context").or_else(|| local.values().next());
         Ok(Request {
+            shared_key: project.map(|folder| shared_key(folder)).unwrap_or_default(),
             reference: kiln_session::random_id(),
             frontend: self.frontend.clone(),
             attrs,
             definition,
-            folders: folders(&self.local, "local")?,
+            folders: local,
             layouts: folders(&self.oci_layout, "oci-layout")?,
             outputs: self.output.iter().map(|t| parse_output(t)).collect::<Result<_, _>>()?,
             cache_to: self
@@ -181,7 +185,6 @@ impl Build {
             entitlements: self.allow.iter().map(|t| parse_allow(t)).collect::<Result<_, _>>()?,
             source_policy: self.source_policy_file.as_deref().map(read_policy).transpose()?,
             proxy_network: self.proxy_network,
-            shared_key: String::new(),
         })
     }
 }

@@ -7,7 +7,7 @@ use std::{
 
 use kiln_client::{
     Error,
-    build::Build,
+    build::{Build, shared_key},
     services::{Layout, Uploads},
 };
 use kiln_oci::Digest;
@@ -96,11 +96,7 @@ pub(crate) fn add_context(
         Some(file) => split(Path::new(file))?,
         None => split(&folder.join("Dockerfile"))?,
     };
-    // Names this host's folder, so that its tree is found again at the next build.
-    let absolute = std::path::absolute(&folder).unwrap_or_else(|_| folder.clone());
-    let base = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let place = Digest::sha256(absolute.as_os_str().as_encoded_bytes());
-    build.shared_key = format!("{}:{}", base.replace(|c: char| !c.is_ascii_graphic(), "_"), place.hex());
+    build.shared_key = shared_key(&folder);
     build.folders.insert("context".into(), folder);
     build.folders.insert("dockerfile".into(), dir);
     build.attrs.insert("filename".into(), name);

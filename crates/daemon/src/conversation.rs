@@ -5,7 +5,7 @@ use std::{
     sync::{Arc, Mutex, PoisonError},
 };
 
-use kiln_frontend::{Bridge, FrontendCall, FrontendResult};
+use kiln_frontend::{Bridge, FrontendCall, FrontendResult, LastSolve};
 use kiln_proto::{pb, status::WireError};
 use tokio::sync::oneshot;
 use tonic::Code;
@@ -23,6 +23,8 @@ pub(crate) struct Conversation {
     pub(crate) inputs: BTreeMap<String, pb::Definition>,
     /// How many frontends in containers have called one another up to it.
     pub(crate) depth: usize,
+    /// How the last solve ended that it asked for.
+    pub(crate) last: LastSolve,
     /// Gone once the conversation is over: it holds all that was built.
     bridge: Mutex<Option<Arc<Bridge>>>,
     /// Where it puts its result.
@@ -36,7 +38,7 @@ impl Conversation {
         inputs: BTreeMap<String, pb::Definition>,
     ) -> (Arc<Self>, oneshot::Receiver<Result<FrontendResult, WireError>>) {
         let (returned, receiver) = oneshot::channel();
-        (Self::of(FrontendCall { bridge, inputs, depth: 0, returned }), receiver)
+        (Self::of(FrontendCall { bridge, inputs, depth: 0, returned, last: LastSolve::default() }), receiver)
     }
 
     /// With a frontend.
@@ -46,6 +48,7 @@ impl Conversation {
             containers: Containers::default(),
             inputs: call.inputs,
             depth: call.depth,
+            last: call.last,
             bridge: Mutex::new(Some(call.bridge)),
             returned: Mutex::new(Some(call.returned)),
         })
@@ -58,6 +61,7 @@ impl Conversation {
             containers: Containers::default(),
             inputs: BTreeMap::new(),
             depth: 0,
+            last: LastSolve::default(),
             bridge: Mutex::new(None),
             returned: Mutex::new(None),
         };

@@ -129,7 +129,9 @@ impl LlbBridge for GatewayService {
         };
         let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
         talk.asked.begin(&frontend, &attrs);
-        let result = bridge.solve(wanted).await?;
+        let result = bridge.solve(wanted).await;
+        talk.last.note(&result);
+        let result = result?;
         talk.asked.note(&frontend, attrs, &result);
         if !request.allow_result_return {
             return match result.refs {
@@ -174,9 +176,12 @@ impl LlbBridge for GatewayService {
     }
 
     async fn evaluate(&self, request: Request<EvaluateRequest>) -> Answer<EvaluateResponse> {
-        let bridge = self.bridge(&request).await?;
+        let talk = self.conversation(&request).await?;
+        let bridge = talk.bridge()?;
         if let Some(tree) = find(&bridge, &request.into_inner().r#ref)? {
-            tree.result().await?;
+            let result = tree.result().await;
+            talk.last.note(&result);
+            result?;
         }
         Ok(EvaluateResponse {}.into())
     }

@@ -1,6 +1,10 @@
 //! Which frontends a daemon has, and how one that runs in a container speaks to it.
 
-use std::{collections::BTreeMap, fmt, sync::Arc};
+use std::{
+    collections::BTreeMap,
+    fmt,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use futures::future::BoxFuture;
 use kiln_llb::Graph;
@@ -88,6 +92,24 @@ pub struct FrontendCall {
     pub depth: usize,
     /// Where what the frontend returns goes.
     pub returned: oneshot::Sender<Result<FrontendResult, WireError>>,
+    /// How the last solve ended that it asked for.
+    pub last: LastSolve,
+}
+
+/// The error of the last solve that somebody asked for, if it failed. Clones are one.
+#[derive(Clone, Debug, Default)]
+pub struct LastSolve(Arc<Mutex<Option<String>>>);
+
+impl LastSolve {
+    /// Notes how a solve ended.
+    pub fn note<T>(&self, result: &Result<T, WireError>) {
+        let error = result.as_ref().err().map(|error| error.message.clone());
+        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = error;
+    }
+
+    pub(crate) fn error(&self) -> Option<String> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }
 
 /// Speaks the gateway's protocol. It is the daemon's, which has the service.

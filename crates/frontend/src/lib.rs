@@ -28,7 +28,7 @@ mod steps;
 pub use bridge::{Bridge, FoundImage, ImageError, Permissions, Request};
 pub use build_ref::BuildRef;
 pub use errors::{solve_error, wire_error};
-pub use frontends::{Door, FrontendCall, Frontends};
+pub use frontends::{Door, FrontendCall, Frontends, LastSolve};
 pub use imports::{CacheImport, CacheImports};
 pub use policy::SourcePolicies;
 pub use result::{FrontendResult, Refs};

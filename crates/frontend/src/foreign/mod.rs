@@ -24,7 +24,9 @@ use tokio::{
 };
 use tonic::Code;
 
-use crate::{Bridge, FrontendCall, FrontendResult, Frontends, Request, dockerfile, errors::wire_error};
+use crate::{
+    Bridge, FrontendCall, FrontendResult, Frontends, LastSolve, Request, dockerfile, errors::wire_error,
+};
 use image::FrontendImage;
 
 /// How many frontends may call one another.
@@ -131,8 +133,14 @@ async fn run(
 ) -> Result<FrontendResult, WireError> {
     let (near, far) = tokio::io::duplex(BUFFER);
     let (returned, mut answer) = oneshot::channel();
-    let call =
-        FrontendCall { bridge: bridge.clone(), inputs: request.inputs, depth: request.depth + 1, returned };
+    let last = LastSolve::default();
+    let call = FrontendCall {
+        bridge: bridge.clone(),
+        inputs: request.inputs,
+        depth: request.depth + 1,
+        returned,
+        last: last.clone(),
+    };
     let _service = AbortOnDrop(tokio::spawn(bridge.frontends().door.serve(call, far)));
     let (input, stdin) = mpsc::channel(QUEUE);
     let (output, outputs) = mpsc::channel(QUEUE);
@@ -146,21 +154,26 @@ async fn run(
         Ok(returned) = &mut answer => (Some(returned), timeout(GRACE, &mut ended).await.ok()),
     };
     let ended = ended.map(|(exit, said)| (exit.map_err(failed), said));
-    verdict(source, returned, ended)
+    verdict(source, returned, ended, last.error())
 }
 
-/// What comes of a frontend: its own error before anything else, then how it ended, then its result.
+/// What comes of a frontend: its own error before anything else, then how it ended, then its result. `refused` is why the last
+/// solve failed that it asked for: many frontends end over that without a word.
 fn verdict(
     source: &str,
     returned: Option<Result<FrontendResult, WireError>>,
     ended: Option<(Result<Exit, WireError>, String)>,
+    refused: Option<String>,
 ) -> Result<FrontendResult, WireError> {
     let result = returned.transpose()?;
     let (exit, said) = match ended {
         Some((exit, said)) => (Some(exit?), said),
         None => (None, String::new()),
     };
-    let said = if said.is_empty() { said } else { format!(": {said}") };
+    let mut said = if said.is_empty() { said } else { format!(": {said}") };
+    if let Some(refused) = refused.filter(|refused| !said.contains(refused.as_str())) {
+        said.push_str(&format!(": its last solve failed: {refused}"));
+    }
     if let Some(exit) = exit.filter(|exit| exit.code != 0) {
         let memory = if exit.oom_killed { " (out of memory: the kernel killed it)" } else { "" };
         let message = format!("frontend {source} failed: exit code: {}{memory}{said}", exit.code);
@@ -190,7 +203,7 @@ mod tests {
         returned: Option<Result<FrontendResult, WireError>>,
         ended: Option<(Result<Exit, WireError>, String)>,
     ) -> String {
-        verdict("x", returned, ended).map_or_else(|error| error.message, |_| "a result".into())
+        verdict("x", returned, ended, None).map_or_else(|error| error.message, |_| "a result".into())
     }
 
     #[test]
@@ -225,5 +238,13 @@ mod tests {
         assert_eq!(message(good(), ended(2, "panic: y")), "frontend x failed: exit code: 2: panic: y");
         assert_eq!(message(None, ended(0, "")), "frontend x ended without a result");
         assert_eq!(message(None, Some((Err(wire_error("lost")), String::new()))), "lost");
+        // What it had asked for last, unless it has told itself.
+        let refused = |said: &str| {
+            let refused = Some("no such source".into());
+            verdict("x", None, ended(4, said), refused).unwrap_err().message
+        };
+        assert_eq!(refused(""), "frontend x failed: exit code: 4: its last solve failed: no such source");
+        assert_eq!(refused("E: no such source"), "frontend x failed: exit code: 4: E: no such source");
+        assert!(verdict("x", good(), ended(0, ""), Some("passed over".into())).is_ok());
     }
 }

@@ -12,7 +12,9 @@ use kiln_exporter::{
         self, Capture, GitMaterial, HttpMaterial, ImageMaterial, Mode, ProvenanceOptions, filter_args, redact,
     },
 };
-use kiln_frontend::{Bridge, BuildRef, FrontendResult, NamedImage, wire_error};
+use kiln_frontend::{
+    Bridge, BuildRef, FrontendResult, GATEWAY, NamedImage, dockerfile::NAME as DOCKERFILE, wire_error,
+};
 use kiln_llb::source::Identifier;
 use kiln_oci::{Descriptor, Digest, Platform, Reference, Time};
 use kiln_ops::{Kiln, Material};
@@ -59,7 +61,8 @@ impl Asked {
             return;
         }
         let refs = result.refs.iter().map(|one| one.id().to_owned()).collect();
-        let call = Call { frontend: frontend.to_owned(), attrs, refs };
+        let (frontend, attrs) = directly(frontend, attrs);
+        let call = Call { frontend, attrs, refs };
         self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
     }
 
@@ -71,6 +74,18 @@ impl Asked {
             args: filter_args(&call.attrs),
         })
     }
+}
+
+/// Who asks `gateway.v0` for a frontend of this daemon by its own name has asked for that one.
+fn directly(frontend: &str, mut attrs: BTreeMap<String, String>) -> (String, BTreeMap<String, String>) {
+    let is_own = frontend == GATEWAY && attrs.get("source").is_some_and(|source| source == DOCKERFILE);
+    if !is_own {
+        return (frontend.to_owned(), attrs);
+    }
+    for way in ["source", "cmdline"] {
+        attrs.remove(way);
+    }
+    (DOCKERFILE.to_owned(), attrs)
 }
 
 /// The run of a build.
@@ -121,7 +136,7 @@ fn statement(
         started: run.started.clone(),
         finished: run.finished.clone(),
         dockerfile_version: match capture.request.frontend.as_str() {
-            "dockerfile.v0" => DOCKERFILE_VERSION.to_owned(),
+            DOCKERFILE => DOCKERFILE_VERSION.to_owned(),
             _ => String::new(),
         },
         environment: run.environment.clone(),
@@ -367,6 +382,19 @@ mod tests {
 
     fn of(id: &str) -> ResultPlatform {
         ResultPlatform { id: id.to_owned(), platform: Platform::parse(id).expect("platform") }
+    }
+
+    #[test]
+    fn a_frontend_by_its_own_name_is_asked_for_directly() {
+        let attrs = |source: &str| {
+            let all = [("source", source), ("cmdline", source), ("target", "t")];
+            all.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
+        };
+        let (frontend, left) = directly(GATEWAY, attrs(DOCKERFILE));
+        let left: Vec<_> = left.keys().map(String::as_str).collect();
+        assert_eq!((frontend.as_str(), left), (DOCKERFILE, vec!["target"]));
+        assert_eq!(directly(GATEWAY, attrs("x/y")), (GATEWAY.to_owned(), attrs("x/y")));
+        assert_eq!(directly(DOCKERFILE, attrs("x/y")), (DOCKERFILE.to_owned(), attrs("x/y")));
     }
 
     #[test]

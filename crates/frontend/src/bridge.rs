@@ -214,7 +214,7 @@ impl Bridge {
                 FrontendResult::single(solved.await?)
             }
             "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
-            "gateway.v0" => Box::pin(foreign::build(self, request)).await?,
+            foreign::NAME => Box::pin(foreign::build(self, request)).await?,
             other => {
                 let message =
                     format!("failed to find frontend: {other} (there are dockerfile.v0 and gateway.v0)");

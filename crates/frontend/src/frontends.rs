@@ -13,7 +13,7 @@ use kiln_proto::{pb, status::WireError};
 use tokio::{io::DuplexStream, sync::oneshot};
 use tonic::Code;
 
-use crate::{Bridge, FrontendResult, dockerfile::Builtin};
+use crate::{Bridge, FrontendResult, dockerfile::Builtin, foreign};
 
 /// The frontends of a daemon.
 #[derive(Clone, Debug)]
@@ -40,7 +40,7 @@ impl Frontends {
     pub fn check(&self, name: &str) -> Result<(), WireError> {
         let on = match name {
             "dockerfile.v0" => self.dockerfile,
-            "gateway.v0" => self.gateway,
+            foreign::NAME => self.gateway,
             _ => true,
         };
         if on {

@@ -28,6 +28,7 @@ mod steps;
 pub use bridge::{Bridge, FoundImage, ImageError, Permissions, Request};
 pub use build_ref::BuildRef;
 pub use errors::{solve_error, wire_error};
+pub use foreign::NAME as GATEWAY;
 pub use frontends::{Door, FrontendCall, Frontends, LastSolve};
 pub use imports::{CacheImport, CacheImports};
 pub use policy::SourcePolicies;

@@ -34,7 +34,7 @@ use crate::{
 use resolver::BridgeResolver;
 
 /// The name of this frontend.
-pub(crate) const NAME: &str = "dockerfile.v0";
+pub const NAME: &str = "dockerfile.v0";
 /// The attribute that names a frontend image in place of the file's `syntax` line.
 const SYNTAX_ARG: &str = "build-arg:BUILDKIT_SYNTAX";
 
@@ -145,7 +145,7 @@ async fn forward(
 ) -> Result<FrontendResult, WireError> {
     request.attrs.insert("cmdline".to_owned(), foreign.command.clone());
     request.attrs.insert("source".to_owned(), foreign.image);
-    request.frontend = "gateway.v0".to_owned();
+    request.frontend = foreign::NAME.to_owned();
     request.evaluate = false;
     let built = bridge.solve(request).await;
     built.map_err(|error| match foreign.span {

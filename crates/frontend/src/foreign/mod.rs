@@ -55,10 +55,13 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, mut request: Request) -> Result<
         }
         Choice::Image(used) => foreign(bridge, request, &used).await,
     };
-    built.map_err(|error| error.with(Detail::Frontend { name: "gateway.v0".into(), source: source.clone() }))
+    built.map_err(|error| error.with(Detail::Frontend { name: NAME.into(), source: source.clone() }))
 }
 
 /// Whose work a frontend's name stands for.
+/// The name of frontends that are images.
+pub const NAME: &str = "gateway.v0";
+
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     /// That of the one in this process.

@@ -44,6 +44,7 @@ use crate::{
     history::{Ended, Recorder, Recording},
     log::BuildLog,
     platforms,
+    producers::Producers,
     provenance::{self, Run},
 };
 
@@ -93,6 +94,8 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let (build, returned) = Build::new(log, bridge.clone(), request.frontend_inputs.clone());
     let running = daemon.builds().enter(&name, build.clone())?;
     build.conversation.asked.begin(&request.frontend, &request.frontend_attrs);
+    let (attrs, inputs) = (&request.frontend_attrs, &request.frontend_inputs);
+    daemon.producers().begin(&bridge, &request.frontend, attrs, inputs);
     let recording = Recording {
         history: daemon.history().clone(),
         recorder,
@@ -162,7 +165,7 @@ async fn run(
 ) -> Result<SolveResponse, WireError> {
     let Checked { mut exporters, caches, provenance, sbom, ahead, .. } = checked;
     let started = Time::now();
-    let mut result = result(bridge, build, request, returned).await?;
+    let mut result = result(daemon.producers(), bridge, build, request, returned).await?;
     if let Some(options) = sbom.filter(|_| !has_sbom(&result)) {
         Box::pin(scan(bridge, request, &options, &mut result)).await?;
     }
@@ -287,6 +290,7 @@ struct Checked {
 
 /// What the client's frontend makes of the request, or the client itself.
 async fn result(
+    producers: &Producers,
     bridge: &Arc<Bridge>,
     build: &Build,
     request: &SolveRequest,
@@ -308,8 +312,10 @@ async fn result(
         policies: Vec::new(),
         depth: 0,
     };
+    let asked = producers.request(bridge, &wanted.frontend, &wanted.attrs, &wanted.inputs);
     let result = bridge.solve(wanted).await?;
-    build.conversation.asked.note(&request.frontend, request.frontend_attrs.clone(), &result);
+    producers.made(bridge, &asked, &result);
+    build.conversation.asked.note(asked, &result);
     Ok(result)
 }
 

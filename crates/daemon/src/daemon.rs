@@ -20,7 +20,10 @@ use kiln_worker::Worker;
 use tokio::sync::Semaphore;
 use tonic::transport::Channel;
 
-use crate::{Config, Error, builds::Builds, history::History, results, services, version::version};
+use crate::{
+    Config, Error, builds::Builds, history::History, producers::Producers, results, services,
+    version::version,
+};
 
 /// A daemon that is running. Cheap to clone.
 #[derive(Clone, Debug)]
@@ -39,6 +42,7 @@ struct Inner {
     registries: Arc<Registries>,
     builds: Arc<Builds>,
     history: History,
+    producers: Producers,
     /// Made when the first build wants them.
     frontends: OnceLock<Arc<Frontends>>,
 }
@@ -92,8 +96,19 @@ impl Daemon {
         let builds = Arc::new(Builds::default());
         let history = History::new(host.worker.store().dir().join("history"));
         let frontends = OnceLock::new();
-        let inner =
-            Inner { config, id, platforms, host, engine, sessions, registries, builds, history, frontends };
+        let inner = Inner {
+            config,
+            id,
+            platforms,
+            host,
+            engine,
+            sessions,
+            registries,
+            builds,
+            history,
+            producers: Producers::default(),
+            frontends,
+        };
         let daemon = Self { inner: Arc::new(inner) };
         daemon.clear_logs();
         daemon.sweep_later();
@@ -177,6 +192,10 @@ impl Daemon {
     }
 
     /// The records of builds that have ended.
+    pub(crate) fn producers(&self) -> &Producers {
+        &self.inner.producers
+    }
+
     pub(crate) fn history(&self) -> &History {
         &self.inner.history
     }

@@ -127,12 +127,14 @@ impl LlbBridge for GatewayService {
             policies: policy::compile(&request.source_policies)?,
             depth: talk.depth,
         };
-        let (frontend, attrs) = (wanted.frontend.clone(), wanted.attrs.clone());
-        talk.asked.begin(&frontend, &attrs);
+        talk.asked.begin(&wanted.frontend, &wanted.attrs);
+        let producers = self.daemon.producers();
+        let asked = producers.request(&bridge, &wanted.frontend, &wanted.attrs, &wanted.inputs);
         let result = bridge.solve(wanted).await;
         talk.last.note(&result);
         let result = result?;
-        talk.asked.note(&frontend, attrs, &result);
+        producers.made(&bridge, &asked, &result);
+        talk.asked.note(asked, &result);
         if !request.allow_result_return {
             return match result.refs {
                 Refs::Single(one) => {

@@ -32,6 +32,7 @@ mod listen;
 mod log;
 mod op_json;
 mod platforms;
+mod producers;
 mod provenance;
 mod results;
 mod services;

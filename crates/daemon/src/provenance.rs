@@ -9,11 +9,11 @@ use kiln_engine::{CacheExportGraph, CacheStore, CachedResult, ExportRecord};
 use kiln_exporter::{
     Attestation, RefError, ResultPlatform, Source,
     attestation::provenance::{
-        self, Capture, GitMaterial, HttpMaterial, ImageMaterial, Mode, ProvenanceOptions, filter_args, redact,
+        self, Capture, GitMaterial, HttpMaterial, ImageMaterial, Mode, ProvenanceOptions, redact,
     },
 };
 use kiln_frontend::{
-    Bridge, BuildRef, FrontendResult, GATEWAY, NamedImage, dockerfile::NAME as DOCKERFILE, wire_error,
+    Bridge, BuildRef, FrontendResult, NamedImage, dockerfile::NAME as DOCKERFILE, wire_error,
 };
 use kiln_llb::source::Identifier;
 use kiln_oci::{Descriptor, Digest, Platform, Reference, Time};
@@ -37,8 +37,7 @@ pub(crate) struct Asked {
 
 #[derive(Clone, Debug)]
 struct Call {
-    frontend: String,
-    attrs: BTreeMap<String, String>,
+    request: provenance::Request,
     refs: Vec<String>,
 }
 
@@ -56,36 +55,19 @@ impl Asked {
     }
 
     /// Remembers a call of a frontend. Plain definitions need none.
-    pub(crate) fn note(&self, frontend: &str, attrs: BTreeMap<String, String>, result: &FrontendResult) {
-        if frontend.is_empty() {
+    pub(crate) fn note(&self, request: provenance::Request, result: &FrontendResult) {
+        if request.frontend.is_empty() {
             return;
         }
         let refs = result.refs.iter().map(|one| one.id().to_owned()).collect();
-        let (frontend, attrs) = directly(frontend, attrs);
-        let call = Call { frontend, attrs, refs };
-        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(call);
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner).push(Call { request, refs });
     }
 
     fn of(&self, id: &str) -> provenance::Request {
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         let call = calls.iter().find(|call| call.refs.iter().any(|known| known == id));
-        call.map_or_else(provenance::Request::default, |call| provenance::Request {
-            frontend: call.frontend.clone(),
-            args: filter_args(&call.attrs),
-        })
+        call.map(|call| call.request.clone()).unwrap_or_default()
     }
-}
-
-/// Who asks `gateway.v0` for a frontend of this daemon by its own name has asked for that one.
-fn directly(frontend: &str, mut attrs: BTreeMap<String, String>) -> (String, BTreeMap<String, String>) {
-    let is_own = frontend == GATEWAY && attrs.get("source").is_some_and(|source| source == DOCKERFILE);
-    if !is_own {
-        return (frontend.to_owned(), attrs);
-    }
-    for way in ["source", "cmdline"] {
-        attrs.remove(way);
-    }
-    (DOCKERFILE.to_owned(), attrs)
 }
 
 /// The run of a build.
@@ -382,19 +364,6 @@ mod tests {
 
     fn of(id: &str) -> ResultPlatform {
         ResultPlatform { id: id.to_owned(), platform: Platform::parse(id).expect("platform") }
-    }
-
-    #[test]
-    fn a_frontend_by_its_own_name_is_asked_for_directly() {
-        let attrs = |source: &str| {
-            let all = [("source", source), ("cmdline", source), ("target", "t")];
-            all.map(|(key, value)| (key.to_owned(), value.to_owned())).into()
-        };
-        let (frontend, left) = directly(GATEWAY, attrs(DOCKERFILE));
-        let left: Vec<_> = left.keys().map(String::as_str).collect();
-        assert_eq!((frontend.as_str(), left), (DOCKERFILE, vec!["target"]));
-        assert_eq!(directly(GATEWAY, attrs("x/y")), (GATEWAY.to_owned(), attrs("x/y")));
-        assert_eq!(directly(DOCKERFILE, attrs("x/y")), (DOCKERFILE.to_owned(), attrs("x/y")));
     }
 
     #[test]

@@ -67,6 +67,10 @@ pub struct Request {
     pub frontend: String,
     /// The frontend's options, see [`filter_args`].
     pub args: BTreeMap<String, String>,
+    /// What made the definitions that it was given, by their names, as far as that is known.
+    pub inputs: BTreeMap<String, Request>,
+    /// What the build as a whole was asked for, where that is something else.
+    pub root: Option<Box<Request>>,
 }
 
 /// How one tree came to be.

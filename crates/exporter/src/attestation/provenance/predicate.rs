@@ -1,14 +1,14 @@
 //! The predicates' JSON, in the order of fields in which others write it.
 
-use std::collections::BTreeMap;
+use std::{borrow::Cow, collections::BTreeMap};
 
 use kiln_oci::{Descriptor, Platform, Reference, Time, gojson};
 use serde::Serialize;
 use serde_json::Value;
 
 use super::{
-    BuildConfig, Capture, ImageMaterial, Mode, ProvenanceOptions, SourceInfo, Version, builder_platform,
-    redact,
+    BuildConfig, Capture, ImageMaterial, Mode, ProvenanceOptions, Request, SourceInfo, Version,
+    builder_platform, redact,
 };
 use crate::{
     attestation::purl::image_purl,
@@ -73,6 +73,18 @@ struct Parameters {
     ssh: Vec<Named>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     locals: Vec<Local>,
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    inputs: BTreeMap<String, Other>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    root: Option<Box<Other>>,
+}
+
+/// Another request.
+#[derive(Serialize)]
+#[serde(rename_all = "camelCase")]
+struct Other {
+    config_source: ConfigSource<'static>,
+    request: Parameters,
 }
 
 #[derive(Default, Serialize)]
@@ -83,10 +95,10 @@ struct ConfigSource<'a> {
     digest: Digests,
     /// v1's name.
     #[serde(skip_serializing_if = "Option::is_none")]
-    path: Option<&'a str>,
+    path: Option<Cow<'a, str>>,
     /// v0.2's name.
     #[serde(rename = "entryPoint", skip_serializing_if = "Option::is_none")]
-    entry_point: Option<&'a str>,
+    entry_point: Option<Cow<'a, str>>,
 }
 
 #[derive(Serialize)]
@@ -222,7 +234,7 @@ pub fn predicate(capture: &Capture, options: &ProvenanceOptions, run: &Run) -> R
     let mut parts = Parts::new(capture, &materials);
     let mut complete_request = !capture.request.frontend.is_empty();
     let max = options.mode == Mode::Max;
-    if !max && parts.scrub() {
+    if !max && parts.parameters.scrub() {
         complete_request = false;
     }
     let none = BTreeMap::new();
@@ -237,7 +249,7 @@ pub fn predicate(capture: &Capture, options: &ProvenanceOptions, run: &Run) -> R
     }
     let build_config = run.build_config.as_ref().filter(|_| max);
     let hermetic = complete_materials && !capture.network_access;
-    let path = Some(parts.path.as_str()).filter(|path| !path.is_empty());
+    let path = Some(parts.path.as_str()).filter(|path| !path.is_empty()).map(Cow::from);
     let config_source = ConfigSource { uri: parts.uri, digest: parts.digest, ..ConfigSource::default() };
     let builder = Builder { id: &options.builder_id };
     let json = match options.version {
@@ -314,9 +326,17 @@ struct Parts {
     vcs: BTreeMap<String, String>,
 }
 
-impl Parts {
-    fn new(capture: &Capture, materials: &[Material]) -> Self {
-        let mut args = capture.request.args.clone();
+/// The options of a frontend without those that say where its configuration is.
+struct Args {
+    args: BTreeMap<String, String>,
+    uri: String,
+    digest: Digests,
+    path: String,
+}
+
+impl Args {
+    fn new(request: &Request, materials: &[Material]) -> Self {
+        let mut args = request.args.clone();
         let context = match (args.get("contextkey"), args.contains_key("input:context")) {
             (Some(key), _) if !key.is_empty() => key.clone(),
             (_, true) => "input:context".to_owned(),
@@ -324,7 +344,52 @@ impl Parts {
         };
         let url = args.remove(&context).filter(|url| !url.is_empty()).unwrap_or_default();
         let material = materials.iter().find(|material| !url.is_empty() && material.uri == url);
+        let digest = material.map(|material| material.digest.clone()).unwrap_or_default();
         let path = args.remove("filename").unwrap_or_default();
+        Self { args, uri: redact(&url), digest, path }
+    }
+}
+
+impl Other {
+    fn new(request: &Request, materials: &[Material]) -> Self {
+        let Args { mut args, uri, digest, path } = Args::new(request, materials);
+        if let Some(source) = args.get_mut("vcs:source") {
+            *source = redact(source);
+        }
+        let path = Some(path).filter(|path| !path.is_empty()).map(Cow::from);
+        let mut parameters = Parameters { frontend: request.frontend.clone(), args, ..Parameters::default() };
+        parameters.add_others(request, materials);
+        Self {
+            config_source: ConfigSource { uri, digest, path, ..ConfigSource::default() },
+            request: parameters,
+        }
+    }
+}
+
+impl Parameters {
+    fn add_others(&mut self, request: &Request, materials: &[Material]) {
+        let inputs = request.inputs.iter();
+        self.inputs = inputs.map(|(name, input)| (name.clone(), Other::new(input, materials))).collect();
+        self.root = request.root.as_deref().map(|root| Box::new(Other::new(root, materials)));
+    }
+
+    /// Drops what [`Mode::Min`] does not tell. Returns whether the request is incomplete now.
+    fn scrub(&mut self) -> bool {
+        let before = self.args.len();
+        self.args.retain(|key, _| !key.starts_with("build-arg:") && !key.starts_with("label:"));
+        self.secrets.clear();
+        self.ssh.clear();
+        let mut incomplete = self.args.len() < before;
+        for other in self.inputs.values_mut().chain(self.root.as_deref_mut()) {
+            incomplete |= other.request.scrub();
+        }
+        incomplete
+    }
+}
+
+impl Parts {
+    fn new(capture: &Capture, materials: &[Material]) -> Self {
+        let Args { args, uri, digest, path } = Args::new(&capture.request, materials);
         let (vcs, args): (BTreeMap<_, _>, _) = args.into_iter().partition(|(key, _)| key.starts_with("vcs:"));
         let vcs = vcs.into_iter().filter(|(_, value)| !value.is_empty()).map(|(key, value)| {
             let value = if key == "vcs:source" { redact(&value) } else { value };
@@ -332,28 +397,16 @@ impl Parts {
         });
         let named = |(id, &optional): (&String, &bool)| Named { id: id.clone(), optional };
         let local = capture.materials.local.iter().map(|name| Local { name: name.clone() });
-        Parts {
-            uri: redact(&url),
-            digest: material.map(|material| material.digest.clone()).unwrap_or_default(),
-            path,
-            vcs: vcs.collect(),
-            parameters: Parameters {
-                frontend: capture.request.frontend.clone(),
-                args,
-                secrets: capture.secrets.iter().map(named).collect(),
-                ssh: capture.ssh.iter().map(named).collect(),
-                locals: local.collect(),
-            },
-        }
-    }
-
-    /// Drops what [`Mode::Min`] does not tell. Returns whether the request is incomplete now.
-    fn scrub(&mut self) -> bool {
-        let before = self.parameters.args.len();
-        self.parameters.args.retain(|key, _| !key.starts_with("build-arg:") && !key.starts_with("label:"));
-        self.parameters.secrets.clear();
-        self.parameters.ssh.clear();
-        self.parameters.args.len() < before
+        let mut parameters = Parameters {
+            frontend: capture.request.frontend.clone(),
+            args,
+            secrets: capture.secrets.iter().map(named).collect(),
+            ssh: capture.ssh.iter().map(named).collect(),
+            locals: local.collect(),
+            ..Parameters::default()
+        };
+        parameters.add_others(&capture.request, materials);
+        Parts { uri, digest, path, vcs: vcs.collect(), parameters }
     }
 }
 
@@ -415,9 +468,8 @@ mod tests {
         capture
     }
 
-    fn made(version: Version, mode: Mode) -> Value {
-        let options = ProvenanceOptions { version, mode, ..ProvenanceOptions::default() };
-        let run = Run {
+    fn run() -> Run {
+        Run {
             invocation_id: "id".into(),
             started: Time::from_unix(1),
             finished: Time::from_unix(2),
@@ -426,8 +478,12 @@ mod tests {
             build_config: Some(BuildConfig::default()),
             source: Some(SourceInfo::default()),
             layers: BTreeMap::new(),
-        };
-        serde_json::from_slice(&predicate(&capture(), &options, &run).expect("predicate")).expect("json")
+        }
+    }
+
+    fn made(version: Version, mode: Mode) -> Value {
+        let options = ProvenanceOptions { version, mode, ..ProvenanceOptions::default() };
+        serde_json::from_slice(&predicate(&capture(), &options, &run()).expect("predicate")).expect("json")
     }
 
     #[test]
@@ -447,6 +503,55 @@ mod tests {
         assert_eq!(metadata["buildkit_completeness"]["request"], false);
         assert_eq!(metadata["buildkit_metadata"]["vcs"]["revision"], "abc");
         assert_eq!(metadata["buildkit_hermetic"], true);
+    }
+
+    #[test]
+    fn other_requests_are_told_of_as_the_build_itself_is() {
+        let args = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+            pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+        };
+        let inner = Request { frontend: "dockerfile.v0".into(), ..Request::default() };
+        let input = Request {
+            frontend: "dockerfile.v0".into(),
+            args: args(&[
+                ("build-arg:KEY", "secret"),
+                ("context", "https://me@host/r.git"),
+                ("filename", "F"),
+                ("target", "t"),
+            ]),
+            inputs: [("deep".to_owned(), inner)].into(),
+            root: None,
+        };
+        let root = Request { args: args(&[("label:x", "y"), ("own", "z")]), ..Request::default() };
+        let mut capture = Capture::default();
+        capture.request.inputs.insert("base".into(), input);
+        capture.request.root = Some(Box::new(root));
+        let told = |mode| {
+            let options = ProvenanceOptions { mode, ..ProvenanceOptions::default() };
+            let json = predicate(&capture, &options, &run()).expect("predicate");
+            let json: Value = serde_json::from_slice(&json).expect("json");
+            json["buildDefinition"]["externalParameters"]["request"].clone()
+        };
+        let base = |args: Value| {
+            serde_json::json!({"configSource": {"uri": "https://xxxxx@host/r.git", "path": "F"}, "request":
+                {"frontend": "dockerfile.v0", "args": args, "inputs":
+                    {"deep": {"configSource": {}, "request": {"frontend": "dockerfile.v0"}}}}})
+        };
+        let root = |args: Value| serde_json::json!({"configSource": {}, "request": {"args": args}});
+        assert_eq!(
+            told(Mode::Max),
+            serde_json::json!({
+                "inputs": {"base": base(serde_json::json!({"build-arg:KEY": "secret", "target": "t"}))},
+                "root": root(serde_json::json!({"label:x": "y", "own": "z"})),
+            })
+        );
+        assert_eq!(
+            told(Mode::Min),
+            serde_json::json!({
+                "inputs": {"base": base(serde_json::json!({"target": "t"}))},
+                "root": root(serde_json::json!({"own": "z"})),
+            })
+        );
     }
 
     #[test]
@@ -470,17 +575,7 @@ mod tests {
         let mut local = capture();
         local.materials.local.insert("context".into());
         let options = ProvenanceOptions { complete_materials: true, ..ProvenanceOptions::default() };
-        let run = Run {
-            invocation_id: String::new(),
-            started: Time::from_unix(0),
-            finished: Time::from_unix(0),
-            dockerfile_version: String::new(),
-            environment: BTreeMap::new(),
-            build_config: None,
-            source: None,
-            layers: BTreeMap::new(),
-        };
-        let error = predicate(&local, &options, &run).expect_err("incomplete").to_string();
+        let error = predicate(&local, &options, &run()).expect_err("incomplete").to_string();
         assert!(error.contains("context"), "{error}");
     }
 }

@@ -35,7 +35,12 @@ pub(super) struct Settings {
     json: bool,
     /// Something is to be served at an address for debugging, and nothing is.
     debug_address: Option<String>,
+    /// Steps may have been meant to have a network by CNI.
+    auto_network: bool,
 }
+
+/// Where BuildKit finds a CNI configuration by default.
+const CNI_CONFIG: &str = "/etc/buildkit/cni.json";
 
 impl Settings {
     /// Opens the log, on standard error.
@@ -53,6 +58,9 @@ impl Settings {
         // No build differs by this, so it is no reason not to start.
         if let Some(address) = &self.debug_address {
             tracing::warn!(address, "debugging information is not served yet; nothing listens there");
+        }
+        if self.auto_network && Path::new(CNI_CONFIG).exists() {
+            tracing::warn!("{CNI_CONFIG} is not used yet: steps share the machine's network");
         }
     }
 }
@@ -159,7 +167,9 @@ pub(super) fn read_all(flags: &Flags, file: &File) -> Result<Settings, Error> {
     };
     let debug_address = flags.debugaddr.clone().or_else(|| file.grpc.debug_address.clone());
     let debug_address = debug_address.filter(|address| !address.is_empty());
-    Ok(Settings { config, level: level.replace("warning", "warn"), json, debug_address })
+    let network = flags.oci.net.as_deref().or(file.worker.oci.network_mode.as_deref());
+    let auto_network = matches!(network, None | Some("" | "auto"));
+    Ok(Settings { config, level: level.replace("warning", "warn"), json, debug_address, auto_network })
 }
 
 /// Reads everything.

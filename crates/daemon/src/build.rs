@@ -103,12 +103,27 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         talk: build.conversation.clone(),
         reference: name,
         started,
+        exports: asked_exports(&request),
     };
+    // Clients ask for some builds for their own sake.
+    let recording = Some(recording).filter(|_| !request.internal);
+    if let Some(recording) = &recording {
+        recording.begin();
+    }
     let db = daemon.host().worker.store().db().clone();
-    let open = Open { job, running: Some(running), recording: Some(recording), db };
+    let open = Open { job, running: Some(running), recording, db };
     let outcome = run(daemon, &bridge, &build, &request, returned, checked, &imports).await;
     open.close(&outcome).await;
     outcome
+}
+
+/// What a request wants made of its result, for its record.
+fn asked_exports(request: &SolveRequest) -> Vec<kiln_proto::history::Export> {
+    let export = |exporter: &kiln_proto::control::Exporter| kiln_proto::history::Export {
+        r#type: exporter.r#type.clone(),
+        attrs: exporter.attrs.clone().into_iter().collect(),
+    };
+    request.exporters.iter().map(export).collect()
 }
 
 /// A build that has begun. However it ends, it counts as running until the work that only it wanted has stopped.
@@ -122,8 +137,8 @@ struct Open {
 impl Open {
     async fn close(mut self, outcome: &Result<SolveResponse, WireError>) {
         let ended = match outcome {
-            Ok(_) => Ended::Well,
-            Err(error) => Ended::Badly(error.message.clone()),
+            Ok(answer) => Ended::Well(answer.exporter_response.clone().into_iter().collect()),
+            Err(error) => Ended::Badly(error.clone()),
         };
         end(&self.job, self.recording.take(), ended).await;
         // What a client has been told of must not be lost to a kill.

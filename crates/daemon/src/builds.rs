@@ -105,6 +105,11 @@ impl Builds {
         });
     }
 
+    /// Whether there is a build of that name now, or was a moment ago.
+    pub(crate) fn knows(&self, name: &str) -> bool {
+        self.lock().contains_key(name)
+    }
+
     /// The build of that name, which may be about to start.
     pub(crate) async fn get(&self, name: &str) -> Result<Arc<Build>, WireError> {
         let mut arrivals = self.arrivals.subscribe();

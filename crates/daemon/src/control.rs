@@ -15,10 +15,10 @@ use kiln_proto::types;
 use kiln_session::{Tunnel, headers::Opening, outgoing};
 use kiln_worker::{DiskRecord, Filter, PruneOptions};
 use tokio::sync::mpsc;
-use tokio_stream::wrappers::{ReceiverStream, UnboundedReceiverStream};
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
-use crate::{build, daemon::Daemon, version::version};
+use crate::{build, daemon::Daemon, history, log::Reader, version::version};
 
 type Answer<T> = Result<Response<T>, Status>;
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -99,8 +99,7 @@ impl Control for ControlService {
     }
 
     async fn status(&self, request: Request<StatusRequest>) -> Answer<Self::StatusStream> {
-        let build = self.0.builds().get(&request.into_inner().r#ref).await.map_err(Status::from)?;
-        let reader = build.log.reader().map_err(internal)?;
+        let reader = self.log(request.into_inner().r#ref).await?;
         let messages = futures::stream::unfold(reader, |mut reader| async move {
             let message = reader.next().await?;
             Some((Ok(message), reader))
@@ -153,18 +152,30 @@ impl Control for ControlService {
         &self,
         request: Request<BuildHistoryRequest>,
     ) -> Answer<Self::ListenBuildHistoryStream> {
-        // Clients find out by this call whether there is a history at all, and an empty one is a true answer.
-        if request.into_inner().early_exit {
-            return Ok(Response::new(Box::pin(ReceiverStream::new(mpsc::channel(1).1))));
-        }
-        Err(Status::unimplemented("this daemon keeps no build history yet"))
+        Ok(Response::new(history::listen(self.0.history(), request.into_inner()).await?))
     }
 
     async fn update_build_history(
         &self,
-        _request: Request<UpdateBuildHistoryRequest>,
+        request: Request<UpdateBuildHistoryRequest>,
     ) -> Answer<UpdateBuildHistoryResponse> {
-        Err(Status::unimplemented("this daemon keeps no build history yet"))
+        history::update(self.0.history(), request.into_inner()).await?;
+        Ok(UpdateBuildHistoryResponse {}.into())
+    }
+}
+
+impl ControlService {
+    /// The log of a build: of one that is under way or about to start, or that of a record.
+    async fn log(&self, reference: String) -> Result<Reader, Status> {
+        if !self.0.builds().knows(&reference) {
+            let (history, wanted) = (self.0.history().clone(), reference.clone());
+            let kept = tokio::task::spawn_blocking(move || history.log(&wanted));
+            if let Some(path) = kept.await.map_err(internal)?.map_err(internal)? {
+                return Reader::of_ended(&path).map_err(internal);
+            }
+        }
+        let build = self.0.builds().get(&reference).await.map_err(Status::from)?;
+        build.log.reader().map_err(internal)
     }
 }
 

@@ -40,7 +40,12 @@ impl BuildLog {
     pub(crate) fn create(dir: &Path, name: &str) -> std::io::Result<Arc<Self>> {
         std::fs::create_dir_all(dir)?;
         let path = dir.join(format!("{name}.log"));
-        let file = File::create(&path)?;
+        let mut options = File::options();
+        options.write(true).create(true).truncate(true);
+        // What steps print is for the daemon's user, and for clients.
+        #[cfg(unix)]
+        std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+        let file = options.open(&path)?;
         Ok(Arc::new(Self { path, file: Mutex::new(file), written: watch::Sender::default() }))
     }
 
@@ -56,6 +61,11 @@ impl BuildLog {
         }
     }
 
+    /// Its file, which goes when nobody has it any more.
+    pub(crate) fn path(&self) -> &Path {
+        &self.path
+    }
+
     /// No more will come.
     pub(crate) fn end(&self) {
         self.written.send_modify(|w| w.ended = true);
@@ -67,7 +77,7 @@ impl BuildLog {
             file: File::open(&self.path)?,
             at: 0,
             written: self.written.subscribe(),
-            _log: self.clone(),
+            _log: Some(self.clone()),
         })
     }
 }
@@ -94,13 +104,20 @@ pub(crate) struct Reader {
     file: File,
     at: u64,
     written: watch::Receiver<Written>,
-    _log: Arc<BuildLog>,
+    _log: Option<Arc<BuildLog>>,
 }
 
 /// Events are sent together up to about this size.
 const BATCH: usize = 1 << 20;
 
 impl Reader {
+    /// Reads the file of a build that has ended.
+    pub(crate) fn of_ended(path: &Path) -> std::io::Result<Self> {
+        let file = File::open(path)?;
+        let written = Written { bytes: file.metadata()?.len(), ended: true };
+        Ok(Self { file, at: 0, written: watch::channel(written).1, _log: None })
+    }
+
     /// What has happened since the last call; `None` when the build has ended and all was read.
     pub(crate) async fn next(&mut self) -> Option<StatusResponse> {
         let at = self.at;
@@ -124,7 +141,15 @@ impl Reader {
         while self.at < until && size < BATCH {
             let mut length = [0; 4];
             self.file.read_exact(&mut length)?;
-            let mut record = vec![0; u32::from_le_bytes(length) as usize];
+            let length = u64::from(u32::from_le_bytes(length));
+            // A file that was cut, or is none of ours.
+            if length > until.saturating_sub(self.at + 4) {
+                return Err(std::io::Error::new(
+                    std::io::ErrorKind::InvalidData,
+                    "an event ends beyond the log",
+                ));
+            }
+            let mut record = vec![0; usize::try_from(length).unwrap_or_default()];
             self.file.read_exact(&mut record)?;
             self.at += 4 + record.len() as u64;
             size += record.len();
@@ -188,6 +213,26 @@ mod tests {
     use kiln_oci::Digest;
 
     use super::*;
+
+    #[tokio::test]
+    async fn logs_of_builds_that_have_ended_may_be_cut() {
+        let dir = tempfile::tempdir().unwrap();
+        let log = BuildLog::create(dir.path(), "b").unwrap();
+        log.event(log_event("one"));
+        log.event(log_event("two"));
+        let kept = dir.path().join("kept");
+        std::fs::hard_link(log.path(), &kept).unwrap();
+        drop(log);
+        let mut reader = Reader::of_ended(&kept).unwrap();
+        assert_eq!(reader.next().await.unwrap().logs.len(), 2);
+        assert!(reader.next().await.is_none());
+        let length = std::fs::metadata(&kept).unwrap().len();
+        std::fs::OpenOptions::new().write(true).open(&kept).unwrap().set_len(length - 1).unwrap();
+        assert!(Reader::of_ended(&kept).unwrap().next().await.is_none());
+        // A length that no log has.
+        std::fs::write(&kept, [0xff; 64]).unwrap();
+        assert!(Reader::of_ended(&kept).unwrap().next().await.is_none());
+    }
 
     fn log_event(text: &str) -> Event {
         Event::Log(LogEvent {

@@ -2,9 +2,10 @@
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fs, io,
     path::{Path, PathBuf},
+    sync::Arc,
     time::Duration,
 };
 
@@ -13,13 +14,17 @@ use kiln_ops::Content;
 use kiln_proto::history::{Build, File, Files};
 use prost::Message;
 
-use super::turns::Turns;
+use super::{live::Live, turns::Turns};
 
 const MAGIC: &[u8; 8] = b"KILNREC1";
 /// No more builds are kept,
 const MAX_BUILDS: usize = 300;
 /// and no more bytes of their records.
 const MAX_BUILD_BYTES: u64 = 64 << 20;
+/// Their logs are kept up to so many bytes in all;
+const MAX_LOG_BYTES: u64 = 256 << 20;
+/// none that is larger than this.
+const MAX_LOG: u64 = 32 << 20;
 /// No more lists of files are kept,
 const MAX_LISTS: usize = 2000;
 /// and no more bytes of them.
@@ -43,12 +48,18 @@ const STALE: Duration = Duration::from_secs(60);
 pub(crate) struct History {
     dir: PathBuf,
     turns: Turns,
+    live: Arc<Live>,
 }
 
 impl History {
     /// Those in the folder `dir`, which need not be there.
     pub(crate) fn new(dir: PathBuf) -> Self {
-        Self { dir, turns: Turns::default() }
+        Self { dir, turns: Turns::default(), live: Arc::default() }
+    }
+
+    /// What happens now.
+    pub(super) fn live(&self) -> &Live {
+        &self.live
     }
 
     /// Whose turn it is to ask about builds.
@@ -58,7 +69,7 @@ impl History {
 
     /// Removes what killed processes left half written. Blocks.
     pub(crate) fn sweep(&self) {
-        for dir in ["builds", "files"].map(|name| self.dir.join(name)) {
+        for dir in ["builds", "files", "pinned"].map(|name| self.dir.join(name)) {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                 let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
                 // What this process is writing is younger than that.
@@ -73,12 +84,68 @@ impl History {
 
     /// Keeps a build. Blocks.
     pub(crate) fn save(&self, build: &Build) -> io::Result<()> {
-        let dir = self.dir.join("builds");
-        let started = build.started.unwrap_or_default();
-        let milliseconds = started.seconds * 1000 + i64::from(started.nanos / 1_000_000);
-        let name = format!("{milliseconds:013}-{}", &Digest::sha256(&build.r#ref).hex()[..8]);
-        write(&dir, &name, &*bounded(build, MAX_BUILD))?;
-        limit(&dir, MAX_BUILDS, MAX_BUILD_BYTES)
+        let (dir, pinned) = (self.dir.join("builds"), self.pinned()?);
+        write(&dir, &name_of(build), &*bounded(build, MAX_BUILD))?;
+        limit(&dir, MAX_BUILDS, MAX_BUILD_BYTES, &pinned)
+    }
+
+    /// Keeps a build's log, a file on the same file system that may still be written to. Blocks.
+    pub(crate) fn save_log(&self, build: &Build, log: &Path) -> io::Result<()> {
+        if fs::metadata(log)?.len() > MAX_LOG {
+            return Ok(());
+        }
+        let (dir, pinned) = (self.dir.join("logs"), self.pinned()?);
+        fs::create_dir_all(&dir)?;
+        fs::hard_link(log, dir.join(name_of(build)))?;
+        limit(&dir, MAX_BUILDS, MAX_LOG_BYTES, &pinned)
+    }
+
+    /// Where the log of a build is, if one is kept. Blocks.
+    pub(crate) fn log(&self, reference: &str) -> io::Result<Option<PathBuf>> {
+        let Some((name, _)) = self.find(reference)? else { return Ok(None) };
+        let path = self.dir.join("logs").join(name);
+        Ok(path.exists().then_some(path))
+    }
+
+    /// Names of builds that stay whatever else is kept.
+    pub(super) fn pinned(&self) -> io::Result<HashSet<String>> {
+        Ok(entries(&self.dir.join("pinned"))?.into_iter().map(|(name, _)| name).collect())
+    }
+
+    /// Says whether a build is to stay. False if it is not there. Blocks.
+    pub(super) fn pin(&self, reference: &str, stays: bool) -> io::Result<bool> {
+        let Some((name, _)) = self.find(reference)? else { return Ok(false) };
+        let dir = self.dir.join("pinned");
+        match stays {
+            true => {
+                fs::create_dir_all(&dir)?;
+                drop(fs::OpenOptions::new().create(true).append(true).open(dir.join(name))?);
+            }
+            false => remove(&dir.join(name))?,
+        }
+        Ok(true)
+    }
+
+    /// Forgets a build. False if it is not there. Blocks.
+    pub(super) fn forget(&self, reference: &str) -> io::Result<bool> {
+        let Some((name, _)) = self.find(reference)? else { return Ok(false) };
+        // The record last: while it is there, the rest can be found.
+        for dir in ["pinned", "logs", "builds"] {
+            remove(&self.dir.join(dir).join(&name))?;
+        }
+        Ok(true)
+    }
+
+    /// The name and record of a build. Blocks.
+    pub(super) fn find(&self, reference: &str) -> io::Result<Option<(String, Build)>> {
+        let (dir, end) = (self.dir.join("builds"), name_end(reference));
+        for (name, _) in entries(&dir)?.into_iter().rev().filter(|(name, _)| name.ends_with(&end)) {
+            let build: Build = read(&dir.join(&name))?;
+            if build.r#ref == reference {
+                return Ok(Some((name, build)));
+            }
+        }
+        Ok(None)
     }
 
     /// Keeps the lists of files that are not known yet. Blocks.
@@ -118,7 +185,7 @@ impl History {
             });
             outcome = outcome.and(written);
         }
-        outcome.and(limit(&dir, MAX_LISTS, MAX_LIST_BYTES))
+        outcome.and(limit(&dir, MAX_LISTS, MAX_LIST_BYTES, &HashSet::new()))
     }
 
     /// The list of files that a content digest is made of, if one is kept. Blocks.
@@ -168,9 +235,29 @@ fn entries(dir: &Path) -> io::Result<Vec<(String, fs::Metadata)>> {
     Ok(all)
 }
 
-/// Removes the oldest files beyond the limits.
-fn limit(dir: &Path, count: usize, bytes: u64) -> io::Result<()> {
+/// The name of a build's files.
+pub(super) fn name_of(build: &Build) -> String {
+    let started = build.started.unwrap_or_default();
+    let milliseconds = started.seconds * 1000 + i64::from(started.nanos / 1_000_000);
+    format!("{milliseconds:013}{}", name_end(&build.r#ref))
+}
+
+fn name_end(reference: &str) -> String {
+    format!("-{}", &Digest::sha256(reference).hex()[..8])
+}
+
+/// Removes a file, if it is there.
+fn remove(path: &Path) -> io::Result<()> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// Removes the oldest files beyond the limits, for which those that are to stay do not count.
+fn limit(dir: &Path, count: usize, bytes: u64, stay: &HashSet<String>) -> io::Result<()> {
     let mut all = entries(dir)?;
+    all.retain(|(name, _)| !stay.contains(name));
     let mut size: u64 = all.iter().map(|(_, metadata)| metadata.len()).sum();
     if all.len() <= count && size <= bytes {
         return Ok(());
@@ -181,10 +268,7 @@ fn limit(dir: &Path, count: usize, bytes: u64) -> io::Result<()> {
         if left <= count && size <= bytes {
             break;
         }
-        match fs::remove_file(dir.join(name)) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
+        remove(&dir.join(name))?;
         (left, size) = (left - 1, size - metadata.len());
     }
     Ok(())
@@ -253,6 +337,38 @@ mod tests {
     use kiln_proto::history::Step;
 
     use super::*;
+
+    #[test]
+    fn pinned_builds_stay_and_do_not_count() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().join("history"));
+        let log = dir.path().join("log");
+        fs::write(&log, "a log").unwrap();
+        for (reference, seconds) in [("old", 1), ("new", 2)] {
+            history.save_log(&build(reference, seconds), &log).unwrap();
+            history.save(&build(reference, seconds)).unwrap();
+        }
+        assert!(history.pin("old", true).unwrap() && !history.pin("other", true).unwrap());
+        let pinned = history.pinned().unwrap();
+        for folder in ["builds", "logs"] {
+            limit(&dir.path().join("history").join(folder), 0, 0, &pinned).unwrap();
+        }
+        let left = |history: &History| -> Vec<String> {
+            history.builds().unwrap().0.into_iter().map(|build| build.r#ref).collect()
+        };
+        assert_eq!(left(&history), ["old"]);
+        let kept = history.log("old").unwrap().unwrap();
+        assert_eq!(fs::read_to_string(&kept).unwrap(), "a log");
+        assert_eq!(history.log("new").unwrap(), None);
+        assert!(history.pin("old", false).unwrap() && history.pinned().unwrap().is_empty());
+        assert!(history.forget("old").unwrap() && !history.forget("old").unwrap());
+        assert!(left(&history).is_empty() && !kept.exists());
+        // A log that is too large is none.
+        fs::File::options().write(true).open(&log).unwrap().set_len(MAX_LOG + 1).unwrap();
+        history.save_log(&build("large", 3), &log).unwrap();
+        history.save(&build("large", 3)).unwrap();
+        assert_eq!((left(&history), history.log("large").unwrap()), (vec!["large".to_owned()], None));
+    }
 
     fn build(reference: &str, seconds: i64) -> Build {
         let started = Some(prost_types::Timestamp { seconds, nanos: 0 });
@@ -371,9 +487,9 @@ mod tests {
         for (name, seconds) in [("a", 3), ("b", 1), ("c", 2)] {
             write_at(name, seconds);
         }
-        limit(dir.path(), 2, 1000).unwrap();
+        limit(dir.path(), 2, 1000, &HashSet::new()).unwrap();
         assert_eq!(left(), ["a", "c"]);
-        limit(dir.path(), 2, 19).unwrap();
+        limit(dir.path(), 2, 19, &HashSet::new()).unwrap();
         assert_eq!(left(), ["a"]);
     }
 

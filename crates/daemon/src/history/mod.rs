@@ -1,8 +1,10 @@
-//! What is kept of builds that have ended, for whoever asks why a step was not cached.
+//! What is kept of builds that have ended, for whoever lists builds or asks why a step was not cached.
 //!
 //! ```text
 //!   <root>/kiln/history/builds/<milliseconds>-<hash of ref>   one record for each build: history.Build
 //!   <root>/kiln/history/files/<digest>                        the files that a content digest is made of: history.Files
+//!   <root>/kiln/history/logs/<as its record>                  a build's progress, as crate::log writes it
+//!   <root>/kiln/history/pinned/<as its record>                empty: the record and the log stay
 //!
 //!   file = "KILNREC1", first 8 hex digits of the SHA-256 of what follows, the message
 //! ```
@@ -16,6 +18,8 @@
 //! computed: a build in which every step is cached makes none.
 
 mod keep;
+mod list;
+mod live;
 mod record;
 mod recorder;
 mod redact;
@@ -23,6 +27,7 @@ mod service;
 mod turns;
 
 pub(crate) use keep::History;
+pub(crate) use list::{listen, update};
 pub(crate) use record::{Ended, Recording};
 pub(crate) use recorder::Recorder;
 pub(crate) use service::HistoryService;

@@ -10,24 +10,30 @@ use kiln_engine::{Held, InputTrace, Outcome, Reason, Way};
 use kiln_frontend::{Bridge, BuildRef};
 use kiln_oci::Digest;
 use kiln_ops::Kiln;
-use kiln_proto::history::{self, Build, Ending, Input, Step};
+use kiln_proto::{
+    history::{self, Build, Ending, Input, Step},
+    status::WireError,
+};
+use tonic::Code;
 
 use super::{
-    History, Recorder,
+    History, Recorder, list,
     recorder::{Seen, VertexSeen},
     redact::{op, redact},
 };
 use crate::conversation::Conversation;
 
+/// What exporters have answered that is longer than this is not kept.
+const MAX_ANSWER: usize = 64 << 10;
 /// No more steps of a build are kept.
 const MAX_STEPS: usize = 5000;
 
 /// How a build ended.
 #[derive(Clone, Debug)]
 pub(crate) enum Ended {
-    Well,
-    /// With this error.
-    Badly(String),
+    /// What the client was answered.
+    Well(HashMap<String, String>),
+    Badly(WireError),
     /// Its client left.
     Canceled,
 }
@@ -41,19 +47,47 @@ pub(crate) struct Recording {
     pub(crate) talk: Arc<Conversation>,
     pub(crate) reference: String,
     pub(crate) started: SystemTime,
+    /// What is to be made of the result.
+    pub(crate) exports: Vec<history::Export>,
 }
 
 impl Recording {
+    /// Tells whoever listens that the build is under way.
+    pub(crate) fn begin(&self) {
+        let none = (String::new(), Default::default());
+        let (frontend, attrs) = self.talk.asked.first().unwrap_or(&none);
+        let told = attrs.iter().filter(|(key, _)| is_kept(key) || is_note(key));
+        let build = Build {
+            r#ref: self.reference.clone(),
+            started: Some(self.started.into()),
+            frontend: frontend.clone(),
+            attrs: told.map(|(key, value)| (key.clone(), redact(value).into_owned())).collect(),
+            exports: self.exports.clone(),
+            ..Build::default()
+        };
+        self.history.live().begin(list::record(&build, false));
+    }
+
     /// Writes the record of a build whose job is closed and `held` these vertices. That it cannot is no reason to fail a build.
     pub(crate) async fn end(self, held: Vec<Held<Kiln>>, ended: Ended) {
         let begun = Instant::now();
         let written = tokio::task::spawn_blocking(move || {
             let seen = self.recorder.take();
-            let Some(build) = self.build(&seen, &held, ended) else { return Ok(()) };
+            let wanted = !self.history.live().is_unwanted(&self.reference);
+            let Some(build) = self.build(&seen, &held, ended).filter(|_| wanted) else {
+                self.history.live().end(&self.reference, None);
+                return Ok(());
+            };
             if let Err(error) = self.history.save_files(&seen.contents) {
                 tracing::warn!(%error, "lists of files are missing in the record of a build");
             }
-            self.history.save(&build)
+            if let Err(error) = self.history.save_log(&build, self.recorder.log().path()) {
+                tracing::warn!(%error, "no log is kept of a build");
+            }
+            let saved = self.history.save(&build);
+            let record = saved.is_ok().then(|| list::record(&build, false));
+            self.history.live().end(&self.reference, record);
+            saved
         });
         match written.await.map_err(std::io::Error::other) {
             Ok(Ok(())) => tracing::debug!(took = ?begun.elapsed(), "recorded a build"),
@@ -68,15 +102,21 @@ impl Recording {
         if attrs.contains_key("requestid") {
             return None;
         }
-        let kept = attrs.iter().filter(|(key, _)| is_kept(key));
-        let attrs = kept.map(|(key, value)| (key.clone(), redact(value).into_owned())).collect();
-        let (outcome, error) = match ended {
-            Ended::Well => (history::Outcome::Succeeded, String::new()),
-            Ended::Badly(error) if error.ends_with("context canceled") => {
-                (history::Outcome::Canceled, String::new())
+        let part = |kept: fn(&str) -> bool| {
+            let kept = attrs.iter().filter(move |(key, _)| kept(key));
+            kept.map(|(key, value)| (key.clone(), redact(value).into_owned())).collect()
+        };
+        let (notes, attrs) = (part(is_note), part(is_kept));
+        let nothing = HashMap::new();
+        let (outcome, error, code, response) = match ended {
+            Ended::Well(response) => (history::Outcome::Succeeded, String::new(), Code::Ok, response),
+            Ended::Badly(error) if error.message.ends_with("context canceled") => {
+                (history::Outcome::Canceled, String::new(), Code::Cancelled, nothing)
             }
-            Ended::Badly(error) => (history::Outcome::Failed, redact(&error).into_owned()),
-            Ended::Canceled => (history::Outcome::Canceled, String::new()),
+            Ended::Badly(error) => {
+                (history::Outcome::Failed, redact(&error.message).into_owned(), error.code, nothing)
+            }
+            Ended::Canceled => (history::Outcome::Canceled, String::new(), Code::Cancelled, nothing),
         };
         let mut steps = self.steps(seen, held);
         let truncated = steps.len() > MAX_STEPS;
@@ -92,6 +132,11 @@ impl Recording {
             attrs,
             steps,
             truncated,
+            exports: self.exports.clone(),
+            response: response.into_iter().filter(|(_, value)| value.len() <= MAX_ANSWER).collect(),
+            code: code.into(),
+            warnings: i32::try_from(seen.warnings).unwrap_or(i32::MAX),
+            notes,
         })
     }
 
@@ -122,6 +167,11 @@ impl Recording {
         }
         steps
     }
+}
+
+/// Options that belong to a list of builds.
+fn is_note(key: &str) -> bool {
+    ["vcs:", "label:", "attest:"].iter().any(|kind| key.starts_with(kind)) || key == "cmdline"
 }
 
 /// What of a frontend's options says what is built. Others (caches, attestations) may hold credentials.

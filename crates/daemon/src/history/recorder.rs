@@ -27,6 +27,7 @@ pub(crate) struct Recorder {
 pub(crate) struct Seen {
     pub(crate) vertices: HashMap<Digest, VertexSeen>,
     pub(crate) contents: HashMap<Digest, Content>,
+    pub(crate) warnings: usize,
 }
 
 /// What was seen of a vertex.
@@ -48,6 +49,10 @@ impl Recorder {
     /// All that was seen; nothing is left, so that no tree is held on to.
     pub(crate) fn take(&self) -> Seen {
         std::mem::take(&mut *self.lock())
+    }
+
+    pub(crate) fn log(&self) -> &BuildLog {
+        &self.log
     }
 
     pub(crate) fn shared_key(&self) -> &str {
@@ -85,7 +90,8 @@ impl ProgressSink for Recorder {
                 self.lock().vertices.entry(vertex.digest.clone()).or_default().event = Some(vertex.clone());
             }
             Event::Decision(decision) => self.decided(decision),
-            Event::Status(_) | Event::Log(_) | Event::Warning(_) => {}
+            Event::Warning(_) => self.lock().warnings += 1,
+            Event::Status(_) | Event::Log(_) => {}
         }
         self.log.event(event);
     }

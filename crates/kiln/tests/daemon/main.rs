@@ -14,6 +14,7 @@ mod cancel;
 mod ceiling;
 mod devices;
 mod full_disk;
+mod history;
 mod join;
 mod kill;
 mod mounts;

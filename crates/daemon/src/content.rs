@@ -1,6 +1,6 @@
 //! The content service, read-only: clients fetch attestations and other blobs by digest.
 
-use std::{io::Read as _, pin::Pin};
+use std::{fs::File, io::Read as _, pin::Pin};
 
 use futures::Stream;
 use kiln_oci::Digest;
@@ -15,6 +15,8 @@ use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::history::History;
+
 type Answer<T> = Result<Response<T>, Status>;
 type Messages<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
 
@@ -23,9 +25,27 @@ const CHUNK: usize = 1 << 20;
 /// Blobs in one message of a list.
 const PAGE: usize = 100;
 
-/// The blobs of a store.
+/// The blobs of a store, and those that records of builds name.
 #[derive(Clone, Debug)]
-pub(crate) struct ContentService(pub(crate) Store);
+pub(crate) struct ContentService(pub(crate) Store, pub(crate) History);
+
+impl ContentService {
+    /// A blob's file and its size.
+    fn open(&self, digest: &Digest) -> Result<(File, u64), Status> {
+        let missing = match self.0.content().blob(digest) {
+            Ok(blob) => {
+                let size = blob.size();
+                return Ok((blob.into_file(), size));
+            }
+            Err(error) if error.is_not_found() => failed(&error),
+            Err(error) => return Err(failed(&error)),
+        };
+        let io = |error: std::io::Error| Status::internal(format!("{digest}: {error}"));
+        let file = self.1.blob(digest).map_err(io)?.ok_or(missing)?;
+        let size = file.metadata().map_err(io)?.len();
+        Ok((file, size))
+    }
+}
 
 fn read_only() -> Status {
     Status::permission_denied("the daemon's content can only be read")
@@ -56,24 +76,25 @@ impl Content for ContentService {
 
     async fn info(&self, request: Request<InfoRequest>) -> Answer<InfoResponse> {
         let digest = parse(&request.into_inner().digest)?;
-        let found = self.0.content().stat(&digest).map_err(|e| failed(&e))?;
-        let found = found.ok_or_else(|| Status::not_found(format!("content {digest}: not found")))?;
-        Ok(InfoResponse { info: Some(info(&digest, found.size)) }.into())
+        let size = match self.0.content().stat(&digest).map_err(|e| failed(&e))? {
+            Some(found) => found.size,
+            None => self.open(&digest)?.1,
+        };
+        Ok(InfoResponse { info: Some(info(&digest, size)) }.into())
     }
 
     async fn read(&self, request: Request<ReadContentRequest>) -> Answer<Self::ReadStream> {
         let request = request.into_inner();
         let digest = parse(&request.digest)?;
-        let blob = self.0.content().blob(&digest).map_err(|e| failed(&e))?;
+        let (mut file, size) = self.open(&digest)?;
         let offset =
             u64::try_from(request.offset).map_err(|_| Status::invalid_argument("a negative offset"))?;
         let wanted = u64::try_from(request.size).unwrap_or_default();
-        let rest = blob.size().saturating_sub(offset);
+        let rest = size.saturating_sub(offset);
         let length = if wanted == 0 { rest } else { rest.min(wanted) };
         let (sender, messages) = mpsc::channel(4);
         tokio::task::spawn_blocking(move || {
             use std::io::Seek as _;
-            let mut file = blob.into_file();
             let mut send = || -> Result<(), Status> {
                 let io = |e: std::io::Error| Status::internal(format!("{digest}: {e}"));
                 file.seek(std::io::SeekFrom::Start(offset)).map_err(io)?;

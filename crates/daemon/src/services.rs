@@ -27,7 +27,7 @@ use crate::{
 
 /// The services of `daemon`.
 pub(crate) fn routes(daemon: &Daemon) -> Routes {
-    let content = ContentService(daemon.host().worker.store().clone());
+    let content = ContentService(daemon.host().worker.store().clone(), daemon.history().clone());
     let mut routes = Routes::new(ControlServer::new(ControlService(daemon.clone())).limited())
         .add_service(LlbBridgeServer::new(GatewayService::new(daemon)).limited())
         .add_service(ContentServer::new(content).limited())

@@ -11,7 +11,10 @@ use std::{
 
 use kiln_oci::Digest;
 use kiln_ops::Content;
-use kiln_proto::history::{Build, File, Files};
+use kiln_proto::{
+    history::{Build, File, Files},
+    rpc,
+};
 use prost::Message;
 
 use super::{live::Live, turns::Turns};
@@ -25,6 +28,8 @@ const MAX_BUILD_BYTES: u64 = 64 << 20;
 const MAX_LOG_BYTES: u64 = 256 << 20;
 /// none that is larger than this.
 const MAX_LOG: u64 = 32 << 20;
+/// Errors with their details are kept up to so many bytes.
+const MAX_ERROR_BYTES: u64 = 16 << 20;
 /// No more lists of files are kept,
 const MAX_LISTS: usize = 2000;
 /// and no more bytes of them.
@@ -69,7 +74,7 @@ impl History {
 
     /// Removes what killed processes left half written. Blocks.
     pub(crate) fn sweep(&self) {
-        for dir in ["builds", "files", "pinned"].map(|name| self.dir.join(name)) {
+        for dir in ["builds", "errors", "files", "pinned"].map(|name| self.dir.join(name)) {
             for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
                 let aside = entry.file_name().as_encoded_bytes().starts_with(b".");
                 // What this process is writing is younger than that.
@@ -98,6 +103,23 @@ impl History {
         fs::create_dir_all(&dir)?;
         fs::hard_link(log, dir.join(name_of(build)))?;
         limit(&dir, MAX_BUILDS, MAX_LOG_BYTES, &pinned)
+    }
+
+    /// Keeps the error of a build with its details, and notes it in the record. Blocks.
+    pub(crate) fn save_error(&self, build: &mut Build, error: &rpc::Status) -> io::Result<()> {
+        let (dir, pinned, data) = (self.dir.join("errors"), self.pinned()?, error.encode_to_vec());
+        let digest = Digest::sha256(&data);
+        place(&dir, &format!("{}.{}", name_of(build), digest.hex()), &data)?;
+        build.error_size = i64::try_from(data.len()).unwrap_or(i64::MAX);
+        build.error_digest = digest.to_string();
+        limit(&dir, MAX_BUILDS, MAX_ERROR_BYTES, &pinned)
+    }
+
+    /// A blob that a record names. Blocks.
+    pub(crate) fn blob(&self, digest: &Digest) -> io::Result<Option<fs::File>> {
+        let dir = self.dir.join("errors");
+        let found = entries(&dir)?.into_iter().find(|(name, _)| part_of(name) == Some(digest.hex()));
+        found.map(|(name, _)| fs::File::open(dir.join(name))).transpose()
     }
 
     /// Where the log of a build is, if one is kept. Blocks.
@@ -129,6 +151,10 @@ impl History {
     /// Forgets a build. False if it is not there. Blocks.
     pub(super) fn forget(&self, reference: &str) -> io::Result<bool> {
         let Some((name, _)) = self.find(reference)? else { return Ok(false) };
+        let errors = self.dir.join("errors");
+        for (error, _) in entries(&errors)?.into_iter().filter(|(error, _)| build_of(error) == name) {
+            remove(&errors.join(error))?;
+        }
         // The record last: while it is there, the rest can be found.
         for dir in ["pinned", "logs", "builds"] {
             remove(&self.dir.join(dir).join(&name))?;
@@ -242,6 +268,16 @@ pub(super) fn name_of(build: &Build) -> String {
     format!("{milliseconds:013}{}", name_end(&build.r#ref))
 }
 
+/// The name of the build that a file belongs to.
+fn build_of(name: &str) -> &str {
+    name.split_once('.').map_or(name, |(build, _)| build)
+}
+
+/// What part of its build a file is.
+fn part_of(name: &str) -> Option<&str> {
+    name.split_once('.').map(|(_, part)| part)
+}
+
 fn name_end(reference: &str) -> String {
     format!("-{}", &Digest::sha256(reference).hex()[..8])
 }
@@ -257,7 +293,7 @@ fn remove(path: &Path) -> io::Result<()> {
 /// Removes the oldest files beyond the limits, for which those that are to stay do not count.
 fn limit(dir: &Path, count: usize, bytes: u64, stay: &HashSet<String>) -> io::Result<()> {
     let mut all = entries(dir)?;
-    all.retain(|(name, _)| !stay.contains(name));
+    all.retain(|(name, _)| !stay.contains(build_of(name)));
     let mut size: u64 = all.iter().map(|(_, metadata)| metadata.len()).sum();
     if all.len() <= count && size <= bytes {
         return Ok(());
@@ -299,9 +335,14 @@ fn write(dir: &Path, name: &str, message: &impl Message) -> io::Result<()> {
     data.extend_from_slice(MAGIC);
     data.extend(checksum(&body));
     data.extend(body);
+    place(dir, name, &data)
+}
+
+/// Writes a file aside and puts it in its place.
+fn place(dir: &Path, name: &str, data: &[u8]) -> io::Result<()> {
     fs::create_dir_all(dir)?;
     let aside = dir.join(format!(".{name}-{}", kiln_session::random_id()));
-    let written = create(&aside, &data).and_then(|()| fs::rename(&aside, dir.join(name)));
+    let written = create(&aside, data).and_then(|()| fs::rename(&aside, dir.join(name)));
     if written.is_err() {
         // The error is what matters.
         drop(fs::remove_file(&aside));
@@ -363,6 +404,13 @@ mod tests {
         assert!(history.pin("old", false).unwrap() && history.pinned().unwrap().is_empty());
         assert!(history.forget("old").unwrap() && !history.forget("old").unwrap());
         assert!(left(&history).is_empty() && !kept.exists());
+        let mut failed = build("failed", 4);
+        history.save_error(&mut failed, &rpc::Status { code: 2, ..Default::default() }).unwrap();
+        history.save(&failed).unwrap();
+        let digest = Digest::parse(&failed.error_digest).unwrap();
+        assert_eq!(history.blob(&digest).unwrap().unwrap().metadata().unwrap().len(), 2);
+        assert!(failed.error_size == 2 && history.forget("failed").unwrap());
+        assert!(history.blob(&digest).unwrap().is_none());
         // A log that is too large is none.
         fs::File::options().write(true).open(&log).unwrap().set_len(MAX_LOG + 1).unwrap();
         history.save_log(&build("large", 3), &log).unwrap();

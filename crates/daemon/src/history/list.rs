@@ -5,8 +5,8 @@ use std::{borrow::Cow, pin::Pin, time::SystemTime};
 use futures::Stream;
 use kiln_proto::{
     control::{
-        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Exporter,
-        UpdateBuildHistoryRequest,
+        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
+        Exporter, UpdateBuildHistoryRequest,
     },
     history::{Build, Ending, Outcome},
     rpc,
@@ -24,6 +24,8 @@ type Events = Pin<Box<dyn Stream<Item = Result<BuildHistoryEvent, Status>> + Sen
 
 /// Events that wait for a client.
 const QUEUE: usize = 16;
+/// The media type of errors with their details, spelled as clients know it.
+const STATUS: &str = "application/vnd.googeapis.google.rpc.status+proto";
 const NANOS: i128 = 1_000_000_000;
 
 /// A build as clients are told of it.
@@ -55,6 +57,14 @@ pub(super) fn record(build: &Build, pinned: bool) -> BuildHistoryRecord {
         created_at: build.started,
         completed_at: build.ended,
         exporter_response: build.response.clone(),
+        external_error: Some(&build.error_digest).filter(|digest| !digest.is_empty()).map(|digest| {
+            Descriptor {
+                media_type: STATUS.into(),
+                digest: digest.clone(),
+                size: build.error_size,
+                ..Descriptor::default()
+            }
+        }),
         pinned,
         num_cached_steps: ending(&cached),
         num_total_steps: i32::try_from(build.steps.len()).unwrap_or(i32::MAX),

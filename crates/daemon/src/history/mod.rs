@@ -4,6 +4,7 @@
 //!   <root>/kiln/history/builds/<milliseconds>-<hash of ref>   one record for each build: history.Build
 //!   <root>/kiln/history/files/<digest>                        the files that a content digest is made of: history.Files
 //!   <root>/kiln/history/logs/<as its record>                  a build's progress, as crate::log writes it
+//!   <root>/kiln/history/errors/<as its record>.<SHA-256>      a google.rpc.Status, with all details
 //!   <root>/kiln/history/pinned/<as its record>                empty: the record and the log stay
 //!
 //!   file = "KILNREC1", first 8 hex digits of the SHA-256 of what follows, the message

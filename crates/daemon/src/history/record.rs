@@ -12,6 +12,7 @@ use kiln_oci::Digest;
 use kiln_ops::Kiln;
 use kiln_proto::{
     history::{self, Build, Ending, Input, Step},
+    rpc,
     status::WireError,
 };
 use tonic::Code;
@@ -36,6 +37,15 @@ pub(crate) enum Ended {
     Badly(WireError),
     /// Its client left.
     Canceled,
+}
+
+impl Ended {
+    /// The error with all that is known of it.
+    fn details(&self) -> Option<rpc::Status> {
+        let Self::Badly(error) = self else { return None };
+        let status = error.to_rpc();
+        Some(rpc::Status { message: redact(&status.message).into_owned(), ..status })
+    }
 }
 
 /// A build that is to be recorded when it ends.
@@ -74,7 +84,8 @@ impl Recording {
         let written = tokio::task::spawn_blocking(move || {
             let seen = self.recorder.take();
             let wanted = !self.history.live().is_unwanted(&self.reference);
-            let Some(build) = self.build(&seen, &held, ended).filter(|_| wanted) else {
+            let details = ended.details();
+            let Some(mut build) = self.build(&seen, &held, ended).filter(|_| wanted) else {
                 self.history.live().end(&self.reference, None);
                 return Ok(());
             };
@@ -83,6 +94,9 @@ impl Recording {
             }
             if let Err(error) = self.history.save_log(&build, self.recorder.log().path()) {
                 tracing::warn!(%error, "no log is kept of a build");
+            }
+            if let Some(Err(error)) = details.map(|details| self.history.save_error(&mut build, &details)) {
+                tracing::warn!(%error, "the details of a build's error are not kept");
             }
             let saved = self.history.save(&build);
             let record = saved.is_ok().then(|| list::record(&build, false));
@@ -137,6 +151,7 @@ impl Recording {
             code: code.into(),
             warnings: i32::try_from(seen.warnings).unwrap_or(i32::MAX),
             notes,
+            ..Build::default()
         })
     }
 

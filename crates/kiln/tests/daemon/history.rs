@@ -1,9 +1,14 @@
 //! Lists of builds, as clients of the control service see them.
 
-use kiln_proto::control::{
-    BuildHistoryEvent, BuildHistoryEventType as Kind, BuildHistoryRecord, BuildHistoryRequest, StatusRequest,
-    UpdateBuildHistoryRequest, control_client::ControlClient,
+use kiln_proto::{
+    content::{ReadContentRequest, content_client::ContentClient},
+    control::{
+        BuildHistoryEvent, BuildHistoryEventType as Kind, BuildHistoryRecord, BuildHistoryRequest,
+        StatusRequest, UpdateBuildHistoryRequest, control_client::ControlClient,
+    },
+    rpc,
 };
+use prost::Message as _;
 use tonic::{Code, transport::Channel};
 
 use crate::support::{Bench, Daemon, Left, alone, assert_sound, connect};
@@ -75,6 +80,18 @@ fn builds_are_listed_read_again_pinned_and_forgotten() {
         assert!(good.num_total_steps >= 2 && good.num_completed_steps == good.num_total_steps, "{good:#?}");
         let error = bad.error.as_ref().unwrap();
         assert!(error.code != 0 && error.message.contains("exit code: 3"), "{error:?}");
+        // With all its details it is a blob.
+        let named = bad.external_error.as_ref().unwrap();
+        let request = ReadContentRequest { digest: named.digest.clone(), ..Default::default() };
+        let mut content = ContentClient::new(connect(&address).await);
+        let mut blob = content.read(request).await.unwrap().into_inner();
+        let mut data = Vec::new();
+        while let Some(piece) = blob.message().await.unwrap() {
+            data.extend(piece.data);
+        }
+        assert_eq!(data.len() as i64, named.size);
+        let whole = rpc::Status::decode(data.as_slice()).unwrap();
+        assert!(whole.message == error.message && !whole.details.is_empty(), "{whole:?}");
         assert_eq!(records(&mut control, "status==error").await, std::slice::from_ref(bad));
         assert!(records(&mut control, "startedAt<1h,status==completed").await.is_empty());
         let one = BuildHistoryRequest { limit: 1, ..Default::default() };

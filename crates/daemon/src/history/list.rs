@@ -5,8 +5,8 @@ use std::{borrow::Cow, pin::Pin, time::SystemTime};
 use futures::Stream;
 use kiln_proto::{
     control::{
-        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, Descriptor,
-        Exporter, UpdateBuildHistoryRequest,
+        BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo,
+        Descriptor, Exporter, UpdateBuildHistoryRequest,
     },
     history::{Build, Ending, Outcome},
     rpc,
@@ -57,6 +57,9 @@ pub(super) fn record(build: &Build, pinned: bool) -> BuildHistoryRecord {
         created_at: build.started,
         completed_at: build.ended,
         exporter_response: build.response.clone(),
+        // Clients look into it without a look whether it is there.
+        result: (build.ended.is_some() && build.outcome() == Outcome::Succeeded)
+            .then(BuildResultInfo::default),
         external_error: Some(&build.error_digest).filter(|digest| !digest.is_empty()).map(|digest| {
             Descriptor {
                 media_type: STATUS.into(),

@@ -108,7 +108,7 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     // Clients ask for some builds for their own sake.
     let recording = Some(recording).filter(|_| !request.internal);
     if let Some(recording) = &recording {
-        recording.begin();
+        recording.begin(&request);
     }
     let db = daemon.host().worker.store().db().clone();
     let open = Open { job, running: Some(running), recording, db };

@@ -11,6 +11,7 @@ use kiln_frontend::{Bridge, BuildRef};
 use kiln_oci::Digest;
 use kiln_ops::Kiln;
 use kiln_proto::{
+    control::SolveRequest,
     history::{self, Build, Ending, Input, Step},
     rpc,
     status::WireError,
@@ -63,14 +64,12 @@ pub(crate) struct Recording {
 
 impl Recording {
     /// Tells whoever listens that the build is under way.
-    pub(crate) fn begin(&self) {
-        let none = (String::new(), Default::default());
-        let (frontend, attrs) = self.talk.asked.first().unwrap_or(&none);
-        let told = attrs.iter().filter(|(key, _)| is_kept(key) || is_note(key));
+    pub(crate) fn begin(&self, request: &SolveRequest) {
+        let told = request.frontend_attrs.iter().filter(|(key, _)| is_kept(key) || is_note(key));
         let build = Build {
             r#ref: self.reference.clone(),
             started: Some(self.started.into()),
-            frontend: frontend.clone(),
+            frontend: request.frontend.clone(),
             attrs: told.map(|(key, value)| (key.clone(), redact(value).into_owned())).collect(),
             exports: self.exports.clone(),
             ..Build::default()
@@ -81,6 +80,7 @@ impl Recording {
     /// Writes the record of a build whose job is closed and `held` these vertices. That it cannot is no reason to fail a build.
     pub(crate) async fn end(self, held: Vec<Held<Kiln>>, ended: Ended) {
         let begun = Instant::now();
+        let (history, reference) = (self.history.clone(), self.reference.clone());
         let written = tokio::task::spawn_blocking(move || {
             let seen = self.recorder.take();
             let wanted = !self.history.live().is_unwanted(&self.reference);
@@ -107,6 +107,8 @@ impl Recording {
             Ok(Ok(())) => tracing::debug!(took = ?begun.elapsed(), "recorded a build"),
             Ok(Err(error)) | Err(error) => tracing::warn!(%error, "no record is kept of a build"),
         }
+        // Whatever came of it, the build is not under way any more.
+        history.live().end(&reference, None);
     }
 
     /// The record; `None` for what builds nothing: a frontend that was asked a question.

@@ -1,5 +1,7 @@
 //! Lists of builds, as clients of the control service see them.
 
+use std::sync::{Arc, Mutex};
+
 use kiln_proto::{
     content::{ReadContentRequest, content_client::ContentClient},
     control::{
@@ -11,7 +13,7 @@ use kiln_proto::{
 use prost::Message as _;
 use tonic::{Code, transport::Channel};
 
-use crate::support::{Bench, Daemon, Left, alone, assert_sound, connect};
+use crate::support::{Bench, Daemon, Left, alone, assert_sound, connect, wait_for};
 
 type Control = ControlClient<Channel>;
 
@@ -56,12 +58,12 @@ fn builds_are_listed_read_again_pinned_and_forgotten() {
     let mut control = ControlClient::new(runtime.block_on(connect(&address)));
     let listening = control.listen_build_history(BuildHistoryRequest::default());
     let mut listening = runtime.block_on(listening).unwrap().into_inner();
-    let listening = runtime.spawn(async move {
-        let mut heard = Vec::new();
+    let heard = Arc::new(Mutex::new(Vec::new()));
+    let hears = heard.clone();
+    runtime.spawn(async move {
         while let Ok(Some(event)) = listening.message().await {
-            heard.push((event.r#type(), event.record.unwrap().r#ref));
+            hears.lock().unwrap().push((event.r#type(), event.record.unwrap().r#ref));
         }
-        heard
     });
 
     let well = "FROM BASE\nRUN cat /etc/passwd > /well\n";
@@ -100,10 +102,13 @@ fn builds_are_listed_read_again_pinned_and_forgotten() {
         assert_eq!(update(&mut control, pin).await, Ok(()));
     });
 
+    let heard = wait_for("what is told to who listens", || {
+        let heard = heard.lock().unwrap();
+        (heard.len() == 5).then(|| heard.clone())
+    });
     // What is listed outlives the daemon.
     bench.daemon.kill();
     bench.daemon = Daemon::start(bench.folder.path());
-    let heard = runtime.block_on(listening).unwrap();
     let address = bench.daemon.address();
     runtime.block_on(async {
         let mut control = ControlClient::new(connect(&address).await);
@@ -155,7 +160,7 @@ fn a_build_may_be_forgotten_while_it_runs() {
     let mut control = ControlClient::new(runtime.block_on(connect(&bench.daemon.address())));
     let mark = format!("RUN wget -q -O /dev/null http://{}/mark/history; sleep 2", bench.registry.address);
     let running = bench.build(&format!("FROM BASE\n{mark}\n")).start(&bench.daemon.address());
-    crate::support::wait_for("the step", || bench.registry.mark("history"));
+    wait_for("the step", || bench.registry.mark("history"));
     runtime.block_on(async {
         let active = BuildHistoryRequest { active_only: true, ..Default::default() };
         let events = list(&mut control, active.clone()).await;

@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
     time::{Duration, SystemTime},
@@ -20,7 +20,7 @@ use kiln_frontend::{
     attest::{Attests, SbomOptions, ScanTarget, Scanner, has_sbom},
     wire_error,
 };
-use kiln_oci::{Digest, Time};
+use kiln_oci::{Descriptor, Digest, Time};
 use kiln_ops::{Entitlement, Entitlements, Gate, JobData, Kiln};
 use kiln_proto::{
     control::{SolveRequest, SolveResponse},
@@ -208,6 +208,7 @@ async fn run(
             source: &source,
             imports,
             ahead: &ahead,
+            images: &build.conversation.images,
             lost: AtomicBool::new(false),
         };
         let worker = &daemon.host().worker;
@@ -449,6 +450,8 @@ struct Exports<'a> {
     source: &'a Source,
     imports: &'a Imports,
     ahead: &'a Ahead,
+    /// Where the images are noted that are made.
+    images: &'a Mutex<BTreeMap<i64, Descriptor>>,
     /// Set when a layer of the result could not be had.
     lost: AtomicBool,
 }
@@ -491,6 +494,9 @@ impl Exports<'_> {
         let exported = futures::future::try_join_all(exported).await?;
         // What is on its way must not be sent twice.
         self.ahead.end().await;
+        let images = exported.iter().zip(0..);
+        let images = images.filter_map(|((_, exported), place)| Some((place, exported.descriptor.clone()?)));
+        *self.images.lock().unwrap_or_else(PoisonError::into_inner) = images.collect();
         let responses: Vec<_> = exported.iter().map(|(_, exported)| exported.response.clone()).collect();
         let pushes =
             exported.into_iter().map(|(export, exported)| export.push(exported.push)).collect::<Vec<_>>();

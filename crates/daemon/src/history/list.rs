@@ -8,7 +8,7 @@ use kiln_proto::{
         BuildHistoryEvent, BuildHistoryEventType, BuildHistoryRecord, BuildHistoryRequest, BuildResultInfo,
         Descriptor, Exporter, UpdateBuildHistoryRequest,
     },
-    history::{Build, Ending, Outcome},
+    history::{Build, Ending, Image, Outcome},
     rpc,
 };
 use kiln_worker::Filter;
@@ -58,8 +58,11 @@ pub(super) fn record(build: &Build, pinned: bool) -> BuildHistoryRecord {
         completed_at: build.ended,
         exporter_response: build.response.clone(),
         // Clients look into it without a look whether it is there.
-        result: (build.ended.is_some() && build.outcome() == Outcome::Succeeded)
-            .then(BuildResultInfo::default),
+        result: (build.ended.is_some() && build.outcome() == Outcome::Succeeded).then(|| BuildResultInfo {
+            result_deprecated: build.images.get(&0).map(image),
+            results: build.images.iter().map(|(place, made)| (*place, image(made))).collect(),
+            ..BuildResultInfo::default()
+        }),
         external_error: Some(&build.error_digest).filter(|digest| !digest.is_empty()).map(|digest| {
             Descriptor {
                 media_type: STATUS.into(),
@@ -75,6 +78,11 @@ pub(super) fn record(build: &Build, pinned: bool) -> BuildHistoryRecord {
         num_warnings: build.warnings,
         ..BuildHistoryRecord::default()
     }
+}
+
+fn image(made: &Image) -> Descriptor {
+    let (media_type, digest) = (made.media_type.clone(), made.digest.clone());
+    Descriptor { media_type, digest, size: made.size, ..Descriptor::default() }
 }
 
 fn failed(error: impl std::fmt::Display) -> Status {

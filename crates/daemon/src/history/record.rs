@@ -1,14 +1,14 @@
 //! The record of a build, made when it ends.
 
 use std::{
-    collections::HashMap,
-    sync::Arc,
+    collections::{BTreeMap, HashMap},
+    sync::{Arc, PoisonError},
     time::{Instant, SystemTime},
 };
 
 use kiln_engine::{Held, InputTrace, Outcome, Reason, Way};
 use kiln_frontend::{Bridge, BuildRef};
-use kiln_oci::Digest;
+use kiln_oci::{Descriptor, Digest};
 use kiln_ops::Kiln;
 use kiln_proto::{
     control::SolveRequest,
@@ -153,8 +153,20 @@ impl Recording {
             code: code.into(),
             warnings: i32::try_from(seen.warnings).unwrap_or(i32::MAX),
             notes,
+            images: self.images(),
             ..Build::default()
         })
+    }
+
+    /// What exporters have made.
+    fn images(&self) -> BTreeMap<i64, history::Image> {
+        let images = self.talk.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let image = |image: &Descriptor| history::Image {
+            media_type: image.media_type.to_string(),
+            digest: image.digest.to_string(),
+            size: i64::try_from(image.size).unwrap_or(i64::MAX),
+        };
+        images.iter().map(|(place, descriptor)| (*place, image(descriptor))).collect()
     }
 
     /// The steps of all definitions, each once, after those that they take.

@@ -79,6 +79,9 @@ fn builds_are_listed_read_again_pinned_and_forgotten() {
             assert_eq!(good.frontend_attrs.get(key).map(String::as_str), Some(value), "{key}");
         }
         assert!(good.error.is_none() && good.exporter_response.contains_key("containerimage.digest"));
+        let made = &good.result.as_ref().unwrap().results;
+        let digest = made.get(&0).map(|made| &made.digest);
+        assert_eq!((made.len(), digest), (1, good.exporter_response.get("containerimage.digest")));
         assert!(good.num_total_steps >= 2 && good.num_completed_steps == good.num_total_steps, "{good:#?}");
         let error = bad.error.as_ref().unwrap();
         assert!(error.code != 0 && error.message.contains("exit code: 3"), "{error:?}");

@@ -122,6 +122,13 @@ impl History {
         found.map(|(name, _)| fs::File::open(dir.join(name))).transpose()
     }
 
+    /// Removes the logs and errors of all builds but those that are pinned. Blocks.
+    pub(crate) fn give_room(&self) -> io::Result<()> {
+        let pinned = self.pinned()?;
+        let logs = limit(&self.dir.join("logs"), 0, 0, &pinned);
+        logs.and(limit(&self.dir.join("errors"), 0, 0, &pinned))
+    }
+
     /// Where the log of a build is, if one is kept. Blocks.
     pub(crate) fn log(&self, reference: &str) -> io::Result<Option<PathBuf>> {
         let Some((name, _)) = self.find(reference)? else { return Ok(None) };
@@ -391,9 +398,8 @@ mod tests {
         }
         assert!(history.pin("old", true).unwrap() && !history.pin("other", true).unwrap());
         let pinned = history.pinned().unwrap();
-        for folder in ["builds", "logs"] {
-            limit(&dir.path().join("history").join(folder), 0, 0, &pinned).unwrap();
-        }
+        limit(&dir.path().join("history/builds"), 0, 0, &pinned).unwrap();
+        history.give_room().unwrap();
         let left = |history: &History| -> Vec<String> {
             history.builds().unwrap().0.into_iter().map(|build| build.r#ref).collect()
         };

@@ -27,6 +27,8 @@ use crate::conversation::Conversation;
 
 /// What exporters have answered that is longer than this is not kept.
 const MAX_ANSWER: usize = 64 << 10;
+/// On a disk with less room than this no logs are kept.
+const LAST_ROOM: u64 = 16 << 20;
 /// No more steps of a build are kept.
 const MAX_STEPS: usize = 5000;
 
@@ -92,9 +94,16 @@ impl Recording {
             if let Err(error) = self.history.save_files(&seen.contents) {
                 tracing::warn!(%error, "lists of files are missing in the record of a build");
             }
-            if let Err(error) = self.history.save_log(&build, self.recorder.log().path()) {
+            // What is left of a disk that is full is for the records of the store, so that something can be removed at all.
+            let is_full = self.bridge.host().worker.free_space().is_ok_and(|free| free < LAST_ROOM);
+            let kept = match is_full {
+                true => self.history.give_room(),
+                false => self.history.save_log(&build, self.recorder.log().path()),
+            };
+            if let Err(error) = kept {
                 tracing::warn!(%error, "no log is kept of a build");
             }
+            let details = details.filter(|_| !is_full);
             if let Some(Err(error)) = details.map(|details| self.history.save_error(&mut build, &details)) {
                 tracing::warn!(%error, "the details of a build's error are not kept");
             }

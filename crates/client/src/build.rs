@@ -159,7 +159,6 @@ impl Prepared {
     }
 }
 
-/// A folder that is not there is found before the daemon asks for it.
 /// What a project is known by to the daemon, whatever its folders are called: the place of its main folder.
 #[must_use]
 pub fn shared_key(folder: &Path) -> String {
@@ -169,6 +168,7 @@ pub fn shared_key(folder: &Path) -> String {
     format!("{}:{}", base.replace(|c: char| !c.is_ascii_graphic(), "_"), place.hex())
 }
 
+/// A folder that is not there is found before the daemon asks for it.
 fn check_folders(folders: &BTreeMap<String, PathBuf>) -> Result<(), Error> {
     for (name, path) in folders {
         let metadata = std::fs::metadata(path)

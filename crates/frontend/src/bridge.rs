@@ -7,6 +7,7 @@ use std::{
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
+use kiln_dockerfile::convert::Replaced;
 use kiln_engine::{Job, WarningEvent};
 use kiln_fstree::Root;
 use kiln_llb::policy::Policy;
@@ -44,12 +45,7 @@ pub struct FoundImage {
 #[derive(Clone, Debug)]
 pub enum ImageError {
     /// A policy put something in its place that is no image.
-    Replaced {
-        /// The image that was asked for.
-        reference: String,
-        /// The identifier of the other source, such as `local://folder`.
-        identifier: String,
-    },
+    Replaced(Replaced),
     /// Anything else.
     Other(WireError),
 }
@@ -63,10 +59,7 @@ impl From<WireError> for ImageError {
 impl From<ImageError> for WireError {
     fn from(error: ImageError) -> Self {
         match error {
-            ImageError::Replaced { reference, identifier } => {
-                let message = format!("{reference}: a policy puts {identifier} in its place");
-                Self::new(Code::InvalidArgument, message)
-            }
+            ImageError::Replaced(replaced) => Self::new(Code::InvalidArgument, replaced.to_string()),
             ImageError::Other(error) => error,
         }
     }
@@ -213,7 +206,7 @@ impl Bridge {
                 let solved = self.solve_definition(definition, &request.policies, &request.imports);
                 FrontendResult::single(solved.await?)
             }
-            "dockerfile.v0" => Box::pin(dockerfile::build(self, request)).await?,
+            dockerfile::NAME => Box::pin(dockerfile::build(self, request)).await?,
             foreign::NAME => Box::pin(foreign::build(self, request)).await?,
             other => {
                 let message =
@@ -312,7 +305,7 @@ impl Bridge {
                 Some((found, reference)) if found == scheme => reference.to_owned(),
                 _ => {
                     let (reference, identifier) = (reference.to_owned(), other.identifier);
-                    return Err(ImageError::Replaced { reference, identifier });
+                    return Err(ImageError::Replaced(Replaced { reference, identifier }));
                 }
             },
         };

@@ -13,7 +13,11 @@ use kiln_proto::{pb, status::WireError};
 use tokio::{io::DuplexStream, sync::oneshot};
 use tonic::Code;
 
-use crate::{Bridge, FrontendResult, dockerfile::Builtin, foreign};
+use crate::{
+    Bridge, FrontendResult,
+    dockerfile::{self, Builtin},
+    foreign,
+};
 
 /// The frontends of a daemon.
 #[derive(Clone, Debug)]
@@ -39,7 +43,7 @@ impl Frontends {
     /// `PermissionDenied` when the daemon's configuration says no.
     pub fn check(&self, name: &str) -> Result<(), WireError> {
         let on = match name {
-            "dockerfile.v0" => self.dockerfile,
+            dockerfile::NAME => self.dockerfile,
             foreign::NAME => self.gateway,
             _ => true,
         };

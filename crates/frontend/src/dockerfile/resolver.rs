@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use bytes::Bytes;
-use kiln_dockerfile::convert::{BoxError, ImageRequest, Replaced, ResolvedImage, Resolver, SourceTime};
+use kiln_dockerfile::convert::{BoxError, ImageRequest, ResolvedImage, Resolver, SourceTime};
 use kiln_oci::Time;
 use kiln_proto::{gateway, pb};
 use kiln_source::commit_time;
@@ -34,9 +34,7 @@ impl Resolver for BridgeResolver<'_> {
             .await;
         let found = match found {
             Ok(found) => found,
-            Err(ImageError::Replaced { reference, identifier }) => {
-                return Err(Replaced { reference, identifier }.into());
-            }
+            Err(ImageError::Replaced(replaced)) => return Err(replaced.into()),
             Err(ImageError::Other(error)) => return Err(error.into()),
         };
         Ok(ResolvedImage {

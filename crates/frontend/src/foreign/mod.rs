@@ -29,6 +29,8 @@ use crate::{
 };
 use image::FrontendImage;
 
+/// The name of frontends that are images.
+pub const NAME: &str = "gateway.v0";
 /// How many frontends may call one another.
 const MAX_DEPTH: usize = 16;
 /// Bytes under way between a frontend and the service, each way.
@@ -59,9 +61,6 @@ pub(crate) async fn build(bridge: &Arc<Bridge>, mut request: Request) -> Result<
 }
 
 /// Whose work a frontend's name stands for.
-/// The name of frontends that are images.
-pub const NAME: &str = "gateway.v0";
-
 #[derive(Debug, PartialEq, Eq)]
 enum Choice {
     /// That of the one in this process.

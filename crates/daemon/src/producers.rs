@@ -50,6 +50,10 @@ impl<B> Asked<B> {
 impl Producers {
     /// Remembers what came of a request.
     pub(crate) fn made(&self, build: &Arc<Bridge>, request: &Request, result: &FrontendResult) {
+        // No frontend was asked: the definition says all.
+        if request.frontend.is_empty() {
+            return;
+        }
         for one in result.refs.iter() {
             self.remember(build, request, one.graph().root().vertex.clone());
         }
@@ -95,8 +99,11 @@ impl<B> Producers<B> {
     }
 
     fn remember(&self, build: &Arc<B>, request: &Request, vertex: Digest) {
-        let asked = Asked { build: Arc::downgrade(build), request: request.clone() };
-        self.lock().made.entry(vertex).or_default().push(asked);
+        let mut all = self.lock();
+        let known = all.made.entry(vertex).or_default();
+        if !known.iter().any(|known| known.is_of(build) && known.request == *request) {
+            known.push(Asked { build: Arc::downgrade(build), request: request.clone() });
+        }
     }
 
     fn plain(
@@ -160,7 +167,10 @@ mod tests {
         all.begin(&one, "", &attrs("one"), &none);
         let first = all.request(&one, "front", &attrs("a"), &none);
         assert_eq!(first.root.as_ref().map(|root| &root.args), Some(&attrs("one")));
-        all.remember(&one, &first, vertex.clone());
+        for _ in 0..2 {
+            all.remember(&one, &first, vertex.clone());
+        }
+        assert_eq!(all.lock().made[&vertex].len(), 1, "it is known already");
         all.begin(&other, "", &Attrs::new(), &none);
         let second = all.request(&other, "front", &attrs("b"), &output_of(&vertex));
         // The other build was asked for nothing by itself, and what else the first was asked for is its own.

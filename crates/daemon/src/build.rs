@@ -30,7 +30,7 @@ use kiln_registry::Auth;
 use kiln_remotecache::{ExportOptions, Imports, Place};
 use kiln_session::Group;
 use kiln_store::{Db, Lease};
-use tokio::sync::oneshot;
+use tokio::{sync::oneshot, task::JoinHandle};
 use tonic::Code;
 
 use crate::{
@@ -41,7 +41,7 @@ use crate::{
     compatibility::Compatibility,
     daemon::Daemon,
     export::{self, ExportProgress},
-    history::{Ended, Recorder, Recording},
+    history::{self, Ended, Recorder, Recording},
     log::BuildLog,
     platforms,
     producers::Producers,
@@ -100,10 +100,10 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
         history: daemon.history().clone(),
         recorder,
         bridge: bridge.clone(),
-        talk: build.conversation.clone(),
+        build: build.clone(),
         reference: name,
         started,
-        exports: asked_exports(&request),
+        exports: history::exports(&asked_exporters(&request)),
     };
     // Clients ask for some builds for their own sake.
     let recording = Some(recording).filter(|_| !request.internal);
@@ -115,15 +115,6 @@ pub(crate) async fn solve(daemon: &Daemon, request: SolveRequest) -> Result<Solv
     let outcome = run(daemon, &bridge, &build, &request, returned, checked, &imports).await;
     open.close(&outcome).await;
     outcome
-}
-
-/// What a request wants made of its result, for its record.
-fn asked_exports(request: &SolveRequest) -> Vec<kiln_proto::history::Export> {
-    let export = |exporter: &kiln_proto::control::Exporter| kiln_proto::history::Export {
-        r#type: exporter.r#type.clone(),
-        attrs: exporter.attrs.clone().into_iter().collect(),
-    };
-    request.exporters.iter().map(export).collect()
 }
 
 /// A build that has begun. However it ends, it counts as running until the work that only it wanted has stopped.
@@ -140,31 +131,34 @@ impl Open {
             Ok(answer) => Ended::Well(answer.exporter_response.clone().into_iter().collect()),
             Err(error) => Ended::Badly(error.clone()),
         };
-        end(&self.job, self.recording.take(), ended).await;
-        // What a client has been told of must not be lost to a kill.
-        self.db.hurry();
-        self.running = None;
+        if let Some(Err(error)) = futures::future::OptionFuture::from(self.end(ended)).await {
+            tracing::error!(%error, "the end of a build went wrong");
+        }
+    }
+
+    /// Ends the job, and writes its record when the last of its work has said how it ended: in a task of its own, that a client
+    /// that leaves meanwhile does not cut short.
+    fn end(&mut self, ended: Ended) -> Option<JoinHandle<()>> {
+        let running = self.running.take()?;
+        let (job, recording, db) = (self.job.clone(), self.recording.take(), self.db.clone());
+        Some(tokio::spawn(async move {
+            // Closed, it holds nothing that could be asked about.
+            let held = job.held().await;
+            job.close().await;
+            if let Some(recording) = recording {
+                recording.end(held, ended).await;
+            }
+            // What a client has been told of must not be lost to a kill.
+            db.hurry();
+            drop(running);
+        }))
     }
 }
 
 impl Drop for Open {
     fn drop(&mut self) {
-        let Some(running) = self.running.take() else { return };
-        let (job, recording) = (self.job.clone(), self.recording.take());
-        tokio::spawn(async move {
-            end(&job, recording, Ended::Canceled).await;
-            drop(running);
-        });
-    }
-}
-
-/// Ends a job, and writes its record when the last of its work has said how it ended.
-async fn end(job: &Job<Kiln>, recording: Option<Recording>, ended: Ended) {
-    // Closed, it holds nothing that could be asked about.
-    let held = job.held().await;
-    job.close().await;
-    if let Some(recording) = recording {
-        recording.end(held, ended).await;
+        // Whoever has closed it has left nothing to be done.
+        drop(self.end(Ended::Canceled));
     }
 }
 
@@ -208,7 +202,7 @@ async fn run(
             source: &source,
             imports,
             ahead: &ahead,
-            images: &build.conversation.images,
+            images: &build.images,
             lost: AtomicBool::new(false),
         };
         let worker = &daemon.host().worker;
@@ -373,15 +367,19 @@ fn refuse_unsupported(request: &SolveRequest) -> Result<(), WireError> {
     }
 }
 
-fn exporters(request: &SolveRequest) -> Result<Vec<Wanted>, WireError> {
-    let mut wanted: Vec<(&str, &BTreeMap<String, String>)> =
-        request.exporters.iter().map(|e| (e.r#type.as_str(), &e.attrs)).collect();
-    if wanted.is_empty() && !request.exporter_deprecated.is_empty() {
-        wanted.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
+/// The kinds and options of the exporters that a request names.
+fn asked_exporters(request: &SolveRequest) -> Vec<(&str, &BTreeMap<String, String>)> {
+    let mut asked: Vec<_> = request.exporters.iter().map(|e| (e.r#type.as_str(), &e.attrs)).collect();
+    if asked.is_empty() && !request.exporter_deprecated.is_empty() {
+        asked.push((&request.exporter_deprecated, &request.exporter_attrs_deprecated));
     }
+    asked
+}
+
+fn exporters(request: &SolveRequest) -> Result<Vec<Wanted>, WireError> {
     // Also where there is no exporter that it would change.
     Compatibility::parse(request.compatibility_version)?;
-    wanted.into_iter().map(|(kind, attrs)| exporter(request, kind, attrs)).collect()
+    asked_exporters(request).into_iter().map(|(kind, attrs)| exporter(request, kind, attrs)).collect()
 }
 
 /// One exporter of a request, with what the request says for all.

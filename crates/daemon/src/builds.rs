@@ -7,6 +7,7 @@ use std::{
 };
 
 use kiln_frontend::{Bridge, FrontendResult};
+use kiln_oci::Descriptor;
 use kiln_proto::{pb, status::WireError};
 use tokio::sync::{oneshot, watch};
 use tokio::time::timeout;
@@ -25,6 +26,8 @@ pub(crate) struct Build {
     pub(crate) log: Arc<BuildLog>,
     /// With the client.
     pub(crate) conversation: Arc<Conversation>,
+    /// The images that exporters have made of its result, by the places of these.
+    pub(crate) images: Mutex<BTreeMap<i64, Descriptor>>,
 }
 
 impl Build {
@@ -35,13 +38,13 @@ impl Build {
         inputs: BTreeMap<String, pb::Definition>,
     ) -> (Arc<Self>, oneshot::Receiver<Result<FrontendResult, WireError>>) {
         let (conversation, receiver) = Conversation::new(bridge, inputs);
-        (Arc::new(Self { log, conversation }), receiver)
+        (Arc::new(Self { log, conversation, images: Mutex::default() }), receiver)
     }
 
     /// A build that was refused before it began: its other calls are told at once, rather than wait for it.
     fn refused(log: Arc<BuildLog>) -> Arc<Self> {
         log.end();
-        Arc::new(Self { log, conversation: Conversation::over() })
+        Arc::new(Self { log, conversation: Conversation::over(), images: Mutex::default() })
     }
 }
 

@@ -6,7 +6,6 @@ use std::{
 };
 
 use kiln_frontend::{Bridge, FrontendCall, FrontendResult, LastSolve};
-use kiln_oci::Descriptor;
 use kiln_proto::{pb, status::WireError};
 use tokio::sync::oneshot;
 use tonic::Code;
@@ -26,8 +25,6 @@ pub(crate) struct Conversation {
     pub(crate) depth: usize,
     /// How the last solve ended that it asked for.
     pub(crate) last: LastSolve,
-    /// The images that exporters have made of its result, by the places of these.
-    pub(crate) images: Mutex<BTreeMap<i64, Descriptor>>,
     /// Gone once the conversation is over: it holds all that was built.
     bridge: Mutex<Option<Arc<Bridge>>>,
     /// Where it puts its result.
@@ -52,7 +49,6 @@ impl Conversation {
             inputs: call.inputs,
             depth: call.depth,
             last: call.last,
-            images: Mutex::default(),
             bridge: Mutex::new(Some(call.bridge)),
             returned: Mutex::new(Some(call.returned)),
         })
@@ -66,7 +62,6 @@ impl Conversation {
             inputs: BTreeMap::new(),
             depth: 0,
             last: LastSolve::default(),
-            images: Mutex::default(),
             bridge: Mutex::new(None),
             returned: Mutex::new(None),
         };

@@ -89,9 +89,7 @@ impl History {
 
     /// Keeps a build. Blocks.
     pub(crate) fn save(&self, build: &Build) -> io::Result<()> {
-        let (dir, pinned) = (self.dir.join("builds"), self.pinned()?);
-        write(&dir, &name_of(build), &*bounded(build, MAX_BUILD))?;
-        limit(&dir, MAX_BUILDS, MAX_BUILD_BYTES, &pinned)
+        write(&self.dir.join("builds"), &name_of(build), &*bounded(build, MAX_BUILD))
     }
 
     /// Keeps a build's log, a file on the same file system that may still be written to. Blocks.
@@ -99,20 +97,35 @@ impl History {
         if fs::metadata(log)?.len() > MAX_LOG {
             return Ok(());
         }
-        let (dir, pinned) = (self.dir.join("logs"), self.pinned()?);
+        let dir = self.dir.join("logs");
         fs::create_dir_all(&dir)?;
-        fs::hard_link(log, dir.join(name_of(build)))?;
-        limit(&dir, MAX_BUILDS, MAX_LOG_BYTES, &pinned)
+        fs::hard_link(log, dir.join(name_of(build)))
     }
 
     /// Keeps the error of a build with its details, and notes it in the record. Blocks.
     pub(crate) fn save_error(&self, build: &mut Build, error: &rpc::Status) -> io::Result<()> {
-        let (dir, pinned, data) = (self.dir.join("errors"), self.pinned()?, error.encode_to_vec());
+        let data = error.encode_to_vec();
         let digest = Digest::sha256(&data);
-        place(&dir, &format!("{}.{}", name_of(build), digest.hex()), &data)?;
+        place(&self.dir.join("errors"), &format!("{}.{}", name_of(build), digest.hex()), &data)?;
         build.error_size = i64::try_from(data.len()).unwrap_or(i64::MAX);
         build.error_digest = digest.to_string();
-        limit(&dir, MAX_BUILDS, MAX_ERROR_BYTES, &pinned)
+        Ok(())
+    }
+
+    /// Removes the oldest of what is more than may be kept. Blocks.
+    ///
+    /// # Errors
+    /// The first, when all that can be removed is.
+    pub(crate) fn trim(&self) -> io::Result<()> {
+        let (pinned, none) = (self.pinned()?, HashSet::new());
+        let limits = [
+            ("builds", MAX_BUILDS, MAX_BUILD_BYTES, &pinned),
+            ("logs", MAX_BUILDS, MAX_LOG_BYTES, &pinned),
+            ("errors", MAX_BUILDS, MAX_ERROR_BYTES, &pinned),
+            ("files", MAX_LISTS, MAX_LIST_BYTES, &none),
+        ];
+        let trimmed = limits.map(|(dir, count, bytes, stay)| limit(&self.dir.join(dir), count, bytes, stay));
+        trimmed.into_iter().collect()
     }
 
     /// A blob that a record names. Blocks.
@@ -141,40 +154,34 @@ impl History {
         Ok(entries(&self.dir.join("pinned"))?.into_iter().map(|(name, _)| name).collect())
     }
 
-    /// Says whether a build is to stay. False if it is not there. Blocks.
-    pub(super) fn pin(&self, reference: &str, stays: bool) -> io::Result<bool> {
-        let Some((name, _)) = self.find(reference)? else { return Ok(false) };
+    /// Says whether the build whose files have this name is to stay. Blocks.
+    pub(super) fn pin(&self, name: &str, stays: bool) -> io::Result<()> {
         let dir = self.dir.join("pinned");
-        match stays {
-            true => {
-                fs::create_dir_all(&dir)?;
-                drop(fs::OpenOptions::new().create(true).append(true).open(dir.join(name))?);
-            }
-            false => remove(&dir.join(name))?,
+        if !stays {
+            return remove(&dir.join(name));
         }
-        Ok(true)
+        fs::create_dir_all(&dir)?;
+        fs::OpenOptions::new().create(true).append(true).open(dir.join(name)).map(drop)
     }
 
-    /// Forgets a build. False if it is not there. Blocks.
-    pub(super) fn forget(&self, reference: &str) -> io::Result<bool> {
-        let Some((name, _)) = self.find(reference)? else { return Ok(false) };
+    /// Forgets the build whose files have this name. Blocks.
+    pub(super) fn forget(&self, name: &str) -> io::Result<()> {
         let errors = self.dir.join("errors");
         for (error, _) in entries(&errors)?.into_iter().filter(|(error, _)| build_of(error) == name) {
             remove(&errors.join(error))?;
         }
         // The record last: while it is there, the rest can be found.
         for dir in ["pinned", "logs", "builds"] {
-            remove(&self.dir.join(dir).join(&name))?;
+            remove(&self.dir.join(dir).join(name))?;
         }
-        Ok(true)
+        Ok(())
     }
 
     /// The name and record of a build. Blocks.
     pub(super) fn find(&self, reference: &str) -> io::Result<Option<(String, Build)>> {
         let (dir, end) = (self.dir.join("builds"), name_end(reference));
         for (name, _) in entries(&dir)?.into_iter().rev().filter(|(name, _)| name.ends_with(&end)) {
-            let build: Build = read(&dir.join(&name))?;
-            if build.r#ref == reference {
+            if let Some(build) = read_build(&dir, &name)?.filter(|build| build.r#ref == reference) {
                 return Ok(Some((name, build)));
             }
         }
@@ -218,7 +225,7 @@ impl History {
             });
             outcome = outcome.and(written);
         }
-        outcome.and(limit(&dir, MAX_LISTS, MAX_LIST_BYTES, &HashSet::new()))
+        outcome
     }
 
     /// The list of files that a content digest is made of, if one is kept. Blocks.
@@ -232,14 +239,9 @@ impl History {
         let dir = self.dir.join("builds");
         let (mut builds, mut problems) = (Vec::new(), Vec::new());
         for (name, _) in entries(&dir)?.into_iter().rev() {
-            match read(&dir.join(&name)) {
-                Ok(build) => builds.push(build),
-                // It has just gone, as the oldest do.
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                Err(error) => {
-                    // Clients are told, and need not know where the daemon's folders are.
-                    problems.push(format!("a record is left out: history/builds/{name}: {error}"))
-                }
+            match read_build(&dir, &name) {
+                Ok(build) => builds.extend(build),
+                Err(error) => problems.push(format!("a record is left out: {error}")),
             }
         }
         Ok((builds, problems))
@@ -366,6 +368,16 @@ fn create(path: &Path, data: &[u8]) -> io::Result<()> {
     io::Write::write_all(&mut options.open(path)?, data)
 }
 
+/// The record of that name; `None` for one that has just gone, as the oldest do.
+fn read_build(dir: &Path, name: &str) -> io::Result<Option<Build>> {
+    match read(&dir.join(name)) {
+        Ok(build) => Ok(Some(build)),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        // Clients are told, and need not know where the daemon's folders are.
+        Err(error) => Err(io::Error::new(error.kind(), format!("history/builds/{name}: {error}"))),
+    }
+}
+
 fn read<M: Message + Default>(path: &Path) -> io::Result<M> {
     let broken = |problem: &str| io::Error::new(io::ErrorKind::InvalidData, problem.to_owned());
     if fs::metadata(path)?.len() > MAX_FILE {
@@ -396,7 +408,9 @@ mod tests {
             history.save_log(&build(reference, seconds), &log).unwrap();
             history.save(&build(reference, seconds)).unwrap();
         }
-        assert!(history.pin("old", true).unwrap() && !history.pin("other", true).unwrap());
+        let name = |reference: &str| history.find(reference).unwrap().map(|(name, _)| name);
+        let old = name("old").unwrap();
+        history.pin(&old, true).unwrap();
         let pinned = history.pinned().unwrap();
         limit(&dir.path().join("history/builds"), 0, 0, &pinned).unwrap();
         history.give_room().unwrap();
@@ -407,15 +421,17 @@ mod tests {
         let kept = history.log("old").unwrap().unwrap();
         assert_eq!(fs::read_to_string(&kept).unwrap(), "a log");
         assert_eq!(history.log("new").unwrap(), None);
-        assert!(history.pin("old", false).unwrap() && history.pinned().unwrap().is_empty());
-        assert!(history.forget("old").unwrap() && !history.forget("old").unwrap());
-        assert!(left(&history).is_empty() && !kept.exists());
+        history.pin(&old, false).unwrap();
+        assert!(history.pinned().unwrap().is_empty());
+        history.forget(&old).unwrap();
+        assert!(left(&history).is_empty() && !kept.exists() && name("old").is_none());
         let mut failed = build("failed", 4);
         history.save_error(&mut failed, &rpc::Status { code: 2, ..Default::default() }).unwrap();
         history.save(&failed).unwrap();
         let digest = Digest::parse(&failed.error_digest).unwrap();
         assert_eq!(history.blob(&digest).unwrap().unwrap().metadata().unwrap().len(), 2);
-        assert!(failed.error_size == 2 && history.forget("failed").unwrap());
+        assert!(failed.error_size == 2);
+        history.forget(&name("failed").unwrap()).unwrap();
         assert!(history.blob(&digest).unwrap().is_none());
         // A log that is too large is none.
         fs::File::options().write(true).open(&log).unwrap().set_len(MAX_LOG + 1).unwrap();
@@ -527,6 +543,24 @@ mod tests {
         assert!(short.truncated && short.encoded_len() <= 50_500);
         assert_eq!(short.steps[..], whole.steps[..short.steps.len()]);
         assert!(short.steps.len() > 40, "{}", short.steps.len());
+    }
+
+    #[test]
+    fn no_more_is_kept_than_may_be() {
+        let dir = tempfile::tempdir().unwrap();
+        let history = History::new(dir.path().to_owned());
+        history.trim().unwrap();
+        let most = MAX_BUILDS + 2;
+        for name in ["builds", "logs", "errors", "files"] {
+            fs::create_dir(dir.path().join(name)).unwrap();
+            (0..most).for_each(|n| fs::write(dir.path().join(name).join(n.to_string()), "x").unwrap());
+        }
+        history.pin("7", true).unwrap();
+        history.trim().unwrap();
+        let left =
+            ["builds", "logs", "errors", "files"].map(|name| entries(&dir.path().join(name)).unwrap().len());
+        assert_eq!(left, [MAX_BUILDS + 1, MAX_BUILDS + 1, MAX_BUILDS + 1, most]);
+        assert!(dir.path().join("builds/7").exists());
     }
 
     #[test]

@@ -186,12 +186,12 @@ pub(crate) async fn update(history: &History, request: UpdateBuildHistoryRequest
         }
         let pinned = history.pinned()?.contains(&name);
         let (kind, pins) = if request.delete {
-            history.forget(&reference)?;
+            history.forget(&name)?;
             (BuildHistoryEventType::Deleted, pinned)
         } else if pinned == request.pinned {
             return Ok(true);
         } else {
-            history.pin(&reference, request.pinned)?;
+            history.pin(&name, request.pinned)?;
             (BuildHistoryEventType::Complete, request.pinned)
         };
         history.live().tell(kind, record(&build, pins));

@@ -29,6 +29,6 @@ mod turns;
 
 pub(crate) use keep::History;
 pub(crate) use list::{listen, update};
-pub(crate) use record::{Ended, Recording};
+pub(crate) use record::{Ended, Recording, exports};
 pub(crate) use recorder::Recorder;
 pub(crate) use service::HistoryService;

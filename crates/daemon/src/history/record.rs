@@ -21,9 +21,9 @@ use tonic::Code;
 use super::{
     History, Recorder, list,
     recorder::{Seen, VertexSeen},
-    redact::{op, redact},
+    redact::{self, op, redact},
 };
-use crate::conversation::Conversation;
+use crate::builds;
 
 /// What exporters have answered that is longer than this is not kept.
 const MAX_ANSWER: usize = 64 << 10;
@@ -46,9 +46,17 @@ impl Ended {
     /// The error with all that is known of it.
     fn details(&self) -> Option<rpc::Status> {
         let Self::Badly(error) = self else { return None };
-        let status = error.to_rpc();
-        Some(rpc::Status { message: redact(&status.message).into_owned(), ..status })
+        Some(redact::error(error).to_rpc())
     }
+}
+
+/// What is to be made of a result, by kinds and options.
+pub(crate) fn exports(asked: &[(&str, &BTreeMap<String, String>)]) -> Vec<history::Export> {
+    let export = |(kind, attrs): &(&str, &BTreeMap<String, String>)| history::Export {
+        r#type: (*kind).to_owned(),
+        attrs: attrs.iter().map(|(key, value)| (key.clone(), redact(value).into_owned())).collect(),
+    };
+    asked.iter().map(export).collect()
 }
 
 /// A build that is to be recorded when it ends.
@@ -57,7 +65,7 @@ pub(crate) struct Recording {
     pub(crate) history: History,
     pub(crate) recorder: Arc<Recorder>,
     pub(crate) bridge: Arc<Bridge>,
-    pub(crate) talk: Arc<Conversation>,
+    pub(crate) build: Arc<builds::Build>,
     pub(crate) reference: String,
     pub(crate) started: SystemTime,
     /// What is to be made of the result.
@@ -87,9 +95,8 @@ impl Recording {
             let seen = self.recorder.take();
             let wanted = !self.history.live().is_unwanted(&self.reference);
             let details = ended.details();
-            let Some(mut build) = self.build(&seen, &held, ended).filter(|_| wanted) else {
-                self.history.live().end(&self.reference, None);
-                return Ok(());
+            let Some(mut build) = self.record(&seen, &held, ended).filter(|_| wanted) else {
+                return Ok(None);
             };
             if let Err(error) = self.history.save_files(&seen.contents) {
                 tracing::warn!(%error, "lists of files are missing in the record of a build");
@@ -98,7 +105,7 @@ impl Recording {
             let is_full = self.bridge.host().worker.free_space().is_ok_and(|free| free < LAST_ROOM);
             let kept = match is_full {
                 true => self.history.give_room(),
-                false => self.history.save_log(&build, self.recorder.log().path()),
+                false => self.history.save_log(&build, self.build.log.path()),
             };
             if let Err(error) = kept {
                 tracing::warn!(%error, "no log is kept of a build");
@@ -107,23 +114,27 @@ impl Recording {
             if let Some(Err(error)) = details.map(|details| self.history.save_error(&mut build, &details)) {
                 tracing::warn!(%error, "the details of a build's error are not kept");
             }
-            let saved = self.history.save(&build);
-            let record = saved.is_ok().then(|| list::record(&build, false));
-            self.history.live().end(&self.reference, record);
-            saved
+            self.history.save(&build).map(|()| Some(list::record(&build, false)))
         });
-        match written.await.map_err(std::io::Error::other) {
-            Ok(Ok(())) => tracing::debug!(took = ?begun.elapsed(), "recorded a build"),
-            Ok(Err(error)) | Err(error) => tracing::warn!(%error, "no record is kept of a build"),
+        let written = written.await.map_err(std::io::Error::other).flatten();
+        match &written {
+            Ok(_) => tracing::debug!(took = ?begun.elapsed(), "recorded a build"),
+            Err(error) => tracing::warn!(%error, "no record is kept of a build"),
         }
         // Whatever came of it, the build is not under way any more.
-        history.live().end(&reference, None);
+        history.live().end(&reference, written.ok().flatten());
+        // Nobody waits for that.
+        drop(tokio::task::spawn_blocking(move || {
+            if let Err(error) = history.trim() {
+                tracing::warn!(%error, "too much may be kept of builds");
+            }
+        }));
     }
 
     /// The record; `None` for what builds nothing: a frontend that was asked a question.
-    fn build(&self, seen: &Seen, held: &[Held<Kiln>], ended: Ended) -> Option<Build> {
+    fn record(&self, seen: &Seen, held: &[Held<Kiln>], ended: Ended) -> Option<Build> {
         let none = (String::new(), Default::default());
-        let (frontend, attrs) = self.talk.asked.first().unwrap_or(&none);
+        let (frontend, attrs) = self.build.conversation.asked.first().unwrap_or(&none);
         if attrs.contains_key("requestid") {
             return None;
         }
@@ -143,6 +154,8 @@ impl Recording {
             }
             Ended::Canceled => (history::Outcome::Canceled, String::new(), Code::Cancelled, nothing),
         };
+        let response = response.into_iter().filter(|(_, value)| value.len() <= MAX_ANSWER);
+        let response = response.map(|(key, value)| (key, redact(&value).into_owned())).collect();
         let mut steps = self.steps(seen, held);
         let truncated = steps.len() > MAX_STEPS;
         steps.truncate(MAX_STEPS);
@@ -158,7 +171,7 @@ impl Recording {
             steps,
             truncated,
             exports: self.exports.clone(),
-            response: response.into_iter().filter(|(_, value)| value.len() <= MAX_ANSWER).collect(),
+            response,
             code: code.into(),
             warnings: i32::try_from(seen.warnings).unwrap_or(i32::MAX),
             notes,
@@ -169,7 +182,7 @@ impl Recording {
 
     /// What exporters have made.
     fn images(&self) -> BTreeMap<i64, history::Image> {
-        let images = self.talk.images.lock().unwrap_or_else(PoisonError::into_inner);
+        let images = self.build.images.lock().unwrap_or_else(PoisonError::into_inner);
         let image = |image: &Descriptor| history::Image {
             media_type: image.media_type.to_string(),
             digest: image.digest.to_string(),

@@ -51,10 +51,6 @@ impl Recorder {
         std::mem::take(&mut *self.lock())
     }
 
-    pub(crate) fn log(&self) -> &BuildLog {
-        &self.log
-    }
-
     pub(crate) fn shared_key(&self) -> &str {
         self.shared_key.get().map_or("", String::as_str)
     }

@@ -4,7 +4,10 @@ use std::borrow::Cow;
 
 use bytes::Bytes;
 use kiln_llb::Vertex;
-use kiln_proto::pb::{self, file_action::Action, op::Op};
+use kiln_proto::{
+    pb::{self, file_action::Action, op::Op},
+    status::{Detail, WireError},
+};
 use prost::Message as _;
 
 /// What stands in their place.
@@ -50,6 +53,45 @@ fn cleaned(before: &pb::Op, raw: &Bytes) -> Bytes {
         return raw.clone();
     }
     let mut op = before.clone();
+    clean_op(&mut op);
+    if op == *before { raw.clone() } else { op.encode_to_vec().into() }
+}
+
+/// An error and its details, without those that nobody here can read and those that mean nothing once a build has ended.
+pub(crate) fn error(error: &WireError) -> WireError {
+    let details = error.details.iter().cloned().filter_map(cleaned_detail).collect();
+    WireError { code: error.code, message: redact(&error.message).into_owned(), details }
+}
+
+fn cleaned_detail(mut detail: Detail) -> Option<Detail> {
+    match &mut detail {
+        Detail::Vertex(_) | Detail::Exit(_) => {}
+        Detail::Source(source) => {
+            if let Some(info) = &mut source.info {
+                info.definition = None;
+                clean_bytes(&mut info.data);
+            }
+        }
+        Detail::Frontend { source: text, .. } | Detail::FrontendCap(text) | Detail::Subrequest(text) => {
+            clean(text);
+        }
+        Detail::Denied(reasons) => reasons.iter_mut().for_each(clean),
+        Detail::Diagnostics(all) => {
+            for one in all {
+                [&mut one.message, &mut one.expected, &mut one.suggestion].into_iter().for_each(clean);
+            }
+        }
+        Detail::Solve(solve) => {
+            (solve.input_ids, solve.mount_ids) = (Vec::new(), Vec::new());
+            solve.op.iter_mut().for_each(clean_op);
+            solve.description.values_mut().for_each(clean);
+        }
+        Detail::Other(_) => return None,
+    }
+    Some(detail)
+}
+
+fn clean_op(op: &mut pb::Op) {
     match &mut op.op {
         Some(Op::Exec(exec)) => exec.meta.iter_mut().for_each(clean_meta),
         Some(Op::Source(source)) => {
@@ -60,7 +102,6 @@ fn cleaned(before: &pb::Op, raw: &Bytes) -> Bytes {
         Some(Op::File(file)) => file.actions.iter_mut().for_each(clean_action),
         _ => {}
     }
-    if op == *before { raw.clone() } else { op.encode_to_vec().into() }
 }
 
 fn clean_meta(meta: &mut pb::Meta) {
@@ -71,11 +112,16 @@ fn clean_meta(meta: &mut pb::Meta) {
 
 /// The text of a heredoc.
 fn clean_action(action: &mut pb::FileAction) {
-    if let Some(Action::Mkfile(file)) = &mut action.action
-        && let Ok(text) = std::str::from_utf8(&file.data)
+    if let Some(Action::Mkfile(file)) = &mut action.action {
+        clean_bytes(&mut file.data);
+    }
+}
+
+fn clean_bytes(data: &mut Bytes) {
+    if let Ok(text) = std::str::from_utf8(data)
         && let Cow::Owned(clean) = redact(text)
     {
-        file.data = clean.into();
+        *data = clean.into();
     }
 }
 
@@ -87,6 +133,8 @@ fn clean(text: &mut String) {
 
 #[cfg(test)]
 mod tests {
+    use kiln_proto::{errdefs, status::Diagnostic};
+
     use super::*;
 
     #[test]
@@ -107,6 +155,51 @@ mod tests {
     fn kept(op: Op) -> pb::Op {
         let op = pb::Op { op: Some(op), ..pb::Op::default() };
         pb::Op::decode(cleaned(&op, &op.encode_to_vec().into())).unwrap()
+    }
+
+    #[test]
+    fn no_error_keeps_credentials() {
+        let secret = "https://me:pa55word@host/x".to_owned();
+        let proxy_env = Some(pb::ProxyEnv { http_proxy: "me:pa55word@proxy".into(), ..Default::default() });
+        let meta = pb::Meta { args: vec![secret.clone()], proxy_env, ..Default::default() };
+        let exec = pb::ExecOp { meta: Some(meta), ..Default::default() };
+        let op = pb::Op { op: Some(Op::Exec(exec)), ..Default::default() };
+        let info = pb::SourceInfo {
+            filename: "Dockerfile".into(),
+            data: format!("RUN git clone {secret}").into(),
+            definition: Some(pb::Definition { def: vec![op.encode_to_vec().into()], ..Default::default() }),
+            ..Default::default()
+        };
+        let solve = errdefs::Solve {
+            input_ids: vec!["ref".into()],
+            op: Some(op),
+            description: [("com.example".to_owned(), secret.clone())].into(),
+            ..Default::default()
+        };
+        let details = vec![
+            Detail::Vertex("sha256:1".into()),
+            Detail::Source(errdefs::Source { info: Some(info), ..Default::default() }),
+            Detail::Exit(3),
+            Detail::Frontend { name: "gateway.v0".into(), source: secret.clone() },
+            Detail::FrontendCap(secret.clone()),
+            Detail::Subrequest(secret.clone()),
+            Detail::Denied(vec![secret.clone()]),
+            Detail::Diagnostics(vec![Diagnostic { message: secret.clone(), ..Default::default() }]),
+            Detail::Solve(Box::new(solve)),
+            Detail::Other(prost_types::Any { type_url: "x/y".into(), value: secret.clone().into_bytes() }),
+        ];
+        let kept = error(&WireError { code: tonic::Code::Unknown, message: secret, details });
+        let seen = format!("{kept:?}");
+        assert!(!seen.contains("pa55word") && !seen.contains("x/y"), "{seen}");
+        let sent = kept.to_rpc().encode_to_vec();
+        assert!(!sent.windows(8).any(|bytes| bytes == b"pa55word"), "{seen}");
+        // What says where and why it failed is there.
+        assert_eq!((kept.details.len(), kept.exit_code()), (9, Some(3)));
+        let source = kept.sources().next().and_then(|source| source.info.as_ref()).unwrap();
+        assert_eq!(
+            (&source.filename[..], &source.data[..]),
+            ("Dockerfile", &b"RUN git clone https://xxxxx@host/x"[..])
+        );
     }
 
     #[test]
